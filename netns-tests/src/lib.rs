@@ -1,1 +1,52 @@
+//! Real daemons on real topologies, in network namespaces that the test makes and removes.
+//!
+//! A story is one file in `tests/`, with its topology drawn at the top. It gets a [`Stage`], which owns
+//! every name that could collide with another process, and builds on it: [`Netns`] for hosts and cables,
+//! [`Daemon`] for what runs on them, [`Wg`] for the stock `wg` tool, [`traffic`] for what flows. Most
+//! stories start from [`Pair`]: two hosts, one cable, one tunnel.
+//!
+//! Nothing sleeps: [`wait`] polls a condition until a deadline, and every command that is run has one.
+//!
+//! The daemon under test is `ployzd dataplane`, once per I/O backend. `PLOYZ_UNDER_TEST=wireguard-go`
+//! (or `boringtun`, `gotatun`) runs the same stories on another implementation, which tells a fault of
+//! the story from a fault of the daemon.
 
+pub mod command;
+pub mod contender;
+pub mod counters;
+pub mod daemon;
+pub mod hostile;
+pub mod netns;
+pub mod pair;
+pub mod relay;
+pub mod stage;
+pub mod traffic;
+pub mod uapi;
+pub mod wait;
+pub mod wg;
+
+pub use contender::{Backend, Contender};
+pub use daemon::Daemon;
+pub use netns::Netns;
+pub use pair::{Host, Pair, Plan};
+pub use stage::{Stage, tell};
+pub use wg::{Keys, Wg};
+
+/// How a test ends.
+pub type Outcome = anyhow::Result<()>;
+
+/// Declares one test per I/O backend for a story of type `fn(&Stage) -> anyhow::Result<()>`.
+#[macro_export]
+macro_rules! story {
+    ($story:path) => {
+        #[test]
+        fn io_uring() -> $crate::Outcome {
+            $crate::tell($crate::Backend::IoUring, $story)
+        }
+
+        #[test]
+        fn epoll() -> $crate::Outcome {
+            $crate::tell($crate::Backend::Epoll, $story)
+        }
+    };
+}

@@ -1,0 +1,117 @@
+//! The implementations of WireGuard that a story can be told with.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+/// How `ployzd` talks to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    IoUring,
+    Epoll,
+}
+
+impl Backend {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    Ployzd(Backend),
+    WireguardGo,
+    Boringtun,
+    Gotatun,
+}
+
+impl Contender {
+    /// `ployzd`, unless `PLOYZ_UNDER_TEST` names another.
+    pub fn under_test(backend: Backend) -> Result<Self> {
+        Ok(match env::var("PLOYZ_UNDER_TEST").as_deref() {
+            Err(_) | Ok("" | "ployzd") => Self::Ployzd(backend),
+            Ok("wireguard-go") => Self::WireguardGo,
+            Ok("boringtun") => Self::Boringtun,
+            Ok("gotatun") => Self::Gotatun,
+            Ok(other) => bail!("PLOYZ_UNDER_TEST={other}: no such contender"),
+        })
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ployzd(Backend::IoUring) => "ployzd(io_uring)",
+            Self::Ployzd(Backend::Epoll) => "ployzd(epoll)",
+            Self::WireguardGo => "wireguard-go",
+            Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
+        }
+    }
+
+    /// Ours: held to everything that the stories say, where others are known to fall short.
+    #[must_use]
+    pub fn is_ployzd(self) -> bool {
+        matches!(self, Self::Ployzd(_))
+    }
+
+    /// The command that runs the daemon in the foreground on `interface`.
+    #[must_use]
+    pub fn argv(self, interface: &str, extra: &[String]) -> Vec<String> {
+        let mut argv = match self {
+            Self::Ployzd(backend) => vec![
+                ployzd().display().to_string(),
+                "dataplane".into(),
+                interface.into(),
+                "--io-backend".into(),
+                backend.name().into(),
+            ],
+            Self::WireguardGo => vec!["wireguard-go".into(), "-f".into(), interface.into()],
+            Self::Boringtun => {
+                vec![
+                    "boringtun-cli".into(),
+                    "-f".into(),
+                    "--disable-drop-privileges".into(),
+                    interface.into(),
+                ]
+            }
+            Self::Gotatun => {
+                vec![
+                    "gotatun".into(),
+                    "-f".into(),
+                    "--disable-drop-privileges".into(),
+                    interface.into(),
+                ]
+            }
+        };
+        argv.extend_from_slice(extra);
+        argv
+    }
+
+    /// The environment that makes the daemon speak up when something goes wrong.
+    #[must_use]
+    pub fn environment(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Ployzd(_) => &[("RUST_BACKTRACE", "1")],
+            Self::WireguardGo => &[("LOG_LEVEL", "error"), ("WG_PROCESS_FOREGROUND", "1")],
+            Self::Boringtun | Self::Gotatun => &[("WG_LOG_LEVEL", "info")],
+        }
+    }
+}
+
+/// The release build of this workspace, or what `PLOYZD` names.
+#[must_use]
+pub fn ployzd() -> PathBuf {
+    if let Some(path) = env::var_os("PLOYZD") {
+        return path.into();
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    target.join("release/ployzd")
+}

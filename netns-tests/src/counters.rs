@@ -1,0 +1,60 @@
+//! Counters that somebody else keeps: the kernel's TCP statistics, a link's bytes.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::Netns;
+
+/// One value of `/proc/net/netstat` or `/proc/net/snmp` in a namespace, such as `TcpExt` `TCPOFOQueue`.
+pub fn netstat(netns: &Netns, group: &str, name: &str) -> Result<u64> {
+    let text = netns.run("cat /proc/net/netstat /proc/net/snmp")?.stdout;
+    let prefix = format!("{group}:");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let names = lines.next().with_context(|| format!("no {group}"))?;
+    let values = lines
+        .next()
+        .with_context(|| format!("no values of {group}"))?;
+    let mut all = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = all
+        .find(|(it, _)| *it == name)
+        .with_context(|| format!("no {name}"))?;
+    Ok(value.parse()?)
+}
+
+/// Bytes that the kernel counted on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkBytes {
+    pub received: u64,
+    pub sent: u64,
+}
+
+impl LinkBytes {
+    pub fn of(netns: &Netns, link: &str) -> Result<Self> {
+        let shown = netns
+            .run(&format!("ip -json -stats link show dev {link}"))?
+            .stdout;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let bytes = |way: &str| {
+            shown[0]["stats64"][way]["bytes"]
+                .as_u64()
+                .with_context(|| format!("{link}: no {way}"))
+        };
+        Ok(Self {
+            received: bytes("rx")?,
+            sent: bytes("tx")?,
+        })
+    }
+}
+
+/// Processor time that a process has used.
+pub fn processor_time(pid: u32) -> Result<Duration> {
+    /// USER_HZ, which the kernel fixes for every program.
+    const TICKS_A_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold spaces: fields count from behind its parenthesis, utime and stime are the 12th and 13th.
+    let (_, fields) = stat.rsplit_once(')').context("odd stat")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
+}

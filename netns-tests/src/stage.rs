@@ -1,0 +1,122 @@
+//! What one story stands on: its names, its files, and the account of what went wrong.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::{env, process};
+
+use anyhow::Result;
+
+use crate::{Backend, Contender, netns};
+
+/// Stories measure throughput and change settings of the whole machine: one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// How much of a daemon's log a failed story shows.
+const LOG_LINES: usize = 60;
+
+/// Runs a story and, should it fail, shows what its daemons wrote.
+///
+/// Another implementation than `ployzd` has no backends; it is told the story once.
+pub fn tell(backend: Backend, story: fn(&Stage) -> Result<()>) -> Result<()> {
+    let contender = Contender::under_test(backend)?;
+    if !contender.is_ployzd() && backend == Backend::Epoll {
+        return Ok(());
+    }
+    tell_with(contender, story)
+}
+
+/// As [`tell`], on an implementation that the story chooses itself.
+pub fn tell_with(contender: Contender, story: impl FnOnce(&Stage) -> Result<()>) -> Result<()> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    netns::sweep();
+    let stage = Stage::new(contender)?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| story(&stage)));
+    if !matches!(outcome, Ok(Ok(()))) {
+        stage.show_logs();
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+#[derive(Debug)]
+pub struct Stage {
+    contender: Contender,
+    directory: PathBuf,
+    names: Cell<u32>,
+    logs: RefCell<Vec<PathBuf>>,
+}
+
+impl Stage {
+    fn new(contender: Contender) -> Result<Self> {
+        let directory = env::temp_dir().join(format!("ployz-stage-{}", process::id()));
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        Ok(Self {
+            contender,
+            directory,
+            names: Cell::new(0),
+            logs: RefCell::default(),
+        })
+    }
+
+    /// The implementation that this story is about.
+    #[must_use]
+    pub fn contender(&self) -> Contender {
+        self.contender
+    }
+
+    /// A number that no other call of this process gets.
+    pub fn number(&self) -> u32 {
+        self.names.set(self.names.get() + 1);
+        self.names.get()
+    }
+
+    /// An interface name that is free on the whole machine: namespaces share `/var/run/wireguard`.
+    pub fn interface(&self) -> String {
+        format!("pz{:x}n{}", process::id(), self.number())
+    }
+
+    /// Writes a file that only root can read and that goes with the stage.
+    pub fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.directory.join(format!("{}-{name}", self.number()));
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
+    }
+
+    /// A log file that is shown if the story fails.
+    pub fn log(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(format!("{}-{name}.log", self.number()));
+        self.logs.borrow_mut().push(path.clone());
+        path
+    }
+
+    #[expect(clippy::print_stderr, reason = "the account of a failed test")]
+    fn show_logs(&self) {
+        for path in self.logs.borrow().iter() {
+            let text = tail(path);
+            if !text.is_empty() {
+                eprintln!("--- {}\n{text}", path.display());
+            }
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _already_gone = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
