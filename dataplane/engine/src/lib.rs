@@ -1,13 +1,42 @@
-//! WireGuard without I/O.
+//! WireGuard without I/O: peers, allowed IPs, endpoints, staged packets, handshakes, deadlines.
+//!
+//! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens no
+//! socket, starts no thread and reads no clock (its `tunnel` module, the only one that knows boringtun, does).
+
+#![forbid(unsafe_code)]
+
+mod allowed_ips;
+mod apply;
 mod drops;
+mod ecn;
+mod egress;
+mod endpoint;
+mod engine;
+mod ingress;
 mod key;
+mod message;
+mod packet;
+mod peer;
+mod sink;
+mod staged;
+mod tunnel;
 mod update;
 
-pub use drops::{Drop, Drops};
-pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
-pub use update::{
-    AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update, UpdateError,
-};
+#[cfg(test)]
+mod tests;
 
-/// Peers per engine.
-pub const MAX_PEERS: usize = 1 << 16;
+pub use allowed_ips::AllowedIps;
+pub use apply::MAX_PEERS;
+pub use drops::{Drop, Drops};
+pub use ecn::Ecn;
+pub use egress::{PADDING_MULTIPLE, Route};
+pub use endpoint::{Endpoint, LocalAddress};
+pub use engine::Engine;
+pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+pub use message::DATA_OVERHEAD_LEN;
+pub use packet::PacketHead;
+pub use sink::Sink;
+pub use update::{
+    AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,
+    UpdateError,
+};

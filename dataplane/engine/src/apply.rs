@@ -1,0 +1,207 @@
+//! Changes to the configuration, whole or not at all.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::endpoint::Endpoint;
+use crate::engine::{Engine, Keys, Recent};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::peer::PeerId;
+use crate::sink::Sink;
+use crate::tunnel::{Gate, Identity, Tunnel};
+use crate::update::{AllowedIpChange, PeerUpdate, Update, UpdateError};
+
+/// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
+pub const MAX_PEERS: usize = 1 << 16;
+
+impl Engine {
+    /// Applies `update`. Listen port and mark are the driver's business and are not looked at.
+    ///
+    /// # Errors
+    /// [`UpdateError::TooManyPeers`]; nothing was changed then.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        update: Update,
+        sink: &mut impl Sink,
+    ) -> Result<(), UpdateError> {
+        self.check_room(&update)?;
+        self.recent = Recent::default();
+        if let Some(private_key) = update.private_key {
+            self.set_private_key(now, private_key);
+        }
+        if update.replace_peers {
+            for id in self.peers.ids().to_vec() {
+                self.remove_peer(id);
+            }
+        }
+        for peer in update.peers {
+            self.apply_peer(now, peer, sink);
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, update: &Update) -> Result<(), UpdateError> {
+        let kept = if update.replace_peers {
+            0
+        } else {
+            self.peers.len()
+        };
+        let named: BTreeSet<&PublicKey> = update
+            .peers
+            .iter()
+            .filter(|peer| !peer.remove && !peer.update_only)
+            .map(|peer| &peer.public_key)
+            .filter(|key| update.replace_peers || self.peers.by_key(key).is_none())
+            .collect();
+        if kept + named.len() > MAX_PEERS {
+            Err(UpdateError::TooManyPeers)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A new key ends every session: the peers know us by the old one. A peer with our own key is dropped.
+    fn set_private_key(&mut self, now: Instant, private_key: Option<PrivateKey>) {
+        let unchanged = match (&self.keys, &private_key) {
+            (Some(keys), Some(new)) => keys.identity.private_key().expose() == new.expose(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if unchanged {
+            return;
+        }
+        self.keys = private_key.map(|key| {
+            let identity = Identity::new(key);
+            let gate = Gate::new(&identity, now);
+            Keys { identity, gate }
+        });
+        if let Some(own) = self.public_key().and_then(|key| self.peers.by_key(&key)) {
+            self.remove_peer(own);
+        }
+        for id in self.peers.ids().to_vec() {
+            self.renew_tunnel(id);
+        }
+    }
+
+    fn apply_peer(&mut self, now: Instant, update: PeerUpdate, sink: &mut impl Sink) {
+        let known = self.peers.by_key(&update.public_key);
+        if update.remove {
+            if let Some(id) = known {
+                self.remove_peer(id);
+            }
+            return;
+        }
+        let id = match known {
+            Some(id) => id,
+            None if update.update_only || self.public_key() == Some(update.public_key) => return,
+            None => {
+                let id = self.peers.insert(update.public_key, now, &mut *self.random);
+                self.renew_tunnel(id);
+                id
+            }
+        };
+        if let Some(preshared_key) = update.preshared_key {
+            self.set_preshared_key(id, preshared_key);
+        }
+        if let Some(remote) = update.endpoint {
+            self.set_endpoint(id, remote);
+        }
+        if update.replace_allowed_ips {
+            self.clear_allowed_ips(id);
+        }
+        for change in update.allowed_ips {
+            self.change_allowed_ip(id, change);
+        }
+        if let Some(seconds) = update.persistent_keepalive_secs {
+            self.set_persistent_keepalive(now, id, seconds, sink);
+        }
+        if self.peers.get(id).staged.len() > 0 {
+            self.initiate(now, id, sink);
+        }
+    }
+
+    /// The preshared key is part of the handshake, so a new one begins with a new session.
+    fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<PresharedKey>) {
+        let peer = self.peers.get_mut(id);
+        let expose = |key: &Option<PresharedKey>| key.as_ref().map(|key| *key.expose());
+        if expose(&peer.preshared_key) != expose(&preshared_key) {
+            peer.preshared_key = preshared_key;
+            self.renew_tunnel(id);
+        }
+    }
+
+    /// An endpoint that is set to what it is keeps its sticky source address.
+    fn set_endpoint(&mut self, id: PeerId, remote: std::net::SocketAddr) {
+        let endpoint = &mut self.peers.get_mut(id).endpoint;
+        if endpoint.is_none_or(|current| current.remote != remote) {
+            *endpoint = Some(Endpoint::configured(remote));
+        }
+    }
+
+    fn set_persistent_keepalive(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        seconds: u16,
+        sink: &mut impl Sink,
+    ) {
+        let peer = self.peers.get_mut(id);
+        let was_off = peer.persistent_keepalive.is_none();
+        peer.persistent_keepalive = (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)));
+        if seconds > 0 && peer.tunnel.is_some() {
+            let reachable = peer.endpoint.is_some();
+            self.wake(now, id);
+            if was_off && reachable {
+                self.send_keepalive(now, id, sink);
+            }
+        }
+    }
+
+    fn change_allowed_ip(&mut self, id: PeerId, change: AllowedIpChange) {
+        match change {
+            AllowedIpChange::Add(prefix) => {
+                let prefix = prefix.trunc();
+                let former = self.allowed_ips.insert(prefix, id);
+                if let Some(former) = former.filter(|former| *former != id) {
+                    self.peers.get_mut(former).allowed_ips.remove(&prefix);
+                }
+                self.peers.get_mut(id).allowed_ips.insert(prefix);
+            }
+            AllowedIpChange::Remove(prefix) => {
+                let prefix = prefix.trunc();
+                if self.allowed_ips.remove(prefix, id) {
+                    self.peers.get_mut(id).allowed_ips.remove(&prefix);
+                }
+            }
+        }
+    }
+
+    fn clear_allowed_ips(&mut self, id: PeerId) {
+        for prefix in std::mem::take(&mut self.peers.get_mut(id).allowed_ips) {
+            self.allowed_ips.remove(prefix, id);
+        }
+    }
+
+    fn remove_peer(&mut self, id: PeerId) {
+        self.clear_allowed_ips(id);
+        self.awake.retain(|other| *other != id);
+        self.peers.remove(id);
+    }
+
+    /// Gives a peer a tunnel without sessions, if there can be one.
+    fn renew_tunnel(&mut self, id: PeerId) {
+        self.peers.reindex(id, &mut *self.random);
+        let peer = self.peers.get_mut(id);
+        peer.last_initiation = None;
+        peer.tunnel = match &self.keys {
+            Some(keys) if !peer.public_key.is_low_order() => Some(Tunnel::new(
+                &keys.identity,
+                &peer.public_key,
+                peer.preshared_key.as_ref(),
+                peer.index,
+            )),
+            Some(_) | None => None,
+        };
+    }
+}

@@ -1,0 +1,142 @@
+//! From the TUN to the network.
+
+use std::time::Instant;
+
+use crate::drops::Drop;
+use crate::ecn::Ecn;
+use crate::engine::Engine;
+use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
+use crate::packet::PacketHead;
+use crate::peer::PeerId;
+use crate::sink::Sink;
+
+/// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
+pub const PADDING_MULTIPLE: usize = 16;
+
+/// Where the packets of one TUN read go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    peer: PeerId,
+    /// The outer header says what the inner one says (RFC 6040, section 4.1).
+    ecn: Ecn,
+}
+
+impl Engine {
+    /// Finds the peer for a packet from the TUN, by destination. All segments of one read share the answer.
+    pub fn route(&mut self, packet: &[u8]) -> Option<Route> {
+        let Some(head) = PacketHead::parse(packet) else {
+            self.drops.count(Drop::MalformedPacket);
+            return None;
+        };
+        let peer = match self.recent.destination {
+            Some((address, id)) if address == head.destination => id,
+            _ => {
+                let Some(id) = self.allowed_ips.lookup(head.destination) else {
+                    self.drops.count(Drop::NoPeer);
+                    return None;
+                };
+                self.recent.destination = Some((head.destination, id));
+                id
+            }
+        };
+        let endpoint = self.peers.get(peer).endpoint;
+        if endpoint.is_some_and(|to| head.is_datagram_to(packet, self.listen_port, to.remote)) {
+            self.drops.count(Drop::RoutingLoop);
+            return None;
+        }
+        Some(Route {
+            peer,
+            ecn: head.ecn,
+        })
+    }
+
+    /// Encrypts the packet in `buffer[..len]` for its peer, or keeps it while a handshake runs. `buffer` has at least
+    /// [`PADDING_MULTIPLE`] - 1 bytes of room behind the packet, for the padding.
+    pub fn encapsulate(
+        &mut self,
+        now: Instant,
+        route: Route,
+        buffer: &mut [u8],
+        len: usize,
+        sink: &mut impl Sink,
+    ) {
+        let padded_len = self.padded_len(len);
+        buffer[len..padded_len].fill(0);
+        let peer = self.peers.get_mut(route.peer);
+        let Some(endpoint) = &peer.endpoint else {
+            self.drops.count(Drop::NoEndpoint);
+            return;
+        };
+        match &mut peer.tunnel {
+            None => self.drops.count(Drop::NoKey),
+            Some(tunnel) if tunnel.is_ready() => {
+                let datagram_len = padded_len + DATA_OVERHEAD_LEN;
+                let room = sink.datagram(datagram_len, endpoint, route.ecn);
+                let sealed_len = tunnel.seal(&buffer[..padded_len], room);
+                debug_assert_eq!(sealed_len, datagram_len);
+                sink.send(sealed_len);
+                peer.sent(now, sealed_len);
+            }
+            Some(_) => {
+                if peer.staged.push(&buffer[..padded_len]) {
+                    self.drops.count(Drop::StagedOverflow);
+                }
+                self.initiate(now, route.peer, sink);
+            }
+        }
+    }
+
+    /// Up to a multiple of 16, but never past what the route takes: padding must not cause fragmentation.
+    fn padded_len(&self, len: usize) -> usize {
+        len.next_multiple_of(PADDING_MULTIPLE)
+            .min(self.padding_limit)
+            .max(len)
+    }
+
+    /// Starts a handshake unless one is under way.
+    pub(crate) fn initiate(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
+        let mut message = [0; HANDSHAKE_INITIATION_LEN];
+        let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
+            return;
+        };
+        if let Some(len) = tunnel.initiate(&mut message) {
+            self.send_message(now, id, &message[..len], sink);
+        }
+        self.wake(now, id);
+    }
+
+    /// Sends an empty data message, or starts the handshake that is missing for it.
+    pub(crate) fn send_keepalive(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
+        let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
+            return;
+        };
+        if !tunnel.is_ready() {
+            self.initiate(now, id, sink);
+            return;
+        }
+        let mut message = [0; DATA_OVERHEAD_LEN];
+        let len = tunnel.seal(&[], &mut message);
+        self.send_message(now, id, &message[..len], sink);
+    }
+
+    /// Sends what waited for a session, if there is one now; false if there was nothing to send.
+    pub(crate) fn flush_staged(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) -> bool {
+        let peer = self.peers.get_mut(id);
+        let (Some(tunnel), Some(endpoint)) = (&mut peer.tunnel, peer.endpoint) else {
+            return false;
+        };
+        let mut flushed = false;
+        while tunnel.is_ready()
+            && let Some(packet) = peer.staged.pop()
+        {
+            let ecn = PacketHead::parse(&packet).map_or(Ecn::NotEct, |head| head.ecn);
+            let room = sink.datagram(packet.len() + DATA_OVERHEAD_LEN, &endpoint, ecn);
+            let len = tunnel.seal(&packet, room);
+            sink.send(len);
+            peer.tx_bytes += len as u64;
+            peer.last_traversal = now;
+            flushed = true;
+        }
+        flushed
+    }
+}

@@ -1,0 +1,242 @@
+//! The engine's state, its clock and its answers. The way of a packet is in `egress` and `ingress`, changes in `apply`.
+
+use std::time::Instant;
+
+use crate::allowed_ips::AllowedIps;
+use crate::drops::{Drop, Drops};
+use crate::ecn::Ecn;
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::message::HANDSHAKE_INITIATION_LEN;
+use crate::packet::PacketHead;
+use crate::peer::{PeerId, Peers};
+use crate::sink::Sink;
+use crate::tunnel::{Gate, Identity, TICK, Tick};
+use crate::update::{Description, PeerDescription, Snapshot};
+
+/// WireGuard for one interface, without I/O.
+///
+/// The driver's loop:
+///
+/// ```text
+/// engine.apply(update)                       when something is configured
+/// engine.route(packet), engine.encapsulate() for every packet from the TUN
+/// engine.handle_datagram()                   for every datagram from the network
+/// engine.handle_timeout(now)                 when poll_timeout() says so
+/// ```
+///
+/// Output goes to the [`Sink`] that is passed in. Time is an argument; `random` was one. (boringtun reads its own clock
+/// and randomness inside `tunnel`.)
+pub struct Engine {
+    pub(crate) random: Box<dyn FnMut() -> u32 + Send>,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) peers: Peers,
+    pub(crate) allowed_ips: AllowedIps<PeerId>,
+    /// Peers that have a session, a handshake under way or a persistent keepalive.
+    pub(crate) awake: Vec<PeerId>,
+    pub(crate) next_tick: Option<Instant>,
+    pub(crate) drops: Drops,
+    /// The UDP port that our datagrams leave from, to recognise them inside the tunnel.
+    pub(crate) listen_port: u16,
+    /// No datagram is padded past the largest packet that some route through the interface takes.
+    pub(crate) padding_limit: usize,
+    /// The answers of the last look-ups: traffic comes in runs.
+    pub(crate) recent: Recent,
+}
+
+/// What exists only with a private key.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) identity: Identity,
+    pub(crate) gate: Gate,
+}
+
+/// One-entry caches in front of the tables; emptied by every change.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    pub(crate) destination: Option<(std::net::IpAddr, PeerId)>,
+    pub(crate) source: Option<(std::net::IpAddr, PeerId)>,
+    pub(crate) receiver_index: Option<(u32, PeerId)>,
+}
+
+impl Engine {
+    /// An engine with no key and no peers. `random` draws receiver indices, which should not be guessable.
+    pub fn new(random: Box<dyn FnMut() -> u32 + Send>) -> Self {
+        Self {
+            random,
+            keys: None,
+            peers: Peers::default(),
+            allowed_ips: AllowedIps::new(),
+            awake: Vec::new(),
+            next_tick: None,
+            drops: Drops::default(),
+            listen_port: 0,
+            padding_limit: usize::MAX,
+            recent: Recent::default(),
+        }
+    }
+
+    /// Tells the port that datagrams leave from.
+    pub fn set_listen_port(&mut self, port: u16) {
+        self.listen_port = port;
+    }
+
+    /// Tells the largest packet, in bytes, that every route through the interface takes: padding stops there.
+    pub fn set_padding_limit(&mut self, packet_len: usize) {
+        self.padding_limit = packet_len;
+    }
+
+    /// Counts something that the driver dropped before the engine saw it.
+    pub fn count_drop(&mut self, reason: Drop) {
+        self.drops.count(reason);
+    }
+
+    /// Handshake retries, rekeying, keepalives, expiry. Call when [`Engine::poll_timeout`] is due.
+    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
+        if self.next_tick.is_none_or(|due| now < due) {
+            return;
+        }
+        let mut awake = std::mem::take(&mut self.awake);
+        awake.retain(|&id| self.tick_peer(now, id, sink));
+        self.awake = awake;
+        self.next_tick = (!self.awake.is_empty()).then(|| now + TICK);
+    }
+
+    /// When [`Engine::handle_timeout`] wants to be called next, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.next_tick
+            .map(|due| (due, "session and keepalive timers"))
+    }
+
+    /// State that changes with traffic.
+    pub fn snapshot(&self) -> Snapshot {
+        let peers = self
+            .peers
+            .ids()
+            .iter()
+            .map(|&id| self.peers.get(id).snapshot())
+            .collect();
+        Snapshot {
+            peers,
+            drops: self.drops.clone(),
+        }
+    }
+
+    /// Everything, secrets included.
+    pub fn describe(&self) -> Description {
+        let private_key = self.keys.as_ref().map(|keys| keys.identity.private_key());
+        Description {
+            private_key: private_key.map(|key| PrivateKey::from_bytes(*key.expose())),
+            peers: self
+                .peers
+                .ids()
+                .iter()
+                .map(|&id| self.describe_peer(id))
+                .collect(),
+        }
+    }
+
+    /// Our public key, once a private key is set.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.keys.as_ref().map(|keys| keys.identity.public_key())
+    }
+
+    fn describe_peer(&self, id: PeerId) -> PeerDescription {
+        let peer = self.peers.get(id);
+        PeerDescription {
+            state: peer.snapshot(),
+            preshared_key: peer
+                .preshared_key
+                .as_ref()
+                .and_then(|key| PresharedKey::from_bytes(*key.expose())),
+            persistent_keepalive_secs: peer
+                .persistent_keepalive
+                .map_or(0, |interval| interval.as_secs() as u16),
+            allowed_ips: peer.allowed_ips.iter().copied().collect(),
+        }
+    }
+
+    /// Lets time pass for one peer; false if it may sleep.
+    fn tick_peer(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) -> bool {
+        let peer = self.peers.get_mut(id);
+        let Some(tunnel) = &mut peer.tunnel else {
+            peer.awake = false;
+            return false;
+        };
+        let mut message = [0; HANDSHAKE_INITIATION_LEN];
+        match tunnel.tick(now, &mut message) {
+            Tick::Nothing => {}
+            Tick::Send(len) => self.send_message(now, id, &message[..len], sink),
+            Tick::Asleep => {
+                let lost = peer.staged.clear();
+                self.drops.count_many(Drop::HandshakeTimeout, lost);
+                peer.awake = peer.persistent_keepalive.is_some();
+            }
+        }
+        self.keep_alive(now, id, sink);
+        self.peers.get(id).awake
+    }
+
+    /// Persistent keepalive: after `interval` without any authenticated message, in either direction, send one.
+    pub(crate) fn keep_alive(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
+        let peer = self.peers.get_mut(id);
+        let due = peer
+            .persistent_keepalive
+            .is_some_and(|interval| now.saturating_duration_since(peer.last_traversal) >= interval);
+        if due && peer.endpoint.is_some() {
+            // Whatever comes of it, the next try is an interval away.
+            peer.last_traversal = now;
+            self.send_keepalive(now, id, sink);
+        }
+    }
+
+    /// Puts a peer on the list of those that want ticks.
+    pub(crate) fn wake(&mut self, now: Instant, id: PeerId) {
+        let peer = self.peers.get_mut(id);
+        if !peer.awake {
+            peer.awake = true;
+            self.awake.push(id);
+        }
+        self.next_tick.get_or_insert(now + TICK);
+    }
+
+    /// Sends a message that was written elsewhere; handshakes and cookies are rare enough to be copied.
+    pub(crate) fn send_message(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        message: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        let peer = self.peers.get_mut(id);
+        let Some(endpoint) = peer.endpoint else {
+            self.drops.count(Drop::NoEndpoint);
+            return;
+        };
+        sink.datagram(message.len(), &endpoint, Ecn::NotEct)
+            .copy_from_slice(message);
+        sink.send(message.len());
+        peer.sent(now, message.len());
+    }
+
+    /// The peer that may use this packet's source address.
+    pub(crate) fn owner_of_source(&mut self, head: &PacketHead) -> Option<PeerId> {
+        if let Some((address, id)) = self.recent.source
+            && address == head.source
+        {
+            return Some(id);
+        }
+        let id = self.allowed_ips.lookup(head.source)?;
+        self.recent.source = Some((head.source, id));
+        Some(id)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("public_key", &self.public_key())
+            .field("peers", &self.peers.len())
+            .field("awake", &self.awake.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! From the network to the TUN.
+
+use std::time::{Duration, Instant};
+
+use crate::drops::Drop;
+use crate::ecn::Ecn;
+use crate::endpoint::Endpoint;
+use crate::engine::Engine;
+use crate::message::{COOKIE_REPLY_LEN, HANDSHAKE_INITIATION_LEN, Message};
+use crate::packet::PacketHead;
+use crate::peer::PeerId;
+use crate::sink::Sink;
+use crate::tunnel::{Admission, Opened};
+
+/// An initiation costs us five scalar multiplications: from one peer, at most this often (the kernel's
+/// `INITIATIONS_PER_SECOND` is 50).
+const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+impl Engine {
+    /// Takes one datagram that came from `from` with `ecn` on its outer header.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        ecn: Ecn,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        let outcome = match Message::parse(datagram) {
+            Some(Message::Data { receiver_index }) => {
+                self.handle_data(now, from, ecn, receiver_index, datagram, sink)
+            }
+            Some(Message::HandshakeInitiation) => self.handle_initiation(now, from, datagram, sink),
+            Some(Message::HandshakeResponse { receiver_index }) => {
+                self.handle_response(now, from, receiver_index, datagram, sink)
+            }
+            Some(Message::CookieReply { receiver_index }) => {
+                self.handle_cookie_reply(receiver_index, datagram)
+            }
+            None => Err(Drop::MalformedMessage),
+        };
+        if let Err(reason) = outcome {
+            self.drops.count(reason);
+        }
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        outer: Ecn,
+        receiver_index: u32,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let id = self.peer_of_session(receiver_index)?;
+        let peer = self.peers.get_mut(id);
+        let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
+        let was_ready = tunnel.is_ready();
+        let room = sink.packet(datagram.len());
+        let opened = tunnel.open(datagram, room)?;
+        if tunnel.confirm(receiver_index) {
+            peer.last_handshake = Some(now);
+        }
+        peer.received(now, from, datagram.len());
+        let delivery = match opened {
+            Opened::Keepalive => Ok(()),
+            Opened::Packet(len) => {
+                let packet = &mut room[..len];
+                match self.check_inner(id, outer, packet) {
+                    Ok(()) => {
+                        sink.deliver(len);
+                        Ok(())
+                    }
+                    Err(reason) => Err(reason),
+                }
+            }
+        };
+        if !was_ready {
+            self.flush_staged(now, id, sink);
+        }
+        delivery
+    }
+
+    /// The packet is from whom it says, and feels the congestion that the datagram met.
+    fn check_inner(&mut self, id: PeerId, outer: Ecn, packet: &mut [u8]) -> Result<(), Drop> {
+        let head = PacketHead::parse(packet).ok_or(Drop::MalformedPacket)?;
+        if self.owner_of_source(&head) != Some(id) {
+            return Err(Drop::Spoof);
+        }
+        if outer != head.ecn {
+            let combined = Ecn::decapsulate(head.ecn, outer).ok_or(Drop::EcnCongestion)?;
+            if combined != head.ecn {
+                combined.write(packet);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_initiation(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        self.admit(now, from, datagram, sink)?;
+        let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
+        let initiator = keys.identity.initiator(datagram)?;
+        let id = self.peers.by_key(&initiator).ok_or(Drop::UnknownPeer)?;
+        let peer = self.peers.get_mut(id);
+        let too_soon = peer
+            .last_initiation
+            .is_some_and(|last| now.saturating_duration_since(last) < INITIATION_INTERVAL_MIN);
+        if too_soon {
+            return Err(Drop::Flood);
+        }
+        self.rouse(now, id, sink);
+        let peer = self.peers.get_mut(id);
+        let tunnel = peer.tunnel.as_mut().ok_or(Drop::NoKey)?;
+        let mut response = [0; HANDSHAKE_INITIATION_LEN];
+        let len = tunnel.respond(datagram, &mut response)?;
+        peer.last_initiation = Some(now);
+        peer.received(now, from, datagram.len());
+        self.wake(now, id);
+        self.send_message(now, id, &response[..len], sink);
+        Ok(())
+    }
+
+    fn handle_response(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        receiver_index: u32,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        self.admit(now, from, datagram, sink)?;
+        let id = self.peer_of_session(receiver_index)?;
+        self.rouse(now, id, sink);
+        let peer = self.peers.get_mut(id);
+        let tunnel = peer.tunnel.as_mut().ok_or(Drop::NoKey)?;
+        let mut keepalive = [0; HANDSHAKE_INITIATION_LEN];
+        let len = tunnel.complete(datagram, &mut keepalive)?;
+        peer.last_handshake = Some(now);
+        peer.received(now, from, datagram.len());
+        self.wake(now, id);
+        // The first message on a session tells the responder that it may use it; a packet that waited does as well.
+        if !self.flush_staged(now, id, sink) {
+            self.send_message(now, id, &keepalive[..len], sink);
+        }
+        Ok(())
+    }
+
+    /// A cookie proves nothing about where the peer is, so the endpoint stays.
+    fn handle_cookie_reply(&mut self, receiver_index: u32, datagram: &[u8]) -> Result<(), Drop> {
+        let id = self.peer_of_session(receiver_index)?;
+        let tunnel = self.peers.get_mut(id).tunnel.as_mut().ok_or(Drop::NoKey)?;
+        tunnel.cookie(datagram)
+    }
+
+    /// Passes a handshake message through the gate, which may answer it with a cookie.
+    fn admit(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let keys = self.keys.as_mut().ok_or(Drop::NoKey)?;
+        let mut reply = [0; COOKIE_REPLY_LEN];
+        match keys.gate.admit(now, from.remote.ip(), datagram, &mut reply) {
+            Admission::Admitted => Ok(()),
+            Admission::Refused(reason) => Err(reason),
+            Admission::Cookie => {
+                sink.datagram(reply.len(), from, Ecn::NotEct)
+                    .copy_from_slice(&reply);
+                sink.send(reply.len());
+                Err(Drop::UnderLoad)
+            }
+        }
+    }
+
+    /// Brings a tunnel's clock up to date before it takes a handshake message.
+    fn rouse(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
+        let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
+            return;
+        };
+        if !tunnel.has_slept(now) {
+            return;
+        }
+        let mut message = [0; HANDSHAKE_INITIATION_LEN];
+        if let crate::tunnel::Tick::Send(len) = tunnel.tick(now, &mut message) {
+            self.send_message(now, id, &message[..len], sink);
+        }
+    }
+
+    fn peer_of_session(&mut self, receiver_index: u32) -> Result<PeerId, Drop> {
+        if let Some((index, id)) = self.recent.receiver_index
+            && index == receiver_index
+        {
+            return Ok(id);
+        }
+        let id = self
+            .peers
+            .by_receiver_index(receiver_index)
+            .ok_or(Drop::UnknownSession)?;
+        self.recent.receiver_index = Some((receiver_index, id));
+        Ok(id)
+    }
+}

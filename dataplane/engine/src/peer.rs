@@ -1,0 +1,179 @@
+//! One peer, and the table of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::endpoint::Endpoint;
+use crate::key::{PresharedKey, PublicKey};
+use crate::staged::StagedPackets;
+use crate::tunnel::Tunnel;
+use crate::update::PeerSnapshot;
+
+/// Names a peer within one engine for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerId(u32);
+
+/// Everything about one peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) public_key: PublicKey,
+    pub(crate) preshared_key: Option<PresharedKey>,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// The same prefixes as in the engine's table, to list and to remove them.
+    pub(crate) allowed_ips: BTreeSet<IpNet>,
+    pub(crate) staged: StagedPackets,
+    /// None while the interface has no private key, or if no handshake with this key can mean anything.
+    pub(crate) tunnel: Option<Tunnel>,
+    /// 24 bits; the receiver index of a session without its low byte.
+    pub(crate) index: u32,
+    pub(crate) persistent_keepalive: Option<Duration>,
+    /// When an authenticated message was last sent or received.
+    pub(crate) last_traversal: Instant,
+    pub(crate) last_handshake: Option<Instant>,
+    /// When an initiation was last taken from this peer.
+    pub(crate) last_initiation: Option<Instant>,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    /// It is in the engine's list of peers to tick.
+    pub(crate) awake: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(public_key: PublicKey, index: u32, now: Instant) -> Self {
+        Self {
+            public_key,
+            preshared_key: None,
+            endpoint: None,
+            allowed_ips: BTreeSet::new(),
+            staged: StagedPackets::default(),
+            tunnel: None,
+            index,
+            persistent_keepalive: None,
+            last_traversal: now,
+            last_handshake: None,
+            last_initiation: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            awake: false,
+        }
+    }
+
+    /// An authenticated message came from `from`: count it, and go there from now on.
+    pub(crate) fn received(&mut self, now: Instant, from: &Endpoint, datagram_len: usize) {
+        self.rx_bytes += datagram_len as u64;
+        self.last_traversal = now;
+        if self.endpoint.as_ref() != Some(from) {
+            self.endpoint = Some(*from);
+        }
+    }
+
+    /// A message was sent.
+    pub(crate) fn sent(&mut self, now: Instant, datagram_len: usize) {
+        self.tx_bytes += datagram_len as u64;
+        self.last_traversal = now;
+    }
+
+    pub(crate) fn snapshot(&self) -> PeerSnapshot {
+        PeerSnapshot {
+            public_key: self.public_key,
+            endpoint: self.endpoint.map(|endpoint| endpoint.remote),
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+            last_handshake: self.last_handshake,
+            staged_packets: self.staged.len(),
+        }
+    }
+}
+
+/// Peers by id, by public key and by receiver index.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    slots: Vec<Option<Peer>>,
+    vacant: Vec<PeerId>,
+    /// Ids in the order of arrival.
+    order: Vec<PeerId>,
+    by_key: HashMap<PublicKey, PeerId>,
+    by_index: HashMap<u32, PeerId>,
+}
+
+impl Peers {
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Adds a peer under an index that `random` draws and no other peer has.
+    pub(crate) fn insert(
+        &mut self,
+        public_key: PublicKey,
+        now: Instant,
+        random: &mut dyn FnMut() -> u32,
+    ) -> PeerId {
+        let index = self.unused_index(random);
+        let peer = Peer::new(public_key, index, now);
+        let id = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            PeerId((self.slots.len() - 1) as u32)
+        });
+        self.slots[id.0 as usize] = Some(peer);
+        self.order.push(id);
+        self.by_key.insert(public_key, id);
+        self.by_index.insert(index, id);
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: PeerId) -> Option<Peer> {
+        let peer = self.slots.get_mut(id.0 as usize)?.take()?;
+        self.vacant.push(id);
+        self.order.retain(|other| *other != id);
+        self.by_key.remove(&peer.public_key);
+        self.by_index.remove(&peer.index);
+        Some(peer)
+    }
+
+    /// Gives a peer a new index, so that messages for its former sessions find nobody.
+    pub(crate) fn reindex(&mut self, id: PeerId, random: &mut dyn FnMut() -> u32) {
+        let index = self.unused_index(random);
+        let peer = self.get_mut(id);
+        let former = std::mem::replace(&mut peer.index, index);
+        self.by_index.remove(&former);
+        self.by_index.insert(index, id);
+    }
+
+    pub(crate) fn get(&self, id: PeerId) -> &Peer {
+        self.slots[id.0 as usize]
+            .as_ref()
+            .expect("ids are of peers that exist")
+    }
+
+    pub(crate) fn get_mut(&mut self, id: PeerId) -> &mut Peer {
+        self.slots[id.0 as usize]
+            .as_mut()
+            .expect("ids are of peers that exist")
+    }
+
+    pub(crate) fn by_key(&self, public_key: &PublicKey) -> Option<PeerId> {
+        self.by_key.get(public_key).copied()
+    }
+
+    /// The peer that a receiver index belongs to, whatever the session.
+    pub(crate) fn by_receiver_index(&self, receiver_index: u32) -> Option<PeerId> {
+        self.by_index.get(&(receiver_index >> 8)).copied()
+    }
+
+    /// Ids in the order of arrival.
+    pub(crate) fn ids(&self) -> &[PeerId] {
+        &self.order
+    }
+
+    fn unused_index(&self, random: &mut dyn FnMut() -> u32) -> u32 {
+        // At most MAX_PEERS of 2^24 are taken, so the first draw is free in 255 of 256 cases.
+        loop {
+            let index = random() >> 8;
+            if !self.by_index.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Two and three engines that talk to each other through memory.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::{
+    AllowedIpChange, Drop, Ecn, Endpoint, Engine, PADDING_MULTIPLE, PeerSnapshot, PeerUpdate,
+    PresharedKey, PrivateKey, PublicKey, Sink, Update,
+};
+
+/// What an engine put out.
+#[derive(Default)]
+struct Output {
+    datagrams: Vec<(Vec<u8>, Endpoint, Ecn)>,
+    packets: Vec<Vec<u8>>,
+    room: Vec<u8>,
+    to: Option<(Endpoint, Ecn)>,
+}
+
+impl Sink for Output {
+    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn) -> &mut [u8] {
+        self.to = Some((*to, ecn));
+        self.room = vec![0xee; len];
+        &mut self.room
+    }
+
+    fn send(&mut self, len: usize) {
+        let (to, ecn) = self.to.unwrap();
+        self.datagrams.push((self.room[..len].to_vec(), to, ecn));
+    }
+
+    fn packet(&mut self, len: usize) -> &mut [u8] {
+        self.room = vec![0xee; len];
+        &mut self.room
+    }
+
+    fn deliver(&mut self, len: usize) {
+        self.packets.push(self.room[..len].to_vec());
+    }
+}
+
+/// An engine at an address of its own.
+struct Host {
+    engine: Engine,
+    at: SocketAddr,
+    public_key: PublicKey,
+    out: Output,
+}
+
+impl Host {
+    fn new(n: u8) -> Self {
+        let mut state = u32::from(n);
+        let mut engine = Engine::new(Box::new(move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state
+        }));
+        let private_key = PrivateKey::from_bytes([n; 32]);
+        let public_key = private_key.public_key();
+        let mut out = Output::default();
+        let update = Update {
+            private_key: Some(Some(private_key)),
+            ..Update::default()
+        };
+        engine.apply(clock(), update, &mut out).unwrap();
+        Self {
+            engine,
+            at: format!("192.0.2.{n}:{n}").parse().unwrap(),
+            public_key,
+            out,
+        }
+    }
+
+    fn set_peer(&mut self, peer: PeerUpdate) {
+        let update = Update {
+            peers: vec![peer],
+            ..Update::default()
+        };
+        self.engine.apply(clock(), update, &mut self.out).unwrap();
+    }
+
+    fn add(&mut self, other: &Self, prefixes: &[&str]) {
+        self.set_peer(PeerUpdate {
+            endpoint: Some(other.at),
+            allowed_ips: prefixes
+                .iter()
+                .map(|p| AllowedIpChange::Add(net(p)))
+                .collect(),
+            ..PeerUpdate::new(other.public_key)
+        });
+    }
+
+    fn send(&mut self, packet: &[u8]) {
+        let Some(route) = self.engine.route(packet) else {
+            return;
+        };
+        let mut buffer = packet.to_vec();
+        buffer.resize(packet.len() + PADDING_MULTIPLE, 0xdd);
+        self.engine
+            .encapsulate(clock(), route, &mut buffer, packet.len(), &mut self.out);
+    }
+
+    fn receive(&mut self, from: SocketAddr, ecn: Ecn, datagram: &[u8]) {
+        let from = Endpoint::configured(from);
+        self.engine
+            .handle_datagram(clock(), &from, ecn, datagram, &mut self.out);
+    }
+
+    fn peer(&self, other: PublicKey) -> PeerSnapshot {
+        self.engine
+            .snapshot()
+            .peers
+            .into_iter()
+            .find(|p| p.public_key == other)
+            .unwrap()
+    }
+
+    fn dropped(&self, reason: Drop) -> u64 {
+        self.engine.snapshot().drops.get(reason)
+    }
+
+    fn delivered(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.out.packets)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is a driver")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// Carries datagrams until nobody has any more.
+fn exchange(a: &mut Host, b: &mut Host) {
+    while !a.out.datagrams.is_empty() || !b.out.datagrams.is_empty() {
+        for (datagram, to, ecn) in std::mem::take(&mut a.out.datagrams) {
+            assert_eq!(to.remote, b.at);
+            b.receive(a.at, ecn, &datagram);
+        }
+        for (datagram, to, ecn) in std::mem::take(&mut b.out.datagrams) {
+            assert_eq!(to.remote, a.at);
+            a.receive(b.at, ecn, &datagram);
+        }
+    }
+}
+
+/// An IPv4 packet of `len` bytes from 10.0.0.`from` to 10.0.0.`to`.
+fn packet(from: u8, to: u8, len: usize) -> Vec<u8> {
+    let mut packet = vec![0x11; len];
+    packet[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0]);
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    packet[12..20].copy_from_slice(&[10, 0, 0, from, 10, 0, 0, to]);
+    packet
+}
+
+fn pair() -> (Host, Host) {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    a.add(&b, &["10.0.0.2/32"]);
+    b.add(&a, &["10.0.0.1/32"]);
+    (a, b)
+}
+
+#[test]
+fn ten_pings_cost_what_they_cost_in_the_kernel() {
+    let (mut a, mut b) = pair();
+    for _ in 0..10 {
+        a.send(&packet(1, 2, 84));
+        exchange(&mut a, &mut b);
+        assert_eq!(b.delivered(), [packet(1, 2, 84)]);
+        b.send(&packet(2, 1, 84));
+        exchange(&mut a, &mut b);
+        assert_eq!(a.delivered(), [packet(2, 1, 84)]);
+    }
+    assert_eq!(
+        a.peer(b.public_key).tx_bytes,
+        1428,
+        "an initiation and ten padded pings"
+    );
+    assert_eq!(
+        a.peer(b.public_key).rx_bytes,
+        1372,
+        "a response and ten padded pings"
+    );
+    assert_eq!(b.peer(a.public_key).rx_bytes, 1428);
+    assert!(a.peer(b.public_key).last_handshake.is_some());
+    assert!(b.peer(a.public_key).last_handshake.is_some());
+}
+
+#[test]
+fn packets_wait_for_the_handshake_and_leave_in_order() {
+    let (mut a, mut b) = pair();
+    for len in 100..300 {
+        a.send(&packet(1, 2, len));
+    }
+    assert_eq!(
+        a.out.datagrams.len(),
+        1,
+        "one initiation, however many packets wait"
+    );
+    assert_eq!(a.dropped(Drop::StagedOverflow), 200 - 128);
+    exchange(&mut a, &mut b);
+    let lengths: Vec<usize> = b.delivered().iter().map(Vec::len).collect();
+    assert_eq!(
+        lengths,
+        (172..300).collect::<Vec<_>>(),
+        "the newest, oldest first"
+    );
+    assert_eq!(a.peer(b.public_key).staged_packets, 0);
+}
+
+#[test]
+fn padding_is_to_sixteen_but_not_past_the_route() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    a.engine.set_padding_limit(1299);
+    for (len, padded) in [
+        (84, 96),
+        (96, 96),
+        (1297, 1299),
+        (1299, 1299),
+        (1300, 1300),
+        (1283, 1296),
+    ] {
+        a.send(&packet(1, 2, len));
+        assert_eq!(a.out.datagrams[0].0.len(), padded + 32, "{len}");
+        exchange(&mut a, &mut b);
+    }
+}
+
+#[test]
+fn an_endpoint_roams_with_every_authenticated_message_and_with_no_other() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    a.send(&packet(1, 2, 84));
+    let (datagram, ..) = a.out.datagrams.pop().unwrap();
+    let elsewhere: SocketAddr = "198.51.100.7:9".parse().unwrap();
+    let mut forged = datagram.clone();
+    forged[40] ^= 1;
+    b.receive(elsewhere, Ecn::NotEct, &forged);
+    assert_eq!(b.peer(a.public_key).endpoint, Some(a.at));
+    assert_eq!(b.dropped(Drop::BadTag), 1);
+    b.receive(elsewhere, Ecn::NotEct, &datagram);
+    assert_eq!(b.peer(a.public_key).endpoint, Some(elsewhere));
+    b.receive(a.at, Ecn::NotEct, &datagram);
+    assert_eq!(
+        b.peer(a.public_key).endpoint,
+        Some(elsewhere),
+        "a replay moves nothing"
+    );
+    assert_eq!(b.dropped(Drop::Replay), 1);
+}
+
+#[test]
+fn a_more_specific_prefix_of_another_peer_makes_a_spoof() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let c = Host::new(3);
+    a.add(&b, &["10.0.0.0/24"]);
+    b.add(&a, &["10.0.0.0/24"]);
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    assert_eq!(b.delivered().len(), 1);
+    b.add(&c, &["10.0.0.1/32"]);
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    assert!(b.delivered().is_empty());
+    assert_eq!(b.dropped(Drop::Spoof), 1);
+}
+
+#[test]
+fn a_prefix_moves_to_the_peer_it_is_given_to() {
+    let (mut a, b, c) = (Host::new(1), Host::new(2), Host::new(3));
+    a.add(&b, &["10.0.0.2/32", "10.0.1.0/24"]);
+    a.add(&c, &["10.0.0.2/32"]);
+    let description = a.engine.describe();
+    assert_eq!(description.peers[0].allowed_ips, [net("10.0.1.0/24")]);
+    assert_eq!(description.peers[1].allowed_ips, [net("10.0.0.2/32")]);
+    a.send(&packet(1, 2, 84));
+    assert_eq!(a.out.datagrams[0].1.remote, c.at);
+}
+
+#[test]
+fn preshared_keys_must_agree() {
+    let (mut a, mut b) = pair();
+    let key = || PresharedKey::from_bytes([9; 32]);
+    a.set_peer(PeerUpdate {
+        preshared_key: Some(key()),
+        ..PeerUpdate::new(b.public_key)
+    });
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    assert!(b.delivered().is_empty());
+    assert_eq!(a.dropped(Drop::BadHandshake), 1);
+    b.set_peer(PeerUpdate {
+        preshared_key: Some(key()),
+        ..PeerUpdate::new(a.public_key)
+    });
+    b.send(&packet(2, 1, 84));
+    exchange(&mut a, &mut b);
+    assert_eq!(a.delivered().len(), 1);
+    assert_eq!(
+        b.delivered().len(),
+        1,
+        "what had waited at the other end goes as well"
+    );
+}
+
+#[test]
+fn a_new_private_key_ends_the_sessions_and_drops_a_peer_with_the_same_key() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    let new_key = PrivateKey::from_bytes([7; 32]);
+    let new_public = new_key.public_key();
+    b.set_peer(PeerUpdate {
+        endpoint: Some(a.at),
+        allowed_ips: vec![AllowedIpChange::Add(net("10.0.0.1/32"))],
+        ..PeerUpdate::new(new_public)
+    });
+    let update = Update {
+        private_key: Some(Some(new_key)),
+        ..Update::default()
+    };
+    a.engine.apply(clock(), update, &mut a.out).unwrap();
+    a.public_key = new_public;
+    b.delivered();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    assert_eq!(b.delivered().len(), 1);
+    let update = Update {
+        private_key: Some(Some(PrivateKey::from_bytes([2; 32]))),
+        ..Update::default()
+    };
+    a.engine.apply(clock(), update, &mut a.out).unwrap();
+    assert!(
+        a.engine.describe().peers.is_empty(),
+        "b's own key is ours now"
+    );
+    a.add(&b, &["10.0.0.2/32"]);
+    assert!(a.engine.describe().peers.is_empty());
+}
+
+#[test]
+fn low_order_keys_get_no_handshake() {
+    let mut a = Host::new(1);
+    let mut key = [0; 32];
+    key[0] = 1;
+    a.set_peer(PeerUpdate {
+        endpoint: Some("192.0.2.9:9".parse().unwrap()),
+        persistent_keepalive_secs: Some(1),
+        allowed_ips: vec![AllowedIpChange::Add(net("10.0.0.2/32"))],
+        ..PeerUpdate::new(PublicKey::from_bytes(key))
+    });
+    a.send(&packet(1, 2, 84));
+    assert!(a.out.datagrams.is_empty());
+    assert_eq!(a.dropped(Drop::NoKey), 1);
+}
+
+#[test]
+fn congestion_on_the_path_reaches_the_inner_packet() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    b.delivered();
+    let mut capable = packet(1, 2, 84);
+    Ecn::Ect0.write(&mut capable);
+    a.send(&capable);
+    let (datagram, _, ecn) = a.out.datagrams.pop().unwrap();
+    assert_eq!(
+        ecn,
+        Ecn::Ect0,
+        "the outer header says what the inner one says"
+    );
+    b.receive(a.at, Ecn::Ce, &datagram);
+    let mut marked = capable.clone();
+    Ecn::Ce.write(&mut marked);
+    assert_eq!(b.delivered(), [marked]);
+    a.send(&packet(1, 2, 84));
+    let (datagram, ..) = a.out.datagrams.pop().unwrap();
+    b.receive(a.at, Ecn::Ce, &datagram);
+    assert!(b.delivered().is_empty());
+    assert_eq!(b.dropped(Drop::EcnCongestion), 1);
+}
+
+#[test]
+fn persistent_keepalive_starts_at_once_and_goes_on_through_the_timer() {
+    let (mut a, mut b) = pair();
+    a.set_peer(PeerUpdate {
+        persistent_keepalive_secs: Some(25),
+        ..PeerUpdate::new(b.public_key)
+    });
+    exchange(&mut a, &mut b);
+    assert!(
+        a.peer(b.public_key).last_handshake.is_some(),
+        "it needs a session to be sent on"
+    );
+    let sent = a.peer(b.public_key).tx_bytes;
+    let (due, _) = a.engine.poll_timeout().unwrap();
+    a.engine.handle_timeout(due, &mut a.out);
+    assert!(a.out.datagrams.is_empty());
+    a.engine
+        .handle_timeout(due + Duration::from_secs(25), &mut a.out);
+    assert_eq!(a.peer(b.public_key).tx_bytes, sent + 32);
+}
+
+#[test]
+fn a_flood_of_initiations_is_answered_with_cookies_and_then_with_silence() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    let (initiation, ..) = a.out.datagrams.pop().unwrap();
+    for i in 0..7_000u32 {
+        let from: SocketAddr = format!("203.0.113.{}:{}", i % 250, 1 + i % 60_000)
+            .parse()
+            .unwrap();
+        b.receive(from, Ecn::NotEct, &initiation);
+    }
+    let cookies = b
+        .out
+        .datagrams
+        .iter()
+        .filter(|(datagram, ..)| datagram.len() == 64)
+        .count();
+    assert!(b.dropped(Drop::UnderLoad) > 0);
+    assert_eq!(cookies as u64, b.dropped(Drop::UnderLoad));
+    assert!(b.dropped(Drop::Flood) > 500, "{}", b.dropped(Drop::Flood));
+    // The honest initiator takes the cookie and is let in on its next try.
+    let (cookie, ..) = b
+        .out
+        .datagrams
+        .iter()
+        .find(|(d, ..)| d.len() == 64)
+        .unwrap()
+        .clone();
+    a.receive(b.at, Ecn::NotEct, &cookie);
+    assert_eq!(a.dropped(Drop::BadHandshake), 0);
+}
+
+#[test]
+fn our_own_datagrams_do_not_circle() {
+    let (mut a, b) = (Host::new(1), Host::new(2));
+    a.add(&b, &["192.0.2.0/24"]);
+    a.engine.set_listen_port(4242);
+    let mut looped = packet(1, 2, 84);
+    looped[9] = 17;
+    looped[16..20].copy_from_slice(&[192, 0, 2, 2]);
+    looped[20..24].copy_from_slice(&[16, 146, 0, 2]);
+    a.send(&looped);
+    assert_eq!(a.dropped(Drop::RoutingLoop), 1);
+    looped[21] = 147;
+    a.send(&looped);
+    assert_eq!(a.dropped(Drop::RoutingLoop), 1);
+}
+
+#[test]
+fn hostile_datagrams_cost_a_counter() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    let before: u64 = b.engine.snapshot().drops.iter().map(|(_, n)| n).sum();
+    let mut hostile = 0;
+    for len in 0..200usize {
+        for kind in 0..6u8 {
+            let mut datagram = vec![kind; len];
+            if let Some(reserved) = datagram.get_mut(1..4) {
+                reserved.fill(0);
+            }
+            b.receive(a.at, Ecn::NotEct, &datagram);
+            hostile += 1;
+        }
+    }
+    let after: u64 = b.engine.snapshot().drops.iter().map(|(_, n)| n).sum();
+    assert_eq!(after - before, hostile);
+    a.send(&packet(1, 2, 84));
+    b.delivered();
+    exchange(&mut a, &mut b);
+    assert_eq!(b.delivered().len(), 1);
+}
+
+#[test]
+fn removing_a_peer_leaves_nothing_of_it() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    a.set_peer(PeerUpdate {
+        remove: true,
+        ..PeerUpdate::new(b.public_key)
+    });
+    a.send(&packet(1, 2, 84));
+    assert_eq!(a.dropped(Drop::NoPeer), 1);
+    b.send(&packet(2, 1, 84));
+    exchange(&mut a, &mut b);
+    assert!(a.delivered().is_empty());
+    assert_eq!(a.dropped(Drop::UnknownSession), 1);
+    let (due, _) = a.engine.poll_timeout().unwrap();
+    a.engine.handle_timeout(due, &mut a.out);
+    assert_eq!(a.engine.poll_timeout(), None, "nobody is awake");
+}
