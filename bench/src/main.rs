@@ -1,1 +1,71 @@
-fn main() {}
+//! Measures WireGuard data planes side by side.
+//!
+//! `compare` puts every contender between the same two network namespaces, one after the other and
+//! round after round, and reports medians with their spread. `scripts/bench` builds everything and
+//! runs it. See `docs/benchmarks.md` for what the numbers mean.
+
+mod args;
+mod clock;
+mod compare;
+mod console;
+mod contender;
+mod daemon;
+mod field;
+mod hold;
+mod host;
+mod iperf;
+mod keys;
+mod leftovers;
+mod measure;
+mod measurement;
+mod metric;
+mod netns;
+mod outcome;
+mod ping;
+mod process;
+mod quiet;
+mod record;
+mod report;
+mod scale;
+mod topology;
+mod tunnel;
+mod udp;
+mod usage;
+mod wgconf;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser as _;
+
+use crate::args::{Action, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = run(&arguments.action);
+    leftovers::sweep();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::progress(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: &Action) -> Result<()> {
+    if let Action::Show(arguments) = action {
+        return report::show(&report::json::read(&arguments.file)?, &arguments.output);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("network namespaces need root");
+    }
+    leftovers::watch_signals()?;
+    leftovers::remove_stale()?;
+    match action {
+        Action::Compare(arguments) => compare::compare(arguments),
+        Action::Hold(arguments) => hold::hold(arguments),
+        Action::Repeat(arguments) => hold::repeat(arguments),
+        Action::Show(_) => Ok(()),
+    }
+}

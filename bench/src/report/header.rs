@@ -1,0 +1,68 @@
+//! What was measured, on what, and what else was going on.
+
+use crate::record::Record;
+use crate::report::number::short;
+
+pub(crate) fn text(record: &Record) -> String {
+    facts(record)
+        .into_iter()
+        .map(|(name, fact)| format!("{name:<12} {fact}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n"
+}
+
+pub(crate) fn markdown(record: &Record) -> String {
+    let facts = facts(record)
+        .into_iter()
+        .map(|(name, fact)| format!("- {name}: {fact}"));
+    facts.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+fn facts(record: &Record) -> Vec<(String, String)> {
+    let host = &record.host;
+    let cpu = format!("{} x {}, {} GiB", host.cpus, host.cpu, host.memory_gib);
+    let disturbance = format!(
+        "at most {} CPUs during a measurement",
+        short(record.disturbance_max())
+    );
+    let mut facts = vec![
+        ("date".to_owned(), host.date.clone()),
+        ("kernel".to_owned(), host.kernel.clone()),
+        ("cpu".to_owned(), cpu),
+        ("load before".to_owned(), host.load_before.clone()),
+        ("busy before".to_owned(), host.busy_processes.join(", ")),
+        ("other work".to_owned(), disturbance),
+        ("veth".to_owned(), host.offloads.join(", ")),
+        (
+            "tcp".to_owned(),
+            format!("{}, net.core.rmem_max {}", host.tcp, host.rmem_max),
+        ),
+    ];
+    facts.extend(record.settings.clone());
+    for entrant in &record.contenders {
+        let state = entrant.version.clone().or_else(|| entrant.absent.clone());
+        let kind = if entrant.absent.is_some() {
+            "absent"
+        } else {
+            "contender"
+        };
+        facts.push((
+            kind.to_owned(),
+            format!("{}: {}", entrant.name, state.unwrap_or_default()),
+        ));
+    }
+    let failures = record
+        .runs
+        .iter()
+        .filter_map(|run| Some((run, run.error.as_ref()?)));
+    facts.extend(failures.map(|(run, error)| {
+        let what = format!(
+            "{} {} round {}: {error}",
+            run.contender, run.measurement, run.round
+        );
+        ("FAILED".to_owned(), what)
+    }));
+    facts.retain(|(_, fact)| !fact.is_empty());
+    facts
+}

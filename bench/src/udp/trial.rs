@@ -1,0 +1,74 @@
+//! One offer of load through a tunnel, and what arrived of it.
+
+use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::Load;
+use super::sender::Sender;
+use super::sink::{PORT, Sink};
+use crate::topology::End;
+use crate::tunnel::Tunnel;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Trial {
+    pub(crate) sent_pps: f64,
+    pub(crate) received_pps: f64,
+    pub(crate) loss: f64,
+    pub(crate) reordered: u64,
+}
+
+/// A sender at A and a sink at B, for any number of trials.
+pub(crate) struct Bench {
+    sender: Sender,
+    sink: Sink,
+    duration: Duration,
+    trials: u32,
+}
+
+impl Bench {
+    pub(crate) fn open(tunnel: &Tunnel, load: Load, duration: Duration) -> Result<Self> {
+        let to = tunnel.address(End::B);
+        let sink = Sink::open(tunnel.namespace(End::B), to, load)?;
+        let sender = Sender::open(tunnel.namespace(End::A), SocketAddrV4::new(to, PORT), load)?;
+        Ok(Self {
+            sender,
+            sink,
+            duration,
+            trials: 0,
+        })
+    }
+
+    /// Offers `rate` packets a second, or all that the sender can.
+    pub(crate) fn run(&mut self, rate: Option<f64>) -> Result<Trial> {
+        self.trials += 1;
+        let (trial, duration) = (self.trials, self.duration);
+        let done = AtomicBool::new(false);
+        let (sender, sink) = (&mut self.sender, &mut self.sink);
+        let (offered, received) = std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| sink.count(trial, &done));
+            let offered = sender.offer(rate, duration, trial);
+            done.store(true, Ordering::Release);
+            (offered, receiver.join())
+        });
+        let offered = offered?;
+        let Ok(received) = received else {
+            bail!("the sink panicked")
+        };
+        let received = received?;
+        let seconds = offered.elapsed.as_secs_f64();
+        let (sent, arrived) = (offered.packets as f64, received.packets as f64);
+        Ok(Trial {
+            sent_pps: sent / seconds,
+            received_pps: arrived / seconds,
+            loss: if sent > 0.0 {
+                1.0 - arrived / sent
+            } else {
+                1.0
+            },
+            reordered: received.reordered,
+        })
+    }
+}
