@@ -65,8 +65,10 @@ impl Netns {
         all
     }
 
+    /// Changes a setting of this namespace; the value may be several words.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.run(&format!("sysctl -qw {key}={value}")).map(drop)
+        let argv = ["sysctl", "-qw", &format!("{key}={value}")].map(str::to_owned);
+        run(&self.argv(&argv), &[], PATIENCE)?.success().map(drop)
     }
 
     /// Runs `work` on a thread that lives inside; sockets that it opens stay there.
