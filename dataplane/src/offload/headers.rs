@@ -1,0 +1,90 @@
+//! Fields of IPv4, IPv6, TCP and UDP headers: where they are, and reading and writing them.
+//!
+//! Every `at` is an offset that the caller has checked against the packet's length.
+
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+
+pub(super) mod ipv4 {
+    pub(in crate::offload) const LEN_MIN: usize = 20;
+    pub(in crate::offload) const SERVICE: usize = 1;
+    pub(in crate::offload) const TOTAL_LEN: usize = 2;
+    pub(in crate::offload) const IDENTIFICATION: usize = 4;
+    pub(in crate::offload) const FRAGMENT: usize = 6;
+    pub(in crate::offload) const TTL: usize = 8;
+    pub(in crate::offload) const PROTOCOL: usize = 9;
+    pub(in crate::offload) const CHECKSUM: usize = 10;
+    pub(in crate::offload) const SOURCE: usize = 12;
+    pub(in crate::offload) const DESTINATION: usize = 16;
+    pub(in crate::offload) const DONT_FRAGMENT: u16 = 0x4000;
+    /// The more-fragments bit and the fragment offset.
+    pub(in crate::offload) const IS_FRAGMENT: u16 = 0x3fff;
+}
+
+pub(super) mod ipv6 {
+    pub(in crate::offload) const LEN: usize = 40;
+    pub(in crate::offload) const PAYLOAD_LEN: usize = 4;
+    pub(in crate::offload) const NEXT_HEADER: usize = 6;
+    pub(in crate::offload) const HOP_LIMIT: usize = 7;
+    pub(in crate::offload) const SOURCE: usize = 8;
+    pub(in crate::offload) const DESTINATION: usize = 24;
+}
+
+pub(super) mod tcp {
+    pub(in crate::offload) const LEN_MIN: usize = 20;
+    pub(in crate::offload) const LEN_MAX: usize = 60;
+    pub(in crate::offload) const SEQUENCE: usize = 4;
+    pub(in crate::offload) const ACKNOWLEDGEMENT: usize = 8;
+    /// The word of data offset and flags.
+    pub(in crate::offload) const FLAGS: usize = 12;
+    pub(in crate::offload) const WINDOW: usize = 14;
+    pub(in crate::offload) const CHECKSUM: usize = 16;
+    pub(in crate::offload) const URGENT: usize = 18;
+    pub(in crate::offload) const FIN: u16 = 0x0001;
+    pub(in crate::offload) const PSH: u16 = 0x0008;
+    pub(in crate::offload) const ACK: u16 = 0x0010;
+    pub(in crate::offload) const CWR: u16 = 0x0080;
+    /// Everything in the word of flags that is not the data offset.
+    pub(in crate::offload) const FLAGS_MASK: u16 = 0x0fff;
+
+    /// The header's length, from the word of data offset and flags.
+    pub(in crate::offload) fn header_len(flags: u16) -> usize {
+        usize::from(flags >> 12) * 4
+    }
+}
+
+pub(super) mod udp {
+    pub(in crate::offload) const LEN: usize = 8;
+    pub(in crate::offload) const LENGTH: usize = 4;
+    pub(in crate::offload) const CHECKSUM: usize = 6;
+}
+
+/// Which IP version the first byte claims.
+pub(super) fn ip_version(packet: &[u8]) -> Option<u8> {
+    packet.first().map(|byte| byte >> 4)
+}
+
+/// The IPv4 header's length, from the first byte.
+pub(super) fn ipv4_header_len(packet: &[u8]) -> Option<usize> {
+    packet.first().map(|byte| usize::from(byte & 0x0f) * 4)
+}
+
+#[inline]
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline]
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline]
+pub(super) fn write_u16(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+#[inline]
+pub(super) fn write_u32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
