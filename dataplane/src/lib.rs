@@ -1,1 +1,2 @@
-
+pub mod offload;
+pub mod uapi;
