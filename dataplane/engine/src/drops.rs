@@ -55,6 +55,12 @@ reasons! {
     Replay => "replay",
     /// Inner packet with a source address that is not the sender's to use.
     Spoof => "spoof",
+    /// Datagram that could not be sent: no route, no such source address, or the network is down.
+    SendFailed => "send_failed",
+    /// Packet or datagram for which no buffer was free.
+    NoBuffer => "no_buffer",
+    /// Packet that the TUN did not take.
+    TunFailed => "tun_failed",
     /// Inner packet not capable of ECN that crossed a congested path (RFC 6040, section 4.2).
     EcnCongestion => "ecn_congestion",
 }

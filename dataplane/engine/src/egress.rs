@@ -50,18 +50,16 @@ impl Engine {
         })
     }
 
-    /// Encrypts the packet in `buffer[..len]` for its peer, or keeps it while a handshake runs. `buffer` has at least
-    /// [`PADDING_MULTIPLE`] - 1 bytes of room behind the packet, for the padding.
-    pub fn encapsulate(
-        &mut self,
-        now: Instant,
-        route: Route,
-        buffer: &mut [u8],
-        len: usize,
-        sink: &mut impl Sink,
-    ) {
-        let padded_len = self.padded_len(len);
-        buffer[len..padded_len].fill(0);
+    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the route
+    /// takes, because padding must not cause fragmentation. At most 15 more than `len`.
+    pub fn padded_len(&self, len: usize) -> usize {
+        len.next_multiple_of(PADDING_MULTIPLE)
+            .min(self.padding_limit)
+            .max(len)
+    }
+
+    /// Encrypts a padded packet for its peer, or keeps it while a handshake runs.
+    pub fn encapsulate(&mut self, now: Instant, route: Route, packet: &[u8], sink: &mut impl Sink) {
         let peer = self.peers.get_mut(route.peer);
         let Some(endpoint) = &peer.endpoint else {
             self.drops.count(Drop::NoEndpoint);
@@ -70,27 +68,19 @@ impl Engine {
         match &mut peer.tunnel {
             None => self.drops.count(Drop::NoKey),
             Some(tunnel) if tunnel.is_ready() => {
-                let datagram_len = padded_len + DATA_OVERHEAD_LEN;
-                let room = sink.datagram(datagram_len, endpoint, route.ecn);
-                let sealed_len = tunnel.seal(&buffer[..padded_len], room);
-                debug_assert_eq!(sealed_len, datagram_len);
-                sink.send(sealed_len);
-                peer.sent(now, sealed_len);
+                let datagram_len = packet.len() + DATA_OVERHEAD_LEN;
+                sink.datagram(datagram_len, endpoint, route.ecn, |room| {
+                    tunnel.seal(packet, room)
+                });
+                peer.sent(now, datagram_len);
             }
             Some(_) => {
-                if peer.staged.push(&buffer[..padded_len]) {
+                if peer.staged.push(packet) {
                     self.drops.count(Drop::StagedOverflow);
                 }
                 self.initiate(now, route.peer, sink);
             }
         }
-    }
-
-    /// Up to a multiple of 16, but never past what the route takes: padding must not cause fragmentation.
-    fn padded_len(&self, len: usize) -> usize {
-        len.next_multiple_of(PADDING_MULTIPLE)
-            .min(self.padding_limit)
-            .max(len)
     }
 
     /// Starts a handshake unless one is under way.
@@ -115,8 +105,8 @@ impl Engine {
             return;
         }
         let mut message = [0; DATA_OVERHEAD_LEN];
-        let len = tunnel.seal(&[], &mut message);
-        self.send_message(now, id, &message[..len], sink);
+        tunnel.seal(&[], &mut message);
+        self.send_message(now, id, &message, sink);
     }
 
     /// Sends what waited for a session, if there is one now; false if there was nothing to send.
@@ -130,9 +120,8 @@ impl Engine {
             && let Some(packet) = peer.staged.pop()
         {
             let ecn = PacketHead::parse(&packet).map_or(Ecn::NotEct, |head| head.ecn);
-            let room = sink.datagram(packet.len() + DATA_OVERHEAD_LEN, &endpoint, ecn);
-            let len = tunnel.seal(&packet, room);
-            sink.send(len);
+            let len = packet.len() + DATA_OVERHEAD_LEN;
+            sink.datagram(len, &endpoint, ecn, |room| tunnel.seal(&packet, room));
             peer.tx_bytes += len as u64;
             peer.last_traversal = now;
             flushed = true;

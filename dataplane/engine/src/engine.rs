@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{Drop, Drops};
 use crate::ecn::Ecn;
+use crate::endpoint::LocalAddress;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
@@ -88,6 +89,17 @@ impl Engine {
     /// Counts something that the driver dropped before the engine saw it.
     pub fn count_drop(&mut self, reason: Drop) {
         self.drops.count(reason);
+    }
+
+    /// One of our addresses is no good as a source any more: answers leave from where the kernel chooses.
+    pub fn forget_local(&mut self, local: LocalAddress) {
+        for id in self.peers.ids().to_vec() {
+            if let Some(endpoint) = &mut self.peers.get_mut(id).endpoint
+                && endpoint.local == Some(local)
+            {
+                endpoint.local = None;
+            }
+        }
     }
 
     /// Handshake retries, rekeying, keepalives, expiry. Call when [`Engine::poll_timeout`] is due.
@@ -212,9 +224,9 @@ impl Engine {
             self.drops.count(Drop::NoEndpoint);
             return;
         };
-        sink.datagram(message.len(), &endpoint, Ecn::NotEct)
-            .copy_from_slice(message);
-        sink.send(message.len());
+        sink.datagram(message.len(), &endpoint, Ecn::NotEct, |room| {
+            room.copy_from_slice(message)
+        });
         peer.sent(now, message.len());
     }
 

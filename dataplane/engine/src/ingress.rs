@@ -10,7 +10,7 @@ use crate::message::{COOKIE_REPLY_LEN, HANDSHAKE_INITIATION_LEN, Message};
 use crate::packet::PacketHead;
 use crate::peer::PeerId;
 use crate::sink::Sink;
-use crate::tunnel::{Admission, Opened};
+use crate::tunnel::{Admission, Tick};
 
 /// An initiation costs us five scalar multiplications: from one peer, at most this often (the kernel's
 /// `INITIATIONS_PER_SECOND` is 50).
@@ -54,32 +54,44 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
         let id = self.peer_of_session(receiver_index)?;
-        let peer = self.peers.get_mut(id);
-        let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
+        let tunnel = self
+            .peers
+            .get(id)
+            .tunnel
+            .as_ref()
+            .ok_or(Drop::UnknownSession)?;
         let was_ready = tunnel.is_ready();
-        let room = sink.packet(datagram.len());
-        let opened = tunnel.open(datagram, room)?;
-        if tunnel.confirm(receiver_index) {
-            peer.last_handshake = Some(now);
-        }
-        peer.received(now, from, datagram.len());
-        let delivery = match opened {
-            Opened::Keepalive => Ok(()),
-            Opened::Packet(len) => {
-                let packet = &mut room[..len];
-                match self.check_inner(id, outer, packet) {
-                    Ok(()) => {
-                        sink.deliver(len);
-                        Ok(())
-                    }
-                    Err(reason) => Err(reason),
-                }
+        let delivery = sink.packet(datagram.len(), |room| {
+            let len = self.open(now, from, id, receiver_index, datagram, room)?;
+            if len > 0 {
+                self.check_inner(id, outer, &mut room[..len])?;
             }
-        };
+            Ok(len)
+        });
         if !was_ready {
             self.flush_staged(now, id, sink);
         }
         delivery
+    }
+
+    /// Authenticates and decrypts; the length of the inner packet, zero for a keepalive.
+    fn open(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        id: PeerId,
+        receiver_index: u32,
+        datagram: &[u8],
+        room: &mut [u8],
+    ) -> Result<usize, Drop> {
+        let peer = self.peers.get_mut(id);
+        let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
+        let len = tunnel.open(datagram, room)?;
+        if tunnel.confirm(receiver_index) {
+            peer.last_handshake = Some(now);
+        }
+        peer.received(now, from, datagram.len());
+        Ok(len)
     }
 
     /// The packet is from whom it says, and feels the congestion that the datagram met.
@@ -173,9 +185,9 @@ impl Engine {
             Admission::Admitted => Ok(()),
             Admission::Refused(reason) => Err(reason),
             Admission::Cookie => {
-                sink.datagram(reply.len(), from, Ecn::NotEct)
-                    .copy_from_slice(&reply);
-                sink.send(reply.len());
+                sink.datagram(reply.len(), from, Ecn::NotEct, |room| {
+                    room.copy_from_slice(&reply)
+                });
                 Err(Drop::UnderLoad)
             }
         }
@@ -190,7 +202,7 @@ impl Engine {
             return;
         }
         let mut message = [0; HANDSHAKE_INITIATION_LEN];
-        if let crate::tunnel::Tick::Send(len) = tunnel.tick(now, &mut message) {
+        if let Tick::Send(len) = tunnel.tick(now, &mut message) {
             self.send_message(now, id, &message[..len], sink);
         }
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::{
-    AllowedIpChange, Drop, Ecn, Endpoint, Engine, PADDING_MULTIPLE, PeerSnapshot, PeerUpdate,
-    PresharedKey, PrivateKey, PublicKey, Sink, Update,
+    AllowedIpChange, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, PresharedKey,
+    PrivateKey, PublicKey, Sink, Update,
 };
 
 /// What an engine put out.
@@ -15,29 +15,27 @@ use crate::{
 struct Output {
     datagrams: Vec<(Vec<u8>, Endpoint, Ecn)>,
     packets: Vec<Vec<u8>>,
-    room: Vec<u8>,
-    to: Option<(Endpoint, Ecn)>,
 }
 
 impl Sink for Output {
-    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn) -> &mut [u8] {
-        self.to = Some((*to, ecn));
-        self.room = vec![0xee; len];
-        &mut self.room
+    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8])) {
+        let mut room = vec![0xee; len];
+        write(&mut room);
+        self.datagrams.push((room, *to, ecn));
     }
 
-    fn send(&mut self, len: usize) {
-        let (to, ecn) = self.to.unwrap();
-        self.datagrams.push((self.room[..len].to_vec(), to, ecn));
-    }
-
-    fn packet(&mut self, len: usize) -> &mut [u8] {
-        self.room = vec![0xee; len];
-        &mut self.room
-    }
-
-    fn deliver(&mut self, len: usize) {
-        self.packets.push(self.room[..len].to_vec());
+    fn packet(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
+    ) -> Result<(), Drop> {
+        let mut room = vec![0xee; len];
+        let written = write(&mut room)?;
+        room.truncate(written);
+        if !room.is_empty() {
+            self.packets.push(room);
+        }
+        Ok(())
     }
 }
 
@@ -95,10 +93,10 @@ impl Host {
         let Some(route) = self.engine.route(packet) else {
             return;
         };
-        let mut buffer = packet.to_vec();
-        buffer.resize(packet.len() + PADDING_MULTIPLE, 0xdd);
+        let mut padded = packet.to_vec();
+        padded.resize(self.engine.padded_len(packet.len()), 0);
         self.engine
-            .encapsulate(clock(), route, &mut buffer, packet.len(), &mut self.out);
+            .encapsulate(clock(), route, &padded, &mut self.out);
     }
 
     fn receive(&mut self, from: SocketAddr, ecn: Ecn, datagram: &[u8]) {

@@ -175,14 +175,6 @@ pub(crate) enum Tick {
     Asleep,
 }
 
-/// A data message, opened.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Opened {
-    Keepalive,
-    /// An IP packet of this length.
-    Packet(usize),
-}
-
 impl Tunnel {
     /// A tunnel with no session. `index` is 24 bits; the receiver indices of its sessions are `index << 8 | 0..256`.
     pub(crate) fn new(
@@ -213,19 +205,21 @@ impl Tunnel {
         self.ready
     }
 
-    /// Writes `packet` as a data message into `out`, which is [`DATA_OVERHEAD_LEN`] longer. Empty is a keepalive.
-    pub(crate) fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> usize {
-        assert!(self.ready && out.len() >= packet.len() + DATA_OVERHEAD_LEN);
-        message_len(self.tunn.encapsulate(packet, out)).expect("there is a session")
+    /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer. Empty is a keepalive.
+    pub(crate) fn seal(&mut self, packet: &[u8], out: &mut [u8]) {
+        assert!(self.ready && out.len() == packet.len() + DATA_OVERHEAD_LEN);
+        let written = message_len(self.tunn.encapsulate(packet, out));
+        debug_assert_eq!(written, Some(packet.len() + DATA_OVERHEAD_LEN));
     }
 
-    /// Opens a data message into `out`, which is as long as the message.
-    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<Opened, Drop> {
+    /// Opens a data message into `out`, which is as long as the message; the length of the packet in it, zero for a
+    /// keepalive.
+    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, Drop> {
         assert!(out.len() >= datagram.len());
         match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => Ok(Opened::Keepalive),
+            TunnResult::Done => Ok(0),
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Ok(Opened::Packet(packet.len()))
+                Ok(packet.len())
             }
             TunnResult::Err(error) => Err(data_drop(&error)),
             TunnResult::WriteToNetwork(_) => Err(Drop::MalformedMessage),

@@ -1,0 +1,178 @@
+//! Datagrams of one length to one endpoint, which leave in one `sendmsg` (UDP GSO).
+
+use std::os::fd::BorrowedFd;
+
+use ployz_engine::{Ecn, Endpoint};
+
+use crate::sys::control;
+use crate::sys::message::Outgoing;
+
+/// The kernel's `UDP_MAX_SEGMENTS` was 64 before it was 128.
+const SEGMENTS_MAX: usize = 64;
+/// A GSO send is one IP packet until it is cut: 65,535 bytes less the longer of the two IP headers and UDP's.
+pub const BATCH_LEN_MAX: usize = 65_535 - 40 - 8;
+
+/// A batch owns its bytes and the header they are sent with, so that an operation in a ring can own the batch.
+#[derive(Debug)]
+pub struct SendBatch {
+    bytes: Box<[u8]>,
+    len: usize,
+    to: Endpoint,
+    ecn: Ecn,
+    /// Length of the first datagram, and of every other but perhaps the last.
+    segment_len: usize,
+    /// Nothing fits behind a datagram that is shorter than the first.
+    closed: bool,
+    header: Box<Outgoing>,
+}
+
+impl SendBatch {
+    /// Room for one batch.
+    pub fn new() -> Box<Self> {
+        let nowhere = Endpoint::configured(([0, 0, 0, 0], 0).into());
+        Box::new(Self {
+            bytes: vec![0; BATCH_LEN_MAX].into_boxed_slice(),
+            len: 0,
+            to: nowhere,
+            ecn: Ecn::NotEct,
+            segment_len: 0,
+            closed: false,
+            header: Outgoing::new(),
+        })
+    }
+
+    /// Empties the batch for datagrams to `to`.
+    pub fn open(&mut self, to: &Endpoint, ecn: Ecn) {
+        self.len = 0;
+        self.segment_len = 0;
+        self.closed = false;
+        self.to = *to;
+        self.ecn = ecn;
+    }
+
+    /// True if a datagram of `len` bytes may follow what is there.
+    pub fn takes(&self, len: usize, to: &Endpoint, ecn: Ecn, segments_max: usize) -> bool {
+        let fits = self.len + len <= BATCH_LEN_MAX;
+        if self.len == 0 {
+            return fits;
+        }
+        fits && !self.closed
+            && len <= self.segment_len
+            && self.len < segments_max.min(SEGMENTS_MAX) * self.segment_len
+            && self.ecn == ecn
+            && self.to == *to
+    }
+
+    /// Room for the next datagram.
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        &mut self.bytes[self.len..self.len + len]
+    }
+
+    /// The room's first `len` bytes are a datagram now.
+    pub fn push(&mut self, len: usize) {
+        if self.len == 0 {
+            self.segment_len = len;
+        }
+        self.closed = len < self.segment_len;
+        self.len += len;
+    }
+
+    /// True without datagrams.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many datagrams there are.
+    pub const fn count(&self) -> usize {
+        if self.len == 0 { 0 } else { self.len.div_ceil(self.segment_len) }
+    }
+
+    /// Where they go.
+    pub const fn to(&self) -> &Endpoint {
+        &self.to
+    }
+
+    /// Lets the kernel choose the source address.
+    pub fn forget_local(&mut self) {
+        self.to.local = None;
+    }
+
+    /// The message header for a `sendmsg` that the batch outlives.
+    pub fn prepare(&mut self) -> *const libc::msghdr {
+        let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
+        let say = self.say(segment_len);
+        self.header.prepare(self.to.remote, say, &self.bytes[..self.len])
+    }
+
+    /// Sends the whole batch in one call.
+    ///
+    /// # Errors
+    /// Whatever `sendmsg` says.
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> std::io::Result<()> {
+        let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
+        let say = self.say(segment_len);
+        self.header.send(socket, self.to.remote, say, &self.bytes[..self.len]).map(|_| ())
+    }
+
+    /// Sends the datagrams one by one, for a path where UDP GSO does not work.
+    ///
+    /// # Errors
+    /// What `sendmsg` said about the last that failed.
+    pub fn send_singly(&mut self, socket: BorrowedFd<'_>) -> std::io::Result<()> {
+        let say = self.say(None);
+        let mut result = Ok(());
+        for datagram in self.bytes[..self.len].chunks(self.segment_len) {
+            if let Err(error) = self.header.send(socket, self.to.remote, say, datagram) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    fn say(&self, segment_len: Option<u16>) -> control::Send {
+        control::Send {
+            ipv6: self.to.remote.is_ipv6(),
+            local: self.to.local,
+            ecn: self.ecn,
+            segment_len,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::configured(([192, 0, 2, 1], port).into())
+    }
+
+    #[test]
+    fn a_batch_is_of_one_length_but_for_the_last() {
+        let mut batch = SendBatch::new();
+        let to = endpoint(1);
+        batch.open(&to, Ecn::NotEct);
+        assert!(batch.takes(1452, &to, Ecn::NotEct, 64));
+        batch.push(1452);
+        assert!(!batch.takes(1453, &to, Ecn::NotEct, 64), "longer than the first");
+        assert!(!batch.takes(1452, &endpoint(2), Ecn::NotEct, 64), "elsewhere");
+        assert!(!batch.takes(1452, &to, Ecn::Ce, 64), "another mark");
+        assert!(!batch.takes(1452, &to, Ecn::NotEct, 1), "no GSO");
+        batch.push(100);
+        assert!(!batch.takes(100, &to, Ecn::NotEct, 64), "the short one was the last");
+        assert_eq!(batch.count(), 2);
+    }
+
+    #[test]
+    fn a_batch_stops_at_sixty_four_and_at_the_longest_packet() {
+        for (len, count) in [(32, 64), (1452, 45), (9000, 7), (BATCH_LEN_MAX, 1)] {
+            let mut batch = SendBatch::new();
+            let to = endpoint(1);
+            batch.open(&to, Ecn::NotEct);
+            while batch.takes(len, &to, Ecn::NotEct, 64) {
+                batch.push(len);
+            }
+            assert_eq!(batch.count(), count, "{len}");
+        }
+    }
+}

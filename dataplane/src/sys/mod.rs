@@ -1,0 +1,18 @@
+//! The system calls that no library wraps the way the hot path needs them.
+//!
+//! All unsafe code of ployz lives in the modules below; each opens with a `# Safety` section. What can be done on plain
+//! bytes (addresses, control messages) is.
+
+pub mod address;
+pub mod control;
+pub mod message;
+pub mod ring;
+pub mod tun;
+pub mod udp;
+
+use std::io;
+
+/// The result of a system call that answers -1 and sets `errno`.
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}

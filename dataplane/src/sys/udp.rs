@@ -1,0 +1,153 @@
+//! The outer UDP sockets.
+//!
+//! # Safety
+//!
+//! Only `setsockopt` with an `int` on the stack.
+#![expect(unsafe_code, reason = "some options have no safe wrapper")]
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket,
+};
+
+use super::check;
+
+/// The standing queue under load is this buffer: 1 MiB holds 1.5 ms of traffic at full speed and costs no throughput,
+/// 7 MiB holds 3.3 ms (`docs/benchmarks.md`). The kernel doubles it for its own bookkeeping.
+const RECEIVE_BUFFER_BYTES: i32 = 1 << 20;
+/// Room for every batch of a turn and those that the device has not let go of.
+const SEND_BUFFER_BYTES: i32 = 4 << 20;
+
+/// The two sockets of an interface, on one port.
+#[derive(Debug)]
+pub struct UdpSockets {
+    v4: OwnedFd,
+    /// None on a host without IPv6.
+    v6: Option<OwnedFd>,
+    port: u16,
+}
+
+impl UdpSockets {
+    /// Binds both families to `port`, or to one that the kernel chooses.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` if either is taken.
+    pub fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
+        // With the port left to the kernel, the one it gives us for IPv4 may be taken for IPv6: then draw again.
+        const DRAWS: usize = 8;
+        let mut result = Self::bind_once(port, fwmark, offload);
+        for _ in 1..DRAWS {
+            if port != 0 || !matches!(result, Err(Errno::EADDRINUSE)) {
+                break;
+            }
+            result = Self::bind_once(port, fwmark, offload);
+        }
+        result
+    }
+
+    fn bind_once(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
+        let v4 = open(AddressFamily::Inet, (Ipv4Addr::UNSPECIFIED, port).into(), offload)?;
+        let port = bound_port(v4.as_fd())?;
+        let v6 = match open(AddressFamily::Inet6, (Ipv6Addr::UNSPECIFIED, port).into(), offload) {
+            Ok(v6) => Some(v6),
+            Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
+            Err(errno) => return Err(errno),
+        };
+        let sockets = Self { v4, v6, port };
+        if fwmark != 0 {
+            sockets.set_fwmark(fwmark)?;
+        }
+        Ok(sockets)
+    }
+
+    /// The port that both are bound to.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The socket for IPv4.
+    pub fn v4(&self) -> BorrowedFd<'_> {
+        self.v4.as_fd()
+    }
+
+    /// The socket for IPv6, if the host has it.
+    pub fn v6(&self) -> Option<BorrowedFd<'_>> {
+        self.v6.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The socket for datagrams to `to`.
+    pub fn for_remote(&self, to: SocketAddr) -> Option<BorrowedFd<'_>> {
+        if to.is_ipv4() { Some(self.v4()) } else { self.v6() }
+    }
+
+    /// Marks everything that is sent from now on (`SO_MARK`, socket(7)).
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`.
+    pub fn set_fwmark(&self, fwmark: u32) -> Result<(), Errno> {
+        for socket in [Some(self.v4()), self.v6()].into_iter().flatten() {
+            set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, fwmark.cast_signed())?;
+        }
+        Ok(())
+    }
+}
+
+fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, SockType::Datagram, flags, None)?;
+    let socket = fd.as_fd();
+    if address.is_ipv4() {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+    }
+    // Past the limits of net.core if we may, within them if not.
+    let (receive, send) = (libc::SO_RCVBUF, libc::SO_SNDBUF);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+        .or_else(|_| set_option(socket, libc::SOL_SOCKET, receive, RECEIVE_BUFFER_BYTES))?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
+        .or_else(|_| set_option(socket, libc::SOL_SOCKET, send, SEND_BUFFER_BYTES))?;
+    if offload {
+        set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(fd)
+}
+
+fn bound_port(socket: BorrowedFd<'_>) -> Result<u16, Errno> {
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    Ok(address.as_sockaddr_in().map_or(0, nix::sys::socket::SockaddrIn::port))
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes from a pointer to an `i32` that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len)
+    };
+    check(result as isize).map(|_| ()).map_err(|error: io::Error| {
+        Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_share_a_port_and_a_taken_one_is_refused() {
+        let sockets = UdpSockets::bind(0, 0, true).unwrap();
+        assert_ne!(sockets.port(), 0);
+        assert_eq!(UdpSockets::bind(sockets.port(), 0, true).unwrap_err(), Errno::EADDRINUSE);
+        let remote = "192.0.2.1:1".parse().unwrap();
+        let fd = sockets.for_remote(remote).map(|fd| fd.as_raw_fd());
+        assert_eq!(fd, Some(sockets.v4().as_raw_fd()));
+    }
+}
