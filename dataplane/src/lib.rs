@@ -1,2 +1,3 @@
+pub mod config_file;
 pub mod offload;
 pub mod uapi;
