@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::args::Compare;
-use crate::contender::{Contender, PLOYZD_URING, REFERENCE};
+use crate::contender::Contender;
 use crate::host::Host;
 use crate::measure::{self, Durations, Pair};
 use crate::measurement::Measurement;
@@ -98,7 +98,6 @@ impl Comparison {
 
     fn round(&mut self, round: u32) -> Result<()> {
         for contender in self.contenders.clone() {
-            let scales = contender.name == PLOYZD_URING || contender.name == REFERENCE;
             let plan = Plan {
                 contender,
                 wire: self.wire,
@@ -108,7 +107,7 @@ impl Comparison {
             if !self.pairs.is_empty() {
                 self.pairs(round, &plan)?;
             }
-            if scales {
+            if plan.contender.takes_scale_runs() {
                 self.scales(round, &plan)?;
             }
         }

@@ -78,6 +78,12 @@ impl Contender {
         Ok(Self::daemon(name, &on_path(program), arguments))
     }
 
+    /// Whether the runs with many peers are for it: ployzd, the reference, and the caller's own.
+    pub(crate) fn takes_scale_runs(&self) -> bool {
+        let left_out = [BARE, KERNEL, PLOYZD_EPOLL, "gotatun", "boringtun"];
+        !left_out.contains(&self.name.as_str())
+    }
+
     pub(crate) fn is_bare(&self) -> bool {
         self.kind == Kind::Bare
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::iperf::CONGESTION_CONTROL;
 use crate::netns::Namespace;
 use crate::process;
 use crate::topology::{DEVICE, End, Topology, Wire};
@@ -60,7 +61,7 @@ impl Host {
             load_before: read("/proc/loadavg"),
             busy_processes: busy_processes(),
             offloads: offloads(topology.namespace(End::A))?,
-            tcp: "cubic".into(),
+            tcp: CONGESTION_CONTROL.into(),
             rmem_max: read("/proc/sys/net/core/rmem_max"),
         })
     }

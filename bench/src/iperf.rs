@@ -15,6 +15,8 @@ use crate::tunnel::Tunnel;
 /// For connecting, the exchange of results and a machine that is busy with the tunnel.
 const GRACE: Duration = Duration::from_secs(15);
 
+pub(crate) const CONGESTION_CONTROL: &str = "cubic";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// From A to B.
@@ -61,7 +63,10 @@ impl Iperf {
             "-t",
             &duration.as_secs_f64().round().to_string(),
         ]);
-        client.args(flow.arguments());
+        // Hosts differ in their default, and bbr and cubic differ more than two contenders do.
+        client
+            .args(["-C", CONGESTION_CONTROL])
+            .args(flow.arguments());
         let client = tunnel
             .namespace(End::A)
             .spawn(process::piped(&mut client))?;

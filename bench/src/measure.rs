@@ -49,13 +49,13 @@ impl Durations {
         tcp: Duration::from_secs(5),
         ping: Duration::from_secs(4),
         udp_trial: Duration::from_millis(800),
-        idle: Duration::from_secs(60),
+        idle: Duration::from_secs(30),
     };
     pub(crate) const QUICK: Self = Self {
         tcp: Duration::from_secs(2),
         ping: Duration::from_millis(1_500),
         udp_trial: Duration::from_millis(300),
-        idle: Duration::from_secs(10),
+        idle: Duration::from_secs(5),
     };
 }
 

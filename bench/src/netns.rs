@@ -73,12 +73,6 @@ impl Namespace {
             process::SHORT,
         )
     }
-
-    /// Sets a sysctl of this namespace.
-    pub(crate) fn sysctl(&self, path: &str, value: &str) -> Result<()> {
-        let file = format!("/proc/sys/{path}");
-        self.enter(|| std::fs::write(&file, value).with_context(|| format!("{file} = {value}")))
-    }
 }
 
 impl Drop for Namespace {

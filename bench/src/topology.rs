@@ -121,8 +121,6 @@ impl Topology {
         )?;
         for end in [End::A, End::B] {
             let namespace = self.namespace(end);
-            // bbr and cubic differ far more than any two contenders, so the kernel's default is set.
-            namespace.sysctl("net/ipv4/tcp_congestion_control", "cubic")?;
             namespace.ip(&format!("addr add {}/24 dev {DEVICE}", end.underlay()))?;
             namespace.ip(&format!("link set {DEVICE} up"))?;
             if wire == Wire::Card {

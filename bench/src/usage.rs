@@ -80,19 +80,10 @@ impl Spent {
 
 /// The most memory that a process has held so far, in MiB.
 pub(crate) fn peak_memory_mib(pid: i32) -> Result<f64> {
-    memory_mib(pid, "VmHWM:")
-}
-
-/// The memory that a process holds now, in MiB.
-pub(crate) fn resident_memory_mib(pid: i32) -> Result<f64> {
-    memory_mib(pid, "VmRSS:")
-}
-
-fn memory_mib(pid: i32, key: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix(key))
+        .find_map(|line| line.strip_prefix("VmHWM:"))
         .context("no such line")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)

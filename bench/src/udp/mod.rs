@@ -1,6 +1,7 @@
 //! UDP load: a paced sender, a counting sink, and the search for the highest rate between them.
 
 pub(crate) mod datagram;
+pub(crate) mod pace;
 pub(crate) mod search;
 pub(crate) mod sender;
 pub(crate) mod sink;

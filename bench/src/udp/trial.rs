@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Load;
+use super::pace::Offered;
 use super::sender::Sender;
 use super::sink::{PORT, Sink};
 use crate::topology::End;
@@ -20,25 +21,38 @@ pub(crate) struct Trial {
     pub(crate) reordered: u64,
 }
 
-/// A sender at A and a sink at B, for any number of trials.
-pub(crate) struct Bench {
-    sender: Sender,
+/// Whatever sends the load.
+pub(crate) trait Source {
+    /// Sends for `duration` at `rate` packets a second, or as fast as it can.
+    fn offer(&mut self, rate: Option<f64>, duration: Duration, trial: u32) -> Result<Offered>;
+}
+
+/// A source and a sink, for any number of trials.
+pub(crate) struct Bench<S> {
+    source: S,
     sink: Sink,
     duration: Duration,
     trials: u32,
 }
 
-impl Bench {
+impl Bench<Sender> {
+    /// From A to B.
     pub(crate) fn open(tunnel: &Tunnel, load: Load, duration: Duration) -> Result<Self> {
         let to = tunnel.address(End::B);
         let sink = Sink::open(tunnel.namespace(End::B), to, load)?;
         let sender = Sender::open(tunnel.namespace(End::A), SocketAddrV4::new(to, PORT), load)?;
-        Ok(Self {
-            sender,
+        Ok(Self::between(sender, sink, duration))
+    }
+}
+
+impl<S: Source> Bench<S> {
+    pub(crate) fn between(source: S, sink: Sink, duration: Duration) -> Self {
+        Self {
+            source,
             sink,
             duration,
             trials: 0,
-        })
+        }
     }
 
     /// Offers `rate` packets a second, or all that the sender can.
@@ -46,10 +60,10 @@ impl Bench {
         self.trials += 1;
         let (trial, duration) = (self.trials, self.duration);
         let done = AtomicBool::new(false);
-        let (sender, sink) = (&mut self.sender, &mut self.sink);
+        let (source, sink) = (&mut self.source, &mut self.sink);
         let (offered, received) = std::thread::scope(|scope| {
             let receiver = scope.spawn(|| sink.count(trial, &done));
-            let offered = sender.offer(rate, duration, trial);
+            let offered = source.offer(rate, duration, trial);
             done.store(true, Ordering::Release);
             (offered, receiver.join())
         });
