@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::command::words;
+
 /// How `ployzd` talks to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -70,23 +72,12 @@ impl Contender {
                 "--io-backend".into(),
                 backend.name().into(),
             ],
-            Self::WireguardGo => vec!["wireguard-go".into(), "-f".into(), interface.into()],
-            Self::Boringtun => {
-                vec![
-                    "boringtun-cli".into(),
-                    "-f".into(),
-                    "--disable-drop-privileges".into(),
-                    interface.into(),
-                ]
-            }
-            Self::Gotatun => {
-                vec![
-                    "gotatun".into(),
-                    "-f".into(),
-                    "--disable-drop-privileges".into(),
-                    interface.into(),
-                ]
-            }
+            Self::WireguardGo => words(&format!("wireguard-go -f {interface}")),
+            // A socket that is connected to its peer does not outlive the address that it is bound to.
+            Self::Boringtun => words(&format!(
+                "boringtun-cli -f --disable-drop-privileges --disable-connected-udp {interface}"
+            )),
+            Self::Gotatun => words(&format!("gotatun -f --disable-drop-privileges {interface}")),
         };
         argv.extend_from_slice(extra);
         argv

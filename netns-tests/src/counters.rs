@@ -47,6 +47,33 @@ impl LinkBytes {
     }
 }
 
+/// Counts the keepalives that reach a namespace, on the wire: a UDP datagram of 8 + 32 bytes.
+#[derive(Debug)]
+pub struct Keepalives<'a>(&'a Netns);
+
+impl<'a> Keepalives<'a> {
+    pub fn of(netns: &'a Netns) -> Result<Self> {
+        netns.run("nft add table inet keepalives")?;
+        netns.run("nft add chain inet keepalives in { type filter hook input priority 0 ; }")?;
+        netns.run("nft add rule inet keepalives in udp length 40 counter")?;
+        Ok(Self(netns))
+    }
+
+    pub fn count(&self) -> Result<u64> {
+        let listed = self.0.run("nft list table inet keepalives")?.stdout;
+        let mut words = listed
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        Ok(words.nth(1).context("no counter")?.parse()?)
+    }
+}
+
+impl Drop for Keepalives<'_> {
+    fn drop(&mut self) {
+        let _with_the_namespace = self.0.run("nft delete table inet keepalives");
+    }
+}
+
 /// Processor time that a process has used.
 pub fn processor_time(pid: u32) -> Result<Duration> {
     /// USER_HZ, which the kernel fixes for every program.

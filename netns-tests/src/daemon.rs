@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::command::{PATIENCE, mortal, words};
+use crate::contender::ployzd;
 use crate::stage::Stage;
 use crate::uapi::Uapi;
 use crate::wait::{wait_for, wait_until};
@@ -42,7 +43,31 @@ impl Daemon {
         interface: &str,
         flags: &str,
     ) -> Result<Self> {
-        let argv = netns.argv(&contender.argv(interface, &words(flags)));
+        Self::spawn(
+            stage,
+            netns,
+            contender,
+            interface,
+            &contender.argv(interface, &words(flags)),
+        )
+    }
+
+    /// Starts `ployzd` behind another command, with the backend of its own choice.
+    pub fn start_behind(stage: &Stage, netns: &Netns, prefix: &[String]) -> Result<Self> {
+        let interface = stage.interface();
+        let daemon = [&ployzd().display().to_string(), "dataplane", &interface].map(str::to_owned);
+        let argv = [prefix, &daemon].concat();
+        Self::spawn(stage, netns, stage.contender(), &interface, &argv)
+    }
+
+    fn spawn(
+        stage: &Stage,
+        netns: &Netns,
+        contender: Contender,
+        interface: &str,
+        argv: &[String],
+    ) -> Result<Self> {
+        let argv = netns.argv(argv);
         let stdout = stage.log(&format!("{interface}-{}-stdout", contender.name()));
         let stderr = stage.log(&format!("{interface}-{}-stderr", contender.name()));
         let child = mortal(&argv)

@@ -11,6 +11,7 @@
 //! (or `boringtun`, `gotatun`) runs the same stories on another implementation, which tells a fault of
 //! the story from a fault of the daemon.
 
+pub mod attack;
 pub mod command;
 pub mod contender;
 pub mod counters;
