@@ -1,0 +1,283 @@
+//! One interface: what it is and what it is set to.
+
+use std::net::IpAddr;
+
+use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope,
+};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+
+use super::{LinkWatch, Netlink, NetlinkError, errno, failed, first};
+
+/// A network interface of this namespace. It keeps its index when it is renamed.
+#[derive(Clone, Debug)]
+pub struct Link {
+    netlink: Netlink,
+    index: u32,
+    name: String,
+}
+
+/// What the kernel says of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkState {
+    pub(super) mtu: u32,
+    pub(super) up: bool,
+}
+
+impl Link {
+    /// Looks an interface up.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoSuchLink`] and others.
+    pub async fn by_name(netlink: &Netlink, name: &str) -> Result<Self, NetlinkError> {
+        let request = netlink.handle.link().get().match_name(name);
+        match first(request.execute()).await {
+            Ok(message) => Ok(Self {
+                netlink: netlink.clone(),
+                index: message.header.index,
+                name: name.to_owned(),
+            }),
+            Err(error) if errno(&error) == Some(Errno::ENODEV) => {
+                Err(NetlinkError::NoSuchLink(name.to_owned()))
+            }
+            Err(error) => Err(failed(format!("look up {name}"), &error)),
+        }
+    }
+
+    /// Its number, by which the kernel knows it.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name when it was looked up.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The MTU that the kernel has for it.
+    ///
+    /// # Errors
+    /// [`NetlinkError`], [`NetlinkError::NoSuchLink`] when it has gone.
+    pub async fn mtu(&self) -> Result<u32, NetlinkError> {
+        let state = state(&self.netlink, self.index).await?;
+        state
+            .map(|state| state.mtu)
+            .ok_or_else(|| NetlinkError::NoSuchLink(self.name.clone()))
+    }
+
+    /// Sets the MTU.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn set_mtu(&self, mtu: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index).mtu(mtu).build();
+        self.change(message)
+            .await
+            .map_err(|e| failed(format!("set the MTU of {} to {mtu}", self.name), &e))
+    }
+
+    /// Sets it up, after which it has routes.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn set_up(&self) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index).up().build();
+        self.change(message)
+            .await
+            .map_err(|e| failed(format!("set {} up", self.name), &e))
+    }
+
+    /// Gives it an address, and with it the route to the address's network. One that it has is fine.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn add_address(&self, address: IpNet) -> Result<(), NetlinkError> {
+        let handle = self.netlink.handle.address();
+        let mut request = handle.add(self.index, address.addr(), address.prefix_len());
+        // There is nothing to broadcast to on a tunnel.
+        let attributes = &mut request.message_mut().attributes;
+        attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        match request.execute().await {
+            Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(failed(
+                format!("give {} the address {address}", self.name),
+                &error,
+            )),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Routes a prefix through it. One that is routed through it is fine.
+    ///
+    /// # Errors
+    /// [`NetlinkError::RouteTaken`] when the prefix is routed elsewhere, and others.
+    pub async fn add_route(&self, prefix: IpNet) -> Result<(), NetlinkError> {
+        let prefix = prefix.trunc();
+        let action = || format!("route {prefix} through {}", self.name);
+        let request = self
+            .netlink
+            .handle
+            .route()
+            .add(route_to(prefix, self.index));
+        match request.execute().await {
+            Ok(()) => Ok(()),
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => {
+                let family = family_of(prefix);
+                let routes = routes(&self.netlink, self.index, family)
+                    .await
+                    .map_err(|e| failed(action(), &e))?;
+                if routes.iter().any(|route| leads_to(route, prefix)) {
+                    return Ok(());
+                }
+                Err(NetlinkError::RouteTaken {
+                    prefix,
+                    link: self.name.clone(),
+                })
+            }
+            Err(error) => Err(failed(action(), &error)),
+        }
+    }
+
+    /// Watches its MTU, the MTUs of the routes through it, and whether it is up.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    pub fn watch(&self) -> Result<LinkWatch, NetlinkError> {
+        LinkWatch::open(self.netlink.clone(), self.index)
+    }
+
+    async fn change(&self, message: LinkMessage) -> Result<(), rtnetlink::Error> {
+        self.netlink.handle.link().change(message).execute().await
+    }
+}
+
+/// What an interface is like; `None` when there is none of this index.
+pub(super) async fn state(
+    netlink: &Netlink,
+    index: u32,
+) -> Result<Option<LinkState>, NetlinkError> {
+    let action = || format!("read interface {index}");
+    let message = match first(netlink.handle.link().get().match_index(index).execute()).await {
+        Ok(message) => message,
+        Err(error) if errno(&error) == Some(Errno::ENODEV) => return Ok(None),
+        Err(error) => return Err(failed(action(), &error)),
+    };
+    let mtu = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+    let Some(mtu) = mtu else {
+        return Err(NetlinkError::Unanswered {
+            action: action(),
+            cause: "it has no MTU".to_owned(),
+        });
+    };
+    Ok(Some(LinkState {
+        mtu,
+        up: message.header.flags.contains(LinkFlags::Up),
+    }))
+}
+
+/// The smallest MTU that a route through the interface has, if any has one.
+pub(super) async fn smallest_route_mtu(
+    netlink: &Netlink,
+    index: u32,
+) -> Result<Option<u32>, NetlinkError> {
+    let mut smallest: Option<u32> = None;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let routes = match routes(netlink, index, family).await {
+            Ok(routes) => routes,
+            // The interface has just gone, or the kernel has no IPv6.
+            Err(error) if matches!(errno(&error), Some(Errno::ENODEV | Errno::EOPNOTSUPP)) => {
+                continue;
+            }
+            Err(error) => {
+                return Err(failed(
+                    format!("read the routes through interface {index}"),
+                    &error,
+                ));
+            }
+        };
+        smallest = routes.iter().filter_map(mtu_of).chain(smallest).min();
+    }
+    Ok(smallest)
+}
+
+/// The routes of all tables through an interface.
+async fn routes(
+    netlink: &Netlink,
+    index: u32,
+    family: AddressFamily,
+) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = family;
+    request.attributes.push(RouteAttribute::Oif(index));
+    netlink
+        .handle
+        .route()
+        .get(request)
+        .execute()
+        .boxed()
+        .try_collect()
+        .await
+}
+
+fn mtu_of(route: &RouteMessage) -> Option<u32> {
+    let metrics = route
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            RouteAttribute::Metrics(metrics) => Some(metrics),
+            _ => None,
+        });
+    // 0 is what the kernel has for "not set".
+    metrics.flatten().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+        _ => None,
+    })
+}
+
+/// As `ip route add PREFIX dev LINK proto static` makes it.
+fn route_to(prefix: IpNet, index: u32) -> RouteMessage {
+    match prefix {
+        IpNet::V4(prefix) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+            .destination_prefix(prefix.addr(), prefix.prefix_len())
+            .scope(RouteScope::Link)
+            .output_interface(index)
+            .build(),
+        IpNet::V6(prefix) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+            .destination_prefix(prefix.addr(), prefix.prefix_len())
+            .output_interface(index)
+            .build(),
+    }
+}
+
+fn leads_to(route: &RouteMessage, prefix: IpNet) -> bool {
+    // A default route says no destination.
+    let destination = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+            _ => None,
+        });
+    route.header.table == RouteHeader::RT_TABLE_MAIN
+        && route.header.destination_prefix_length == prefix.prefix_len()
+        && (prefix.prefix_len() == 0 || destination == Some(prefix.addr()))
+}
+
+fn family_of(prefix: IpNet) -> AddressFamily {
+    match prefix {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    }
+}
