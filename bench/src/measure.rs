@@ -150,6 +150,7 @@ fn packet_rate(tunnel: &Tunnel, load: Load, loss_max: f64, trial: Duration) -> R
         ("blast_pps".to_owned(), found.blast.received_pps),
         ("blast_sent_pps".to_owned(), found.blast.sent_pps),
         ("reordered".to_owned(), found.reordered as f64),
+        ("sender_busy".to_owned(), found.sender_busy),
     ])
 }
 

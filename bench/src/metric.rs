@@ -160,6 +160,24 @@ pub(crate) const METRICS: &[Metric] = &[
         Neither,
     ),
     metric(
+        "udp1392.sender_busy",
+        "UDP 1392 B, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
+        "udp1380g.sender_busy",
+        "UDP 1380 B with GSO, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
+        "udp64.sender_busy",
+        "UDP 64 B, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
         "udp1392.reordered",
         "UDP 1392 B, packets out of order",
         "",
@@ -225,8 +243,14 @@ pub(crate) const METRICS: &[Metric] = &[
         Higher,
     ),
     metric(
+        "fanin1000.sender_busy",
+        "1,000 peers, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
         "idle.memory_mib",
-        "memory with 200 idle peers",
+        "peak memory with 200 idle peers",
         "MiB",
         Lower,
     ),

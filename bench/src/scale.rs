@@ -88,6 +88,7 @@ fn fan_in(plan: &Plan, durations: &Durations) -> Result<Readings> {
             ("pps".to_owned(), found.pps),
             ("blast_pps".to_owned(), found.blast.received_pps),
             ("blast_sent_pps".to_owned(), found.blast.sent_pps),
+            ("sender_busy".to_owned(), found.sender_busy),
         ];
         readings.extend(prefixed(&format!("fanin{peers}"), of_these));
     }

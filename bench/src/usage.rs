@@ -89,6 +89,13 @@ pub(crate) fn peak_memory_mib(pid: i32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
+/// The processor time of the calling thread so far.
+pub(crate) fn of_this_thread() -> Result<Duration> {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = schedstat.split(' ').next().context("schedstat is empty")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
+}
+
 #[derive(Debug, PartialEq)]
 struct Process {
     parent: i32,

@@ -22,6 +22,8 @@ pub(crate) struct Found {
     /// Sent as fast as possible.
     pub(crate) blast: Trial,
     pub(crate) reordered: u64,
+    /// The sender's share of a processor at that rate.
+    pub(crate) sender_busy: f64,
 }
 
 /// `run` offers a rate, or all that can be offered.
@@ -33,17 +35,9 @@ pub(crate) fn search(
     mut run: impl FnMut(Option<f64>) -> Result<Trial>,
 ) -> Result<Found> {
     let blast = run(None)?;
-    let mut best = Best {
-        loss_max,
-        pps: 0.0,
-        reordered: blast.reordered,
-    };
+    let mut best = Best::new(loss_max, &blast);
     if best.accept(&blast) {
-        return Ok(Found {
-            pps: best.pps,
-            blast,
-            reordered: best.reordered,
-        });
+        return Ok(best.found(blast));
     }
     let (mut low, mut high) = (None, None);
     let mut grow = 1.0;
@@ -73,26 +67,48 @@ pub(crate) fn search(
             (None, None) => break,
         };
     }
-    Ok(Found {
-        pps: best.pps,
-        blast,
-        reordered: best.reordered,
-    })
+    Ok(best.found(blast))
 }
 
 struct Best {
     loss_max: f64,
     pps: f64,
     reordered: u64,
+    sender_busy: f64,
 }
 
 impl Best {
+    fn new(loss_max: f64, blast: &Trial) -> Self {
+        Self {
+            loss_max,
+            pps: 0.0,
+            reordered: 0,
+            sender_busy: blast.sender_busy,
+        }
+    }
+
+    fn found(&self, blast: Trial) -> Found {
+        let Self {
+            pps,
+            reordered,
+            sender_busy,
+            ..
+        } = *self;
+        Found {
+            pps,
+            blast,
+            reordered,
+            sender_busy,
+        }
+    }
+
     /// Whether a trial is within the bound.
     fn accept(&mut self, trial: &Trial) -> bool {
         self.reordered += trial.reordered;
         let passed = trial.loss <= self.loss_max;
-        if passed {
-            self.pps = self.pps.max(trial.received_pps);
+        if passed && trial.received_pps > self.pps {
+            self.pps = trial.received_pps;
+            self.sender_busy = trial.sender_busy;
         }
         passed
     }
@@ -112,6 +128,7 @@ mod tests {
                 received_pps,
                 loss: 1.0 - received_pps / sent_pps,
                 reordered: 0,
+                sender_busy: 0.5,
             })
         }
     }
@@ -163,6 +180,7 @@ mod tests {
                 received_pps: 5_000.0,
                 loss: 0.99,
                 reordered: 0,
+                sender_busy: 0.5,
             }),
             Some(rate) => steady(Some(rate)),
         });

@@ -12,6 +12,7 @@ use super::sender::Sender;
 use super::sink::{PORT, Sink};
 use crate::topology::End;
 use crate::tunnel::Tunnel;
+use crate::usage::of_this_thread;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Trial {
@@ -19,6 +20,8 @@ pub(crate) struct Trial {
     pub(crate) received_pps: f64,
     pub(crate) loss: f64,
     pub(crate) reordered: u64,
+    /// The sender's share of a processor: at 1 it is the sender that is measured.
+    pub(crate) sender_busy: f64,
 }
 
 /// Whatever sends the load.
@@ -63,11 +66,16 @@ impl<S: Source> Bench<S> {
         let (source, sink) = (&mut self.source, &mut self.sink);
         let (offered, received) = std::thread::scope(|scope| {
             let receiver = scope.spawn(|| sink.count(trial, &done));
+            let before = of_this_thread();
             let offered = source.offer(rate, duration, trial);
+            let busy = before.and_then(|before| Ok(of_this_thread()? - before));
             done.store(true, Ordering::Release);
-            (offered, receiver.join())
+            (
+                offered.and_then(|offered| Ok((offered, busy?))),
+                receiver.join(),
+            )
         });
-        let offered = offered?;
+        let (offered, busy) = offered?;
         let Ok(received) = received else {
             bail!("the sink panicked")
         };
@@ -83,6 +91,7 @@ impl<S: Source> Bench<S> {
                 1.0
             },
             reordered: received.reordered,
+            sender_busy: busy.as_secs_f64() / seconds,
         })
     }
 }
