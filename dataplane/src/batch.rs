@@ -84,7 +84,11 @@ impl SendBatch {
 
     /// How many datagrams there are.
     pub const fn count(&self) -> usize {
-        if self.len == 0 { 0 } else { self.len.div_ceil(self.segment_len) }
+        if self.len == 0 {
+            0
+        } else {
+            self.len.div_ceil(self.segment_len)
+        }
     }
 
     /// Where they go.
@@ -101,7 +105,8 @@ impl SendBatch {
     pub fn prepare(&mut self) -> *const libc::msghdr {
         let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
         let say = self.say(segment_len);
-        self.header.prepare(self.to.remote, say, &self.bytes[..self.len])
+        self.header
+            .prepare(self.to.remote, say, &self.bytes[..self.len])
     }
 
     /// Sends the whole batch in one call.
@@ -111,7 +116,9 @@ impl SendBatch {
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> std::io::Result<()> {
         let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
         let say = self.say(segment_len);
-        self.header.send(socket, self.to.remote, say, &self.bytes[..self.len]).map(|_| ())
+        self.header
+            .send(socket, self.to.remote, say, &self.bytes[..self.len])
+            .map(|_| ())
     }
 
     /// Sends the datagrams one by one, for a path where UDP GSO does not work.
@@ -154,12 +161,21 @@ mod tests {
         batch.open(&to, Ecn::NotEct);
         assert!(batch.takes(1452, &to, Ecn::NotEct, 64));
         batch.push(1452);
-        assert!(!batch.takes(1453, &to, Ecn::NotEct, 64), "longer than the first");
-        assert!(!batch.takes(1452, &endpoint(2), Ecn::NotEct, 64), "elsewhere");
+        assert!(
+            !batch.takes(1453, &to, Ecn::NotEct, 64),
+            "longer than the first"
+        );
+        assert!(
+            !batch.takes(1452, &endpoint(2), Ecn::NotEct, 64),
+            "elsewhere"
+        );
         assert!(!batch.takes(1452, &to, Ecn::Ce, 64), "another mark");
         assert!(!batch.takes(1452, &to, Ecn::NotEct, 1), "no GSO");
         batch.push(100);
-        assert!(!batch.takes(100, &to, Ecn::NotEct, 64), "the short one was the last");
+        assert!(
+            !batch.takes(100, &to, Ecn::NotEct, 64),
+            "the short one was the last"
+        );
         assert_eq!(batch.count(), 2);
     }
 

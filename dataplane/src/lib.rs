@@ -1,3 +1,30 @@
+//! The data plane of ployz: WireGuard between a TUN and UDP sockets, on io_uring or epoll.
+//!
+//! ```text
+//!   TUN --read--> offload::Segments --> Engine::encapsulate --> SendBatch --sendmsg--> UDP
+//!   TUN <--write-- offload::Coalescer <-- Engine::handle_datagram <-- recvmsg (GRO) -- UDP
+//! ```
+//!
+//! A [`Device`] is an interface and its thread. The thread runs one [`shard`], which is all of the logic and no I/O, in
+//! one of the two loops in `driver`. All unsafe code is in `sys`.
+
+mod batch;
 pub mod config_file;
+mod descriptors;
+mod device;
+mod driver;
+mod inbox;
+pub mod netlink;
 pub mod offload;
+mod outlet;
+mod shard;
+mod sys;
 pub mod uapi;
+
+pub use batch::{BATCH_LEN_MAX, SendBatch};
+pub use device::{Backend, BackendChoice, Device, DeviceError, DeviceOptions};
+pub use outlet::{Exit, Outlet};
+pub use shard::Shard;
+pub use sys::control::Received;
+pub use sys::message::Arrival;
+pub use sys::tun::TunError;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Room for either kind.
-pub const LEN: usize = 28;
+pub(crate) const LEN: usize = 28;
 
 const V4_LEN: usize = 16;
 const V6_LEN: usize = 28;
@@ -11,7 +11,7 @@ const AF_INET: u16 = libc::AF_INET as u16;
 const AF_INET6: u16 = libc::AF_INET6 as u16;
 
 /// Writes `address` and returns how many bytes it takes.
-pub fn encode(address: SocketAddr, bytes: &mut [u8; LEN]) -> usize {
+pub(crate) fn encode(address: SocketAddr, bytes: &mut [u8; LEN]) -> usize {
     *bytes = [0; LEN];
     bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
     match address {
@@ -30,7 +30,7 @@ pub fn encode(address: SocketAddr, bytes: &mut [u8; LEN]) -> usize {
 }
 
 /// Reads an address; `None` if it is of another family or cut off.
-pub fn decode(bytes: &[u8]) -> Option<SocketAddr> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
     match family {
@@ -58,7 +58,11 @@ mod tests {
             let mut bytes = [0xff; LEN];
             let len = encode(address, &mut bytes);
             assert_eq!(decode(&bytes[..len]), Some(address));
-            assert_eq!(decode(&bytes[..len - 1]).is_some(), address.is_ipv4(), "{text}");
+            assert_eq!(
+                decode(&bytes[..len - 1]).is_some(),
+                address.is_ipv4(),
+                "{text}"
+            );
         }
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&[0; LEN]), None);

@@ -17,9 +17,9 @@ const PKTINFO_V4_LEN: usize = 12;
 const PKTINFO_V6_LEN: usize = 20;
 
 /// Room for everything that is asked for on receive: packet info, TOS or traffic class, GRO size.
-pub const RECEIVE_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(4);
+pub(crate) const RECEIVE_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(4);
 /// Room for everything that is said on send: packet info, TOS or traffic class, segment size.
-pub const SEND_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(2);
+pub(crate) const SEND_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(2);
 
 /// What came with a datagram, or with several that GRO had joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Received {
 }
 
 /// Reads the control messages of a receive. Unknown ones are skipped, a cut-off one ends the list.
-pub fn decode(mut bytes: &[u8]) -> Received {
+pub(crate) fn decode(mut bytes: &[u8]) -> Received {
     let mut received = Received::default();
     while let Some((level, kind, data, rest)) = split(bytes) {
         bytes = rest;
@@ -72,18 +72,24 @@ fn pktinfo_v4(data: &[u8]) -> Option<LocalAddress> {
     let interface_index = native_u32(data, 0)?;
     // ipi_spec_dst, the address that answers should come from, not ipi_addr, which may be a broadcast address.
     let octets: [u8; 4] = *data.get(4..)?.first_chunk()?;
-    Some(LocalAddress { ip: IpAddr::V4(Ipv4Addr::from(octets)), interface_index })
+    Some(LocalAddress {
+        ip: IpAddr::V4(Ipv4Addr::from(octets)),
+        interface_index,
+    })
 }
 
 fn pktinfo_v6(data: &[u8]) -> Option<LocalAddress> {
     let octets: [u8; 16] = *data.first_chunk()?;
     let interface_index = native_u32(data, 16)?;
-    Some(LocalAddress { ip: IpAddr::V6(Ipv6Addr::from(octets)), interface_index })
+    Some(LocalAddress {
+        ip: IpAddr::V6(Ipv6Addr::from(octets)),
+        interface_index,
+    })
 }
 
 /// What to say about datagrams that go.
 #[derive(Clone, Copy, Debug)]
-pub struct Send {
+pub(crate) struct Send {
     /// The socket's family.
     pub ipv6: bool,
     /// The source address to use.
@@ -95,7 +101,7 @@ pub struct Send {
 }
 
 /// Writes the control messages of a send and returns how many bytes they take.
-pub fn encode(send: Send, bytes: &mut [u8; SEND_LEN]) -> usize {
+pub(crate) fn encode(send: Send, bytes: &mut [u8; SEND_LEN]) -> usize {
     let mut at = 0;
     match send.local.map(|local| (local.ip, local.interface_index)) {
         // The index stays zero: a source address does not pin the route, as in the kernel's WireGuard.
@@ -110,7 +116,13 @@ pub fn encode(send: Send, bytes: &mut [u8; SEND_LEN]) -> usize {
             if ip.is_unicast_link_local() {
                 info[16..].copy_from_slice(&interface_index.to_ne_bytes());
             }
-            push(bytes, &mut at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            push(
+                bytes,
+                &mut at,
+                libc::IPPROTO_IPV6,
+                libc::IPV6_PKTINFO,
+                &info,
+            );
         }
         None => {}
     }
@@ -120,10 +132,22 @@ pub fn encode(send: Send, bytes: &mut [u8; SEND_LEN]) -> usize {
         } else {
             (libc::IPPROTO_IP, libc::IP_TOS)
         };
-        push(bytes, &mut at, level, kind, &i32::from(send.ecn.bits()).to_ne_bytes());
+        push(
+            bytes,
+            &mut at,
+            level,
+            kind,
+            &i32::from(send.ecn.bits()).to_ne_bytes(),
+        );
     }
     if let Some(segment_len) = send.segment_len {
-        push(bytes, &mut at, libc::SOL_UDP, libc::UDP_SEGMENT, &segment_len.to_ne_bytes());
+        push(
+            bytes,
+            &mut at,
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            &segment_len.to_ne_bytes(),
+        );
     }
     at
 }
@@ -146,10 +170,17 @@ mod tests {
     #[test]
     fn what_is_sent_can_be_read() {
         for (ipv6, ip) in [(false, "192.0.2.1"), (true, "2001:db8::1")] {
-            let local = LocalAddress { ip: ip.parse().unwrap(), interface_index: 0 };
+            let local = LocalAddress {
+                ip: ip.parse().unwrap(),
+                interface_index: 0,
+            };
             let mut bytes = [0xff; SEND_LEN];
-            let send =
-                Send { ipv6, local: Some(local), ecn: Ecn::Ce, segment_len: Some(1452) };
+            let send = Send {
+                ipv6,
+                local: Some(local),
+                ecn: Ecn::Ce,
+                segment_len: Some(1452),
+            };
             let len = encode(send, &mut bytes);
             assert!(len <= SEND_LEN);
             let read = decode(&bytes[..len]);
@@ -162,7 +193,12 @@ mod tests {
 
     #[test]
     fn nothing_to_say_takes_no_bytes() {
-        let send = Send { ipv6: false, local: None, ecn: Ecn::NotEct, segment_len: None };
+        let send = Send {
+            ipv6: false,
+            local: None,
+            ecn: Ecn::NotEct,
+            segment_len: None,
+        };
         assert_eq!(encode(send, &mut [0; SEND_LEN]), 0);
         assert_eq!(decode(&[]), Received::default());
     }

@@ -5,7 +5,10 @@
 //! A `msghdr` is a bundle of pointers. [`Outgoing`] and [`Incoming`] own what theirs point to, are boxed so that nothing
 //! moves, and rewrite all pointers before every use. A payload is borrowed for a plain call, and for an operation in a
 //! ring it is owned by whoever keeps the operation's memory (see `docs/decisions/0004-buffers.md`).
-#![expect(unsafe_code, reason = "msghdr is made of pointers, and libc's calls are unsafe")]
+#![expect(
+    unsafe_code,
+    reason = "msghdr is made of pointers, and libc's calls are unsafe"
+)]
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +17,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::{address, check, control};
 
 /// The header of one `sendmsg`.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     name: [u8; address::LEN],
     control: ControlBytes<{ control::SEND_LEN }>,
     payload: libc::iovec,
@@ -30,18 +33,21 @@ unsafe impl Send for Outgoing {}
 
 impl Outgoing {
     /// An empty header.
-    pub fn new() -> Box<Self> {
+    pub(crate) fn new() -> Box<Self> {
         Box::new(Self {
             name: [0; address::LEN],
             control: ControlBytes([0; control::SEND_LEN]),
-            payload: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
+            payload: libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            },
             header: empty_header(),
         })
     }
 
     /// Fills everything in and returns the pointer for the kernel, which is valid until `self` or `payload` goes or
     /// `prepare` is called again.
-    pub fn prepare(
+    pub(crate) fn prepare(
         &mut self,
         to: SocketAddr,
         say: control::Send,
@@ -64,7 +70,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// Whatever `sendmsg` says; `WouldBlock` if the socket's buffer is full.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
         to: SocketAddr,
@@ -80,12 +86,14 @@ impl Outgoing {
 
 impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outgoing").field("payload_len", &self.payload.iov_len).finish()
+        f.debug_struct("Outgoing")
+            .field("payload_len", &self.payload.iov_len)
+            .finish()
     }
 }
 
 /// The header of `recvmsg`.
-pub struct Incoming {
+pub(crate) struct Incoming {
     name: [u8; address::LEN],
     control: ControlBytes<{ control::RECEIVE_LEN }>,
     payload: libc::iovec,
@@ -108,11 +116,14 @@ pub struct Arrival {
 
 impl Incoming {
     /// A header with room for an address and the control messages.
-    pub fn new() -> Box<Self> {
+    pub(crate) fn new() -> Box<Self> {
         Box::new(Self {
             name: [0; address::LEN],
             control: ControlBytes([0; control::RECEIVE_LEN]),
-            payload: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
+            payload: libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            },
             header: empty_header(),
         })
     }
@@ -121,7 +132,7 @@ impl Incoming {
     ///
     /// # Errors
     /// Whatever `recvmsg` says; `WouldBlock` if there is nothing.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
         buffer: &mut [u8],
@@ -145,7 +156,11 @@ impl Incoming {
         let control_len = (self.header.msg_controllen as usize).min(self.control.0.len());
         let received = control::decode(&self.control.0[..control_len]);
         let from = address::decode(&self.name[..name_len]);
-        Ok(from.map(|from| Arrival { from, received, len }))
+        Ok(from.map(|from| Arrival {
+            from,
+            received,
+            len,
+        }))
     }
 }
 
@@ -157,7 +172,7 @@ impl std::fmt::Debug for Incoming {
 
 /// The header that a multishot `recvmsg` is armed with: only the lengths of name and control matter, the memory is in
 /// each provided buffer.
-pub fn multishot_header() -> libc::msghdr {
+pub(crate) fn multishot_header() -> libc::msghdr {
     let mut header = empty_header();
     header.msg_namelen = address::LEN as libc::socklen_t;
     header.msg_controllen = control::RECEIVE_LEN as _;

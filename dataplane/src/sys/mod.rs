@@ -3,12 +3,12 @@
 //! All unsafe code of ployz lives in the modules below; each opens with a `# Safety` section. What can be done on plain
 //! bytes (addresses, control messages) is.
 
-pub mod address;
-pub mod control;
-pub mod message;
-pub mod ring;
-pub mod tun;
-pub mod udp;
+pub(crate) mod address;
+pub(crate) mod control;
+pub(crate) mod message;
+pub(crate) mod ring;
+pub(crate) mod tun;
+pub(crate) mod udp;
 
 use std::io;
 

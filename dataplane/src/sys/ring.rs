@@ -11,7 +11,10 @@
 //! - *Nothing is freed under the kernel's hands.* [`Ring::shut_down`] cancels and drains; should operations remain,
 //!   their memory is leaked.
 //! - *One thread.* The ring is set up for a single issuer and is not `Sync`; it is made on the thread that uses it.
-#![expect(unsafe_code, reason = "submission entries carry pointers, provided buffers are shared with the kernel")]
+#![expect(
+    unsafe_code,
+    reason = "submission entries carry pointers, provided buffers are shared with the kernel"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
@@ -36,7 +39,7 @@ const COMPLETION_ENTRIES: u32 = 1024;
 
 /// A source of input that is armed once and completes many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// The IPv4 socket.
     UdpV4,
     /// The IPv6 socket.
@@ -51,7 +54,7 @@ const SOURCES: [Source; 4] = [Source::UdpV4, Source::UdpV6, Source::Tun, Source:
 
 /// Something that has happened.
 #[derive(Debug)]
-pub enum Completion {
+pub(crate) enum Completion {
     /// Datagrams came; their payload is in the buffer, which must be recycled.
     Datagrams(BufferId, Arrival, PayloadAt),
     /// The TUN gave `len` bytes, in the buffer, which must be recycled.
@@ -68,13 +71,13 @@ pub enum Completion {
 
 /// A provided buffer that is ours for the moment.
 #[derive(Debug)]
-pub struct BufferId {
+pub(crate) struct BufferId {
     pool: Pool,
     index: u16,
 }
 
 /// Where the payload starts within a buffer.
-pub type PayloadAt = usize;
+pub(crate) type PayloadAt = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pool {
@@ -89,7 +92,7 @@ enum Flight {
 }
 
 /// See the module.
-pub struct Ring {
+pub(crate) struct Ring {
     ring: IoUring,
     udp_buffers: ProvidedBuffers,
     tun_buffers: ProvidedBuffers,
@@ -117,7 +120,7 @@ impl Ring {
     /// # Errors
     /// `EPERM` or `ENOSYS` where the kernel or a sandbox forbids io_uring; `Unsupported` if it is too old for multishot
     /// reads (Linux 6.7).
-    pub fn new(udp_buffers: u16, tun_buffers: u16) -> io::Result<Self> {
+    pub(crate) fn new(udp_buffers: u16, tun_buffers: u16) -> io::Result<Self> {
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -145,7 +148,7 @@ impl Ring {
 
     /// Receives from `fd` from now on, and no longer from what `source` was before. The caller keeps `fd` open until the
     /// source is set again or the ring is shut down.
-    pub fn set_source(&mut self, source: Source, fd: Option<BorrowedFd<'_>>) {
+    pub(crate) fn set_source(&mut self, source: Source, fd: Option<BorrowedFd<'_>>) {
         let state = self.sources[source as usize];
         if state.armed {
             let user_data = source_user_data(source, state.generation);
@@ -160,7 +163,7 @@ impl Ring {
     }
 
     /// Queues a batch to be sent from `socket` with the next submission.
-    pub fn send(&mut self, socket: BorrowedFd<'_>, mut batch: Box<SendBatch>) {
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, mut batch: Box<SendBatch>) {
         let header = batch.prepare();
         let index = self.take_off(Flight::Send(batch));
         let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header).build();
@@ -168,7 +171,7 @@ impl Ring {
     }
 
     /// Queues a packet to be written to `tun` with the next submission.
-    pub fn write(&mut self, tun: BorrowedFd<'_>, buffer: TunBuffer) {
+    pub(crate) fn write(&mut self, tun: BorrowedFd<'_>, buffer: TunBuffer) {
         let bytes = buffer.as_bytes();
         let entry = opcode::Write::new(Fd(tun.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32);
         let entry = entry.offset(u64::MAX).build();
@@ -177,7 +180,7 @@ impl Ring {
     }
 
     /// Operations whose memory the kernel holds.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.flights.len() - self.free_flights.len()
     }
 
@@ -185,7 +188,7 @@ impl Ring {
     ///
     /// # Errors
     /// If the ring itself is broken.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.arm();
         let timespec = timeout.map(Timespec::from);
         let mut args = SubmitArgs::new();
@@ -204,7 +207,7 @@ impl Ring {
     }
 
     /// The next thing that has happened.
-    pub fn next(&mut self) -> Option<Completion> {
+    pub(crate) fn next(&mut self) -> Option<Completion> {
         loop {
             let entry = self.completed.pop_front()?;
             let user_data = entry.user_data();
@@ -221,17 +224,17 @@ impl Ring {
     }
 
     /// The bytes of a buffer.
-    pub fn buffer(&mut self, id: &BufferId) -> &mut [u8] {
+    pub(crate) fn buffer(&mut self, id: &BufferId) -> &mut [u8] {
         self.pool(id.pool).buffer(id.index)
     }
 
     /// Gives a buffer back to the kernel.
-    pub fn recycle(&mut self, id: BufferId) {
+    pub(crate) fn recycle(&mut self, id: BufferId) {
         self.pool(id.pool).provide(id.index);
     }
 
     /// Cancels everything and waits until the kernel has let go of all memory, at most `timeout`.
-    pub fn shut_down(&mut self, timeout: Duration) {
+    pub(crate) fn shut_down(&mut self, timeout: Duration) {
         for source in SOURCES {
             self.set_source(source, None);
         }
@@ -248,7 +251,10 @@ impl Ring {
             }
         }
         if self.outstanding > 0 {
-            tracing::warn!(operations = self.outstanding, "operations did not end: leaking their memory");
+            tracing::warn!(
+                operations = self.outstanding,
+                "operations did not end: leaking their memory"
+            );
             std::mem::forget(std::mem::take(&mut self.flights));
             self.udp_buffers.leak();
             self.tun_buffers.leak();
@@ -258,15 +264,21 @@ impl Ring {
     fn arm(&mut self) {
         for source in SOURCES {
             let state = self.sources[source as usize];
-            let (Some(fd), false) = (state.fd, state.armed) else { continue };
+            let (Some(fd), false) = (state.fd, state.armed) else {
+                continue;
+            };
             let fd = Fd(fd);
             let entry = match source {
                 Source::UdpV4 | Source::UdpV6 => {
                     let header = &raw const *self.receive_header;
                     opcode::RecvMsgMulti::new(fd, header, Pool::Udp as u16).build()
                 }
-                Source::Tun => opcode::ReadMulti::new(fd, 0, Pool::Tun as u16).offset(u64::MAX).build(),
-                Source::Wake => opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build(),
+                Source::Tun => opcode::ReadMulti::new(fd, 0, Pool::Tun as u16)
+                    .offset(u64::MAX)
+                    .build(),
+                Source::Wake => opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                    .multi(true)
+                    .build(),
             };
             self.push(entry.user_data(source_user_data(source, state.generation)));
             self.sources[source as usize].armed = true;
@@ -319,7 +331,11 @@ impl Ring {
                 self.sources[source as usize].armed = false;
             }
         }
-        let pool = if source == Source::Tun { Pool::Tun } else { Pool::Udp };
+        let pool = if source == Source::Tun {
+            Pool::Tun
+        } else {
+            Pool::Udp
+        };
         let id = cqueue::buffer_select(entry.flags()).map(|index| BufferId { pool, index });
         let len = match (outcome(entry.result()), current) {
             (Ok(len), true) => len,
@@ -330,7 +346,8 @@ impl Ring {
             (Err(error), true) => {
                 id.into_iter().for_each(|id| self.recycle(id));
                 // Out of buffers: they are all being worked on, and the source is armed again in the next turn.
-                let harmless = matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED));
+                let harmless =
+                    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED));
                 return (!harmless).then_some(Completion::Failed(source, error));
             }
         };
@@ -355,7 +372,11 @@ impl Ring {
         };
         let received = control::decode(out.control_data());
         let payload_len = out.payload_data().len();
-        let arrival = Arrival { from, received, len: payload_len };
+        let arrival = Arrival {
+            from,
+            received,
+            len: payload_len,
+        };
         Some(Completion::Datagrams(id, arrival, len - payload_len))
     }
 
@@ -403,7 +424,8 @@ fn outcome(result: i32) -> io::Result<usize> {
 }
 
 /// Header, address and control messages of a multishot `recvmsg`, and the longest payload.
-const UDP_BUFFER_LEN: usize = (16 + address::LEN + control::RECEIVE_LEN + 65_535).next_multiple_of(64);
+const UDP_BUFFER_LEN: usize =
+    (16 + address::LEN + control::RECEIVE_LEN + 65_535).next_multiple_of(64);
 /// Vnet header, the longest packet, and room for its padding.
 const TUN_BUFFER_LEN: usize = (10_usize + 65_535 + 15).next_multiple_of(64);
 
@@ -424,7 +446,8 @@ impl ProvidedBuffers {
         assert!(count.is_power_of_two());
         const PAGE_LEN: usize = 4096;
         let layout = |len: usize| {
-            Layout::from_size_align(len, PAGE_LEN).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
+            Layout::from_size_align(len, PAGE_LEN)
+                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
         };
         let entries_layout = layout(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory_layout = layout(usize::from(count) * buffer_len)?;
@@ -440,7 +463,10 @@ impl ProvidedBuffers {
         };
         let address = buffers.entries.as_ptr() as u64;
         // SAFETY: the entries are page-aligned, zeroed, `count` long, and are freed after the ring or leaked.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, count, pool as u16, 0) }?;
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(address, count, pool as u16, 0)
+        }?;
         for index in 0..count {
             buffers.provide(index);
         }

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 /// The device that makes TUN interfaces.
 const DEVICE: &str = "/dev/net/tun";
 /// Longest name of an interface, without the final zero (uapi/linux/if.h).
-pub const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
+pub(crate) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Fail if the interface exists (uapi/linux/if_tun.h).
 const IFF_TUN_EXCL: i32 = 0x8000;
@@ -27,7 +27,7 @@ const VNET_HEADER_LEN: libc::c_int = 10;
 
 /// What the kernel hands over and takes in large pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TunOffloads {
+pub(crate) struct TunOffloads {
     /// TCP super-packets.
     pub tcp: bool,
     /// UDP super-packets (Linux 6.2 and later).
@@ -36,9 +36,8 @@ pub struct TunOffloads {
 
 /// An open TUN interface; it goes away with this value.
 #[derive(Debug)]
-pub struct Tun {
+pub(crate) struct Tun {
     file: File,
-    name: String,
     offloads: TunOffloads,
 }
 
@@ -46,16 +45,22 @@ pub struct Tun {
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// The name is empty, too long, or has a character that no interface may have.
-    #[error("'{0}' is no name for an interface: use 1 to {NAME_LEN_MAX} characters without '/', ':' or spaces")]
+    #[error(
+        "'{0}' is no name for an interface: use 1 to {NAME_LEN_MAX} characters without '/', ':' or spaces"
+    )]
     Name(String),
     /// No device node.
-    #[error("{DEVICE} is missing: load the 'tun' module (modprobe tun) or pass the device into the container")]
+    #[error(
+        "{DEVICE} is missing: load the 'tun' module (modprobe tun) or pass the device into the container"
+    )]
     NoDevice,
     /// Not allowed.
     #[error("not allowed to create the interface '{0}': run as root or with CAP_NET_ADMIN")]
     NotPermitted(String),
     /// Taken.
-    #[error("an interface '{0}' exists already: choose another name or remove it with 'ip link del {0}'")]
+    #[error(
+        "an interface '{0}' exists already: choose another name or remove it with 'ip link del {0}'"
+    )]
     Exists(String),
     /// Anything else.
     #[error("creating the interface '{name}' failed: {source}")]
@@ -72,7 +77,7 @@ impl Tun {
     ///
     /// # Errors
     /// [`TunError`], which names the cause and the mend. Nothing is left behind.
-    pub fn create(name: &str, offload: bool) -> Result<Self, TunError> {
+    pub(crate) fn create(name: &str, offload: bool) -> Result<Self, TunError> {
         if !is_valid_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
@@ -83,18 +88,15 @@ impl Tun {
             .open(DEVICE)
             .map_err(|error| explain_open(name, error))?;
         attach(&file, name).map_err(|error| explain_attach(name, error))?;
-        let offloads = set_up(&file, offload)
-            .map_err(|source| TunError::Other { name: name.to_owned(), source })?;
-        Ok(Self { file, name: name.to_owned(), offloads })
-    }
-
-    /// The interface's name.
-    pub fn name(&self) -> &str {
-        &self.name
+        let offloads = set_up(&file, offload).map_err(|source| TunError::Other {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(Self { file, offloads })
     }
 
     /// Which offloads the kernel granted.
-    pub const fn offloads(&self) -> TunOffloads {
+    pub(crate) const fn offloads(&self) -> TunOffloads {
         self.offloads
     }
 
@@ -102,7 +104,7 @@ impl Tun {
     ///
     /// # Errors
     /// `WouldBlock` if there is none.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
     }
 
@@ -110,7 +112,7 @@ impl Tun {
     ///
     /// # Errors
     /// `EINVAL` if the kernel does not like the header, `EIO` if the interface is down.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.file).write(bytes)
     }
 }
@@ -127,7 +129,8 @@ fn is_valid_name(name: &str) -> bool {
         && name.len() <= NAME_LEN_MAX
         && name != "."
         && name != ".."
-        && !name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || !c.is_ascii())
+        && !name
+            .contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || !c.is_ascii())
 }
 
 fn attach(file: &File, name: &str) -> io::Result<()> {
@@ -154,7 +157,10 @@ fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {
     }
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     if set_offload(file, tcp | TUN_F_USO4 | TUN_F_USO6).is_ok() {
-        return Ok(TunOffloads { tcp: true, udp: true });
+        return Ok(TunOffloads {
+            tcp: true,
+            udp: true,
+        });
     }
     let tcp = set_offload(file, tcp).is_ok();
     Ok(TunOffloads { tcp, udp: false })
@@ -170,7 +176,10 @@ fn explain_open(name: &str, error: io::Error) -> TunError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDevice,
         Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted(name.to_owned()),
-        _ => TunError::Other { name: name.to_owned(), source: error },
+        _ => TunError::Other {
+            name: name.to_owned(),
+            source: error,
+        },
     }
 }
 
@@ -179,7 +188,10 @@ fn explain_attach(name: &str, error: io::Error) -> TunError {
         Some(libc::EPERM) => TunError::NotPermitted(name.to_owned()),
         // EINVAL: the name belongs to an interface that is no TUN.
         Some(libc::EBUSY | libc::EINVAL | libc::EEXIST) => TunError::Exists(name.to_owned()),
-        _ => TunError::Other { name: name.to_owned(), source: error },
+        _ => TunError::Other {
+            name: name.to_owned(),
+            source: error,
+        },
     }
 }
 
@@ -189,8 +201,21 @@ mod tests {
 
     #[test]
     fn names_are_checked_before_the_kernel_sees_them() {
-        for name in ["", ".", "..", "a/b", "a:b", "a b", "wg%d", "sixteencharacter", "ä"] {
-            assert!(matches!(Tun::create(name, true), Err(TunError::Name(_))), "{name}");
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "wg%d",
+            "sixteencharacter",
+            "ä",
+        ] {
+            assert!(
+                matches!(Tun::create(name, true), Err(TunError::Name(_))),
+                "{name}"
+            );
         }
         assert!(is_valid_name("ployz0"));
         assert!(is_valid_name("fifteencharact0"));

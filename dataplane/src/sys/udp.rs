@@ -24,7 +24,7 @@ const SEND_BUFFER_BYTES: i32 = 4 << 20;
 
 /// The two sockets of an interface, on one port.
 #[derive(Debug)]
-pub struct UdpSockets {
+pub(crate) struct UdpSockets {
     v4: OwnedFd,
     /// None on a host without IPv6.
     v6: Option<OwnedFd>,
@@ -36,7 +36,7 @@ impl UdpSockets {
     ///
     /// # Errors
     /// `EADDRINUSE` if either is taken.
-    pub fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
+    pub(crate) fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
         // With the port left to the kernel, the one it gives us for IPv4 may be taken for IPv6: then draw again.
         const DRAWS: usize = 8;
         let mut result = Self::bind_once(port, fwmark, offload);
@@ -50,9 +50,17 @@ impl UdpSockets {
     }
 
     fn bind_once(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
-        let v4 = open(AddressFamily::Inet, (Ipv4Addr::UNSPECIFIED, port).into(), offload)?;
+        let v4 = open(
+            AddressFamily::Inet,
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            offload,
+        )?;
         let port = bound_port(v4.as_fd())?;
-        let v6 = match open(AddressFamily::Inet6, (Ipv6Addr::UNSPECIFIED, port).into(), offload) {
+        let v6 = match open(
+            AddressFamily::Inet6,
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+            offload,
+        ) {
             Ok(v6) => Some(v6),
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
             Err(errno) => return Err(errno),
@@ -65,32 +73,41 @@ impl UdpSockets {
     }
 
     /// The port that both are bound to.
-    pub const fn port(&self) -> u16 {
+    pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
     /// The socket for IPv4.
-    pub fn v4(&self) -> BorrowedFd<'_> {
+    pub(crate) fn v4(&self) -> BorrowedFd<'_> {
         self.v4.as_fd()
     }
 
     /// The socket for IPv6, if the host has it.
-    pub fn v6(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn v6(&self) -> Option<BorrowedFd<'_>> {
         self.v6.as_ref().map(AsFd::as_fd)
     }
 
     /// The socket for datagrams to `to`.
-    pub fn for_remote(&self, to: SocketAddr) -> Option<BorrowedFd<'_>> {
-        if to.is_ipv4() { Some(self.v4()) } else { self.v6() }
+    pub(crate) fn for_remote(&self, to: SocketAddr) -> Option<BorrowedFd<'_>> {
+        if to.is_ipv4() {
+            Some(self.v4())
+        } else {
+            self.v6()
+        }
     }
 
     /// Marks everything that is sent from now on (`SO_MARK`, socket(7)).
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`.
-    pub fn set_fwmark(&self, fwmark: u32) -> Result<(), Errno> {
+    pub(crate) fn set_fwmark(&self, fwmark: u32) -> Result<(), Errno> {
         for socket in [Some(self.v4()), self.v6()].into_iter().flatten() {
-            set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, fwmark.cast_signed())?;
+            set_option(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_MARK,
+                fwmark.cast_signed(),
+            )?;
         }
         Ok(())
     }
@@ -110,10 +127,20 @@ fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<Own
     }
     // Past the limits of net.core if we may, within them if not.
     let (receive, send) = (libc::SO_RCVBUF, libc::SO_SNDBUF);
-    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        .or_else(|_| set_option(socket, libc::SOL_SOCKET, receive, RECEIVE_BUFFER_BYTES))?;
-    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
-        .or_else(|_| set_option(socket, libc::SOL_SOCKET, send, SEND_BUFFER_BYTES))?;
+    set_option(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUFFORCE,
+        RECEIVE_BUFFER_BYTES,
+    )
+    .or_else(|_| set_option(socket, libc::SOL_SOCKET, receive, RECEIVE_BUFFER_BYTES))?;
+    set_option(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_SNDBUFFORCE,
+        SEND_BUFFER_BYTES,
+    )
+    .or_else(|_| set_option(socket, libc::SOL_SOCKET, send, SEND_BUFFER_BYTES))?;
     if offload {
         set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
     }
@@ -123,18 +150,26 @@ fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<Own
 
 fn bound_port(socket: BorrowedFd<'_>) -> Result<u16, Errno> {
     let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    Ok(address.as_sockaddr_in().map_or(0, nix::sys::socket::SockaddrIn::port))
+    Ok(address
+        .as_sockaddr_in()
+        .map_or(0, nix::sys::socket::SockaddrIn::port))
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     let len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes from a pointer to an `i32` that outlives the call.
     let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            len,
+        )
     };
-    check(result as isize).map(|_| ()).map_err(|error: io::Error| {
-        Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
-    })
+    check(result as isize)
+        .map(|_| ())
+        .map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 #[cfg(test)]
@@ -145,7 +180,10 @@ mod tests {
     fn both_families_share_a_port_and_a_taken_one_is_refused() {
         let sockets = UdpSockets::bind(0, 0, true).unwrap();
         assert_ne!(sockets.port(), 0);
-        assert_eq!(UdpSockets::bind(sockets.port(), 0, true).unwrap_err(), Errno::EADDRINUSE);
+        assert_eq!(
+            UdpSockets::bind(sockets.port(), 0, true).unwrap_err(),
+            Errno::EADDRINUSE
+        );
         let remote = "192.0.2.1:1".parse().unwrap();
         let fd = sockets.for_remote(remote).map(|fd| fd.as_raw_fd());
         assert_eq!(fd, Some(sockets.v4().as_raw_fd()));

@@ -1,0 +1,166 @@
+//! `ployzd dataplane <interface>`: the data plane alone, as `wireguard-go -f` is.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use ipnet::IpNet;
+use ployz_dataplane::config_file::{self, Config};
+use ployz_dataplane::netlink::{Link, LinkWatch, Netlink};
+use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
+use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
+use ployz_engine::AllowedIpChange;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
+const MTU_DEFAULT: u32 = 1420;
+
+/// The command line of the data plane.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Name of the interface to create.
+    interface: String,
+    /// How to talk to the kernel; auto takes io_uring where it is allowed.
+    #[arg(long, value_enum, default_value_t = BackendArgument::Auto)]
+    io_backend: BackendArgument,
+    /// MTU of the interface in bytes [default: 1420, or the MTU of --config]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(576..=65_535))]
+    mtu: Option<u32>,
+    /// Neither TSO nor USO on the TUN, neither GSO nor GRO on UDP.
+    #[arg(long)]
+    no_offload: bool,
+    /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BackendArgument {
+    Auto,
+    #[value(name = "io_uring")]
+    IoUring,
+    Epoll,
+}
+
+impl From<BackendArgument> for BackendChoice {
+    fn from(argument: BackendArgument) -> Self {
+        match argument {
+            BackendArgument::Auto => Self::Auto,
+            BackendArgument::IoUring => Self::IoUring,
+            BackendArgument::Epoll => Self::Epoll,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = arguments
+        .config
+        .as_deref()
+        .map(config_file::load)
+        .transpose()?
+        .unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run_device(&arguments, config))
+}
+
+async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
+    // Before anything is made: a signal that comes early must still find everything taken down.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let device = Device::create(&DeviceOptions {
+        name: arguments.interface.clone(),
+        backend: arguments.io_backend.into(),
+        offload: !arguments.no_offload,
+        listen_port: config.update.listen_port.unwrap_or(0),
+    })?;
+    let server = Server::bind(Path::new(SOCKET_DIRECTORY), &arguments.interface).await?;
+    let netlink = Netlink::open()?;
+    let link = Link::by_name(&netlink, &arguments.interface).await?;
+    link.set_mtu(arguments.mtu.or(config.mtu).unwrap_or(MTU_DEFAULT))
+        .await?;
+    let routes = routed_prefixes(&config);
+    device.apply(config.update).await?;
+    set_up(&link, &config.addresses, &routes).await?;
+    let watch = link.watch()?;
+    tracing::info!(
+        interface = device.name(),
+        backend = device.backend().name(),
+        "ready"
+    );
+    announce_ready()?;
+    tokio::select! {
+        result = server.serve(&device) => result?,
+        () = follow_mtu(watch, &device) => {}
+        () = device.ended() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(server);
+    device.stop().context("the data plane failed")
+}
+
+/// What a configuration file wants routed through the interface, as `wg-quick` does it. A default route would swallow
+/// our own datagrams without policy routing, so that is left to whoever sets up the policy.
+fn routed_prefixes(config: &Config) -> Vec<IpNet> {
+    let changes = config
+        .update
+        .peers
+        .iter()
+        .flat_map(|peer| &peer.allowed_ips);
+    changes
+        .filter_map(|change| match change {
+            AllowedIpChange::Add(prefix) if prefix.prefix_len() > 0 => Some(prefix.trunc()),
+            AllowedIpChange::Add(_) | AllowedIpChange::Remove(_) => None,
+        })
+        .collect()
+}
+
+/// Without addresses the interface stays down: whoever drives it with `wg` and `ip` brings it up.
+async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::Result<()> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    for address in addresses {
+        link.add_address(*address).await?;
+    }
+    link.set_up().await?;
+    for prefix in routes
+        .iter()
+        .filter(|prefix| !addresses.iter().any(|own| own.trunc() == **prefix))
+    {
+        link.add_route(*prefix).await?;
+    }
+    Ok(())
+}
+
+/// Keeps padding below every MTU on the way in. Never returns.
+async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
+    loop {
+        match watch.changed().await {
+            Ok(Some(change)) => {
+                let mtu = change
+                    .smallest_route_mtu
+                    .unwrap_or(u32::MAX)
+                    .min(change.mtu);
+                device.set_padding_limit(mtu as usize);
+            }
+            // Gone from this namespace: if it was removed, the data plane notices; if it was moved, it goes on.
+            Ok(None) => std::future::pending().await,
+            Err(error) => tracing::warn!(%error, "cannot follow the interface's MTU"),
+        }
+    }
+}
+
+/// Says `ready` to whoever waits on stdout, and to systemd.
+fn announce_ready() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "ready")?;
+    stdout.flush()?;
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
+    Ok(())
+}

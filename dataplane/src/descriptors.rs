@@ -1,0 +1,83 @@
+//! The descriptors of an interface, as the plain way out of a shard.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::batch::SendBatch;
+use crate::offload::TunBuffer;
+use crate::outlet::Exit;
+use crate::sys::tun::Tun;
+use crate::sys::udp::UdpSockets;
+
+/// How long a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1 Gb/s.
+const FULL_WAIT_MS: u16 = 50;
+
+/// The TUN and the sockets of one shard.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    tun: Tun,
+    sockets: Arc<UdpSockets>,
+}
+
+impl Descriptors {
+    /// Puts them together.
+    pub(crate) fn new(tun: Tun, sockets: Arc<UdpSockets>) -> Self {
+        Self { tun, sockets }
+    }
+
+    /// The TUN.
+    pub(crate) fn tun(&self) -> &Tun {
+        &self.tun
+    }
+
+    /// The sockets.
+    pub(crate) fn sockets(&self) -> &Arc<UdpSockets> {
+        &self.sockets
+    }
+
+    /// Uses other sockets from now on.
+    pub(crate) fn set_sockets(&mut self, sockets: Arc<UdpSockets>) {
+        self.sockets = sockets;
+    }
+
+    /// The socket that a batch leaves through.
+    ///
+    /// # Errors
+    /// `EAFNOSUPPORT` for IPv6 on a host without it.
+    pub(crate) fn socket_of(&self, batch: &SendBatch) -> io::Result<BorrowedFd<'_>> {
+        let socket = self.sockets.for_remote(batch.to().remote);
+        socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+    }
+
+    /// Repeats what would block once the descriptor takes more, within bounds.
+    fn patiently(fd: BorrowedFd<'_>, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+                poll(&mut fds, PollTimeout::from(FULL_WAIT_MS))?;
+                send()
+            }
+            result => result,
+        }
+    }
+}
+
+impl Exit for Descriptors {
+    fn send(&mut self, batch: &mut SendBatch) -> io::Result<()> {
+        let socket = self.socket_of(batch)?;
+        Self::patiently(socket, || batch.send(socket))
+    }
+
+    fn send_singly(&mut self, batch: &mut SendBatch) -> io::Result<()> {
+        let socket = self.socket_of(batch)?;
+        batch.send_singly(socket)
+    }
+
+    fn write(&mut self, buffer: &TunBuffer) -> io::Result<()> {
+        let write = || self.tun.write(buffer.as_bytes()).map(|_| ());
+        Self::patiently(self.tun.as_fd(), write)
+    }
+}

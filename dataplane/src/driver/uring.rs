@@ -1,0 +1,100 @@
+//! The io_uring loop: one submission per turn, which sends, writes, and waits.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::{DeviceShard, clock, is_gone, obey};
+use crate::inbox::Inbox;
+use crate::sys::ring::{Completion, Ring, Source};
+
+/// Buffers of 64 KiB to receive into. Eight are 512 KiB, which stay in a 1 MiB L2 cache together with what is made of
+/// them; sixty-four cost 35 % more a packet (`docs/decisions/0004-buffers.md`).
+const UDP_BUFFERS: u16 = 8;
+const TUN_BUFFERS: u16 = 8;
+/// How long the kernel may take to let go of memory at the end.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// A ring of the size that the loop wants.
+///
+/// # Errors
+/// As [`Ring::new`].
+pub(crate) fn ring() -> io::Result<Ring> {
+    Ring::new(UDP_BUFFERS, TUN_BUFFERS)
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// If the ring breaks.
+pub(crate) fn run(mut shard: DeviceShard, mut ring: Ring, inbox: &Inbox) -> io::Result<()> {
+    ring.set_source(Source::Wake, Some(inbox.as_fd()));
+    ring.set_source(Source::Tun, Some(shard.outlet().exit().tun().as_fd()));
+    set_sockets(&shard, &mut ring);
+    let mut now = clock();
+    loop {
+        ring.wait(shard.patience(now))?;
+        now = clock();
+        if let ControlFlow::Break(end) = take_input(now, &mut shard, &mut ring, inbox) {
+            ring.shut_down(SHUTDOWN_WAIT);
+            return end;
+        }
+        shard.end_turn(now);
+        give_output(&mut shard, &mut ring);
+    }
+}
+
+fn set_sockets(shard: &DeviceShard, ring: &mut Ring) {
+    let sockets = shard.outlet().exit().sockets();
+    ring.set_source(Source::UdpV4, Some(sockets.v4()));
+    ring.set_source(Source::UdpV6, sockets.v6());
+}
+
+fn take_input(
+    now: Instant,
+    shard: &mut DeviceShard,
+    ring: &mut Ring,
+    inbox: &Inbox,
+) -> ControlFlow<io::Result<()>> {
+    while let Some(completion) = ring.next() {
+        match completion {
+            Completion::Datagrams(id, arrival, at) => {
+                let payload = &ring.buffer(&id)[at..at + arrival.len];
+                shard.on_datagrams(now, &arrival, payload);
+                ring.recycle(id);
+            }
+            Completion::TunRead(id, len) => {
+                shard.on_tun_read(now, &mut ring.buffer(&id)[..len]);
+                ring.recycle(id);
+            }
+            Completion::Sent(batch, result) => shard.outlet_mut().sent(batch, result),
+            Completion::Written(buffer, result) => shard.outlet_mut().written(buffer, result),
+            Completion::Wake => match obey(now, shard, inbox) {
+                ControlFlow::Break(()) => return ControlFlow::Break(Ok(())),
+                ControlFlow::Continue(true) => set_sockets(shard, ring),
+                ControlFlow::Continue(false) => {}
+            },
+            Completion::Failed(Source::Tun, error) if is_gone(&error) => {
+                return ControlFlow::Break(Err(error));
+            }
+            Completion::Failed(source, error) => {
+                tracing::debug!(?source, %error, "receive failed");
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Queues everything that is ready; the next wait submits it.
+fn give_output(shard: &mut DeviceShard, ring: &mut Ring) {
+    while let Some(batch) = shard.outlet_mut().next_batch() {
+        match shard.outlet().exit().socket_of(&batch) {
+            Ok(socket) => ring.send(socket, batch),
+            Err(error) => shard.outlet_mut().sent(batch, Err(error)),
+        }
+    }
+    while let Some(buffer) = shard.outlet_mut().next_write() {
+        ring.write(shard.outlet().exit().tun().as_fd(), buffer);
+    }
+}

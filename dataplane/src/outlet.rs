@@ -1,0 +1,215 @@
+//! Everything that leaves a shard: datagrams in batches, packets coalesced.
+//!
+//! The engine writes into an [`Outlet`]; at the end of a turn the driver takes what is ready and hands it to the kernel
+//! its own way. Should buffers run out within a turn, the outlet sends and writes what is ready at once, in order: so
+//! nothing is lost, and memory stays what it was at the start.
+
+use std::collections::VecDeque;
+use std::io;
+
+use ployz_engine::{Drop, Drops, Ecn, Endpoint, LocalAddress, Sink};
+
+use crate::batch::SendBatch;
+use crate::offload::{Capabilities, Coalescer, TunBuffer};
+
+/// Batches of 64 KiB. A turn of the ring reads at most eight buffers of each kind, and each becomes one or two batches.
+const BATCHES: usize = 24;
+/// TUN writes of 64 KiB: one for every buffer received in a turn, and as many open flows.
+const TUN_BUFFERS: usize = 24;
+
+/// The plain way out, which waits.
+pub trait Exit {
+    /// Sends a batch.
+    ///
+    /// # Errors
+    /// What the kernel says; the batch is lost then.
+    fn send(&mut self, batch: &mut SendBatch) -> io::Result<()>;
+
+    /// Sends a batch datagram by datagram.
+    ///
+    /// # Errors
+    /// What the kernel said about one of them.
+    fn send_singly(&mut self, batch: &mut SendBatch) -> io::Result<()>;
+
+    /// Writes to the TUN.
+    ///
+    /// # Errors
+    /// What the kernel says; the packet is lost then.
+    fn write(&mut self, buffer: &TunBuffer) -> io::Result<()>;
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outlet<E> {
+    exit: E,
+    coalescer: Coalescer,
+    /// The batch that grows.
+    open: Option<Box<SendBatch>>,
+    ready: VecDeque<Box<SendBatch>>,
+    /// Used last in, first out: the one on top is in the cache.
+    spare: Vec<Box<SendBatch>>,
+    /// 1 if the network does not take UDP GSO.
+    segments_max: usize,
+    /// Source addresses that turned out to be gone.
+    gone: Vec<LocalAddress>,
+    drops: Drops,
+}
+
+impl<E: Exit> Outlet<E> {
+    /// An outlet with all the memory it will ever have.
+    pub fn new(exit: E, tun: Capabilities, udp_gso: bool) -> Self {
+        Self {
+            exit,
+            coalescer: Coalescer::new(tun, TUN_BUFFERS),
+            open: None,
+            ready: VecDeque::with_capacity(BATCHES),
+            spare: (0..BATCHES).map(|_| SendBatch::new()).collect(),
+            segments_max: if udp_gso { usize::MAX } else { 1 },
+            gone: Vec::new(),
+            drops: Drops::default(),
+        }
+    }
+
+    /// The way out.
+    pub fn exit(&self) -> &E {
+        &self.exit
+    }
+
+    /// The way out.
+    pub fn exit_mut(&mut self) -> &mut E {
+        &mut self.exit
+    }
+
+    /// What was lost on the way out.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// True while UDP GSO is in use.
+    pub fn sends_segmented(&self) -> bool {
+        self.segments_max > 1
+    }
+
+    /// Ends the turn: what was open is ready.
+    pub fn close(&mut self) {
+        self.coalescer.flush();
+        self.ready.extend(self.open.take());
+    }
+
+    /// The next batch to send.
+    pub fn next_batch(&mut self) -> Option<Box<SendBatch>> {
+        self.ready.pop_front()
+    }
+
+    /// The next packet to write.
+    pub fn next_write(&mut self) -> Option<TunBuffer> {
+        self.coalescer.pop_ready()
+    }
+
+    /// Sends and writes all that is ready.
+    pub fn drain(&mut self) {
+        self.send_ready();
+        self.write_ready();
+    }
+
+    /// Takes back a batch that was sent, or that `error` kept from being sent: then it is tried again the plain way.
+    pub fn sent(&mut self, mut batch: Box<SendBatch>, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.try_again(&mut batch, &error);
+        }
+        self.spare.push(batch);
+    }
+
+    /// Takes back a buffer that was written, or not.
+    pub fn written(&mut self, buffer: TunBuffer, result: io::Result<()>) {
+        if result.is_err() {
+            self.drops.count(Drop::TunFailed);
+        }
+        self.coalescer.recycle(buffer);
+    }
+
+    /// A source address that was found to be gone since the last call.
+    pub fn gone_local(&mut self) -> Option<LocalAddress> {
+        self.gone.pop()
+    }
+
+    fn send_ready(&mut self) {
+        while let Some(mut batch) = self.ready.pop_front() {
+            let result = self.exit.send(&mut batch);
+            self.sent(batch, result);
+        }
+    }
+
+    fn write_ready(&mut self) {
+        while let Some(buffer) = self.coalescer.pop_ready() {
+            let result = self.exit.write(&buffer);
+            self.written(buffer, result);
+        }
+    }
+
+    /// The three ways in which a send can fail and still be mended: its source address is gone, the path or the kernel
+    /// does not take segments, or the socket was full for a moment.
+    fn try_again(&mut self, batch: &mut SendBatch, error: &io::Error) {
+        let mut outcome = match error.raw_os_error() {
+            Some(libc::EAGAIN) => self.exit.send(batch),
+            _ => Err(io::Error::from(error.kind())),
+        };
+        if let (Err(_), Some(local)) = (&outcome, batch.to().local) {
+            self.gone.push(local);
+            batch.forget_local();
+            outcome = self.exit.send(batch);
+        }
+        if outcome.is_err() && batch.count() > 1 {
+            outcome = self.exit.send_singly(batch);
+            if outcome.is_ok() && error.raw_os_error() == Some(libc::EIO) {
+                tracing::warn!("the network does not take UDP GSO: sending datagrams one by one");
+                self.segments_max = 1;
+            }
+        }
+        if outcome.is_err() {
+            self.drops.count_many(Drop::SendFailed, batch.count());
+        }
+    }
+
+    /// An empty batch; every one is either open, ready, in flight or spare.
+    fn spare_batch(&mut self) -> Option<Box<SendBatch>> {
+        if self.spare.is_empty() {
+            self.send_ready();
+        }
+        self.spare.pop()
+    }
+}
+
+impl<E: Exit> Sink for Outlet<E> {
+    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8])) {
+        let fits = |batch: &Box<SendBatch>| batch.takes(len, to, ecn, self.segments_max);
+        if !self.open.as_ref().is_some_and(fits) {
+            self.ready.extend(self.open.take());
+            let Some(mut batch) = self.spare_batch() else {
+                self.drops.count(Drop::NoBuffer);
+                return;
+            };
+            batch.open(to, ecn);
+            self.open = Some(batch);
+        }
+        if let Some(batch) = &mut self.open {
+            write(batch.room(len));
+            batch.push(len);
+        }
+    }
+
+    fn packet(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
+    ) -> Result<(), Drop> {
+        if self.coalescer.buffers_free() == 0 {
+            self.coalescer.flush();
+            self.write_ready();
+        }
+        let room = self.coalescer.room(len).ok_or(Drop::NoBuffer)?;
+        let packet_len = write(room)?;
+        self.coalescer.commit(packet_len);
+        Ok(())
+    }
+}

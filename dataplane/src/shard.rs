@@ -1,0 +1,125 @@
+//! One shard: an engine between a TUN and the network. What comes in is given to it as bytes; what goes out collects in
+//! its [`Outlet`]. A driver (`uring`, `epoll`) moves the bytes.
+
+use std::time::{Duration, Instant};
+
+use ployz_engine::{Description, Drop, Drops, Endpoint, Engine, Snapshot, Update, UpdateError};
+
+use crate::offload::Segments;
+use crate::outlet::{Exit, Outlet};
+use crate::sys::message::Arrival;
+
+/// The longest inner packet with its padding.
+const SCRATCH_LEN: usize = 65_535 + 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard<E> {
+    engine: Engine,
+    outlet: Outlet<E>,
+    /// Where a packet is copied that must be padded: behind it in the read lies the payload of the next.
+    scratch: Box<[u8]>,
+}
+
+impl<E: Exit> Shard<E> {
+    /// A shard around an engine.
+    pub fn new(engine: Engine, outlet: Outlet<E>) -> Self {
+        Self {
+            engine,
+            outlet,
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
+        }
+    }
+
+    /// Takes datagrams as they came: several of one sender if GRO has joined them.
+    pub fn on_datagrams(&mut self, now: Instant, arrival: &Arrival, payload: &[u8]) {
+        let from = Endpoint {
+            remote: arrival.from,
+            local: arrival.received.local,
+        };
+        let ecn = arrival.received.ecn;
+        let segment_len = arrival.received.segment_len.unwrap_or(payload.len()).max(1);
+        for datagram in payload.chunks(segment_len) {
+            self.engine
+                .handle_datagram(now, &from, ecn, datagram, &mut self.outlet);
+        }
+    }
+
+    /// Takes one read of the TUN: a vnet header and a packet, which may be a super-packet.
+    pub fn on_tun_read(&mut self, now: Instant, read: &mut [u8]) {
+        let Ok(mut segments) = Segments::from_read(read) else {
+            self.engine.count_drop(Drop::MalformedPacket);
+            return;
+        };
+        let Some(route) = self.engine.route(segments.super_packet()) else {
+            return;
+        };
+        while let Some(packet) = segments.next_packet() {
+            let padded_len = self.engine.padded_len(packet.len());
+            let padded = if padded_len == packet.len() {
+                packet
+            } else {
+                let padded = &mut self.scratch[..padded_len];
+                padded[..packet.len()].copy_from_slice(packet);
+                padded[packet.len()..].fill(0);
+                padded
+            };
+            self.engine
+                .encapsulate(now, route, padded, &mut self.outlet);
+        }
+    }
+
+    /// Ends a turn: timers that are due, then all output is ready to be taken.
+    pub fn end_turn(&mut self, now: Instant) {
+        while let Some(local) = self.outlet.gone_local() {
+            self.engine.forget_local(local);
+        }
+        self.engine.handle_timeout(now, &mut self.outlet);
+        self.outlet.close();
+    }
+
+    /// How long the driver may wait for input.
+    pub fn patience(&self, now: Instant) -> Option<Duration> {
+        self.engine
+            .poll_timeout()
+            .map(|(due, _)| due.saturating_duration_since(now))
+    }
+
+    /// Applies an update whole, or not at all.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; nothing was changed.
+    pub fn apply(&mut self, now: Instant, update: Update) -> Result<(), UpdateError> {
+        self.engine.apply(now, update, &mut self.outlet)
+    }
+
+    /// Everything the engine holds.
+    pub fn describe(&self) -> Description {
+        self.engine.describe()
+    }
+
+    /// What changes with traffic; drops on the way out included.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.engine.snapshot();
+        let mut drops = Drops::default();
+        drops.merge(&snapshot.drops);
+        drops.merge(self.outlet.drops());
+        snapshot.drops = drops;
+        snapshot
+    }
+
+    /// The engine, to tell it about its surroundings.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// What goes out.
+    pub fn outlet(&self) -> &Outlet<E> {
+        &self.outlet
+    }
+
+    /// What goes out.
+    pub fn outlet_mut(&mut self) -> &mut Outlet<E> {
+        &mut self.outlet
+    }
+}
