@@ -28,9 +28,10 @@ pub struct SendBatch {
 
 impl SendBatch {
     /// Room for one batch.
-    pub fn new() -> Box<Self> {
+    #[expect(clippy::new_without_default, reason = "64 KiB are not a default")]
+    pub fn new() -> Self {
         let nowhere = Endpoint::configured(([0, 0, 0, 0], 0).into());
-        Box::new(Self {
+        Self {
             bytes: vec![0; BATCH_LEN_MAX].into_boxed_slice(),
             len: 0,
             to: nowhere,
@@ -38,7 +39,7 @@ impl SendBatch {
             segment_len: 0,
             closed: false,
             header: Outgoing::new(),
-        })
+        }
     }
 
     /// Empties the batch for datagrams to `to`.
@@ -89,6 +90,16 @@ impl SendBatch {
         } else {
             self.len.div_ceil(self.segment_len)
         }
+    }
+
+    /// The datagrams, end to end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The length of every datagram but perhaps the last.
+    pub const fn segment_len(&self) -> usize {
+        self.segment_len
     }
 
     /// Where they go.

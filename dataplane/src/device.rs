@@ -1,7 +1,6 @@
 //! One interface: made, run on a thread of its own, told what to do, and taken down again.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -232,7 +231,7 @@ impl Device {
         if port == self.sockets.borrow().port() {
             return Ok(None);
         }
-        let fwmark = update.fwmark.unwrap_or(self.fwmark.get());
+        let fwmark = update.fwmark.unwrap_or_else(|| self.fwmark.get());
         let sockets = UdpSockets::bind(port, fwmark, self.udp_offload).map_err(|errno| {
             InterfaceError::new(errno, format!("binding UDP port {port} failed: {errno}"))
         })?;
@@ -271,18 +270,16 @@ impl Interface for Device {
         Ok(())
     }
 
-    fn describe(&self) -> impl Future<Output = Result<InterfaceDescription, InterfaceError>> {
-        async {
-            let device = self.ask(Command::Describe).await?;
-            let (now, unix_now) = clocks();
-            Ok(InterfaceDescription {
-                listen_port: self.sockets.borrow().port(),
-                fwmark: self.fwmark.get(),
-                device,
-                now,
-                unix_now,
-            })
-        }
+    async fn describe(&self) -> Result<InterfaceDescription, InterfaceError> {
+        let device = self.ask(Command::Describe).await?;
+        let (now, unix_now) = clocks();
+        Ok(InterfaceDescription {
+            listen_port: self.sockets.borrow().port(),
+            fwmark: self.fwmark.get(),
+            device,
+            now,
+            unix_now,
+        })
     }
 
     async fn status(&self) -> Result<Vec<(String, String)>, InterfaceError> {
@@ -312,9 +309,12 @@ impl Interface for Device {
 }
 
 fn bind(port: u16, fwmark: u32, offload: bool) -> Result<UdpSockets, DeviceError> {
-    UdpSockets::bind(port, fwmark, offload).map_err(|errno| match errno {
-        Errno::EADDRINUSE => DeviceError::PortInUse { port },
-        errno => DeviceError::Sockets(errno),
+    UdpSockets::bind(port, fwmark, offload).map_err(|errno| {
+        if errno == Errno::EADDRINUSE {
+            DeviceError::PortInUse { port }
+        } else {
+            DeviceError::Sockets(errno)
+        }
     })
 }
 

@@ -44,10 +44,10 @@ pub struct Outlet<E> {
     exit: E,
     coalescer: Coalescer,
     /// The batch that grows.
-    open: Option<Box<SendBatch>>,
-    ready: VecDeque<Box<SendBatch>>,
+    open: Option<SendBatch>,
+    ready: VecDeque<SendBatch>,
     /// Used last in, first out: the one on top is in the cache.
-    spare: Vec<Box<SendBatch>>,
+    spare: Vec<SendBatch>,
     /// 1 if the network does not take UDP GSO.
     segments_max: usize,
     /// Source addresses that turned out to be gone.
@@ -97,7 +97,7 @@ impl<E: Exit> Outlet<E> {
     }
 
     /// The next batch to send.
-    pub fn next_batch(&mut self) -> Option<Box<SendBatch>> {
+    pub fn next_batch(&mut self) -> Option<SendBatch> {
         self.ready.pop_front()
     }
 
@@ -113,7 +113,7 @@ impl<E: Exit> Outlet<E> {
     }
 
     /// Takes back a batch that was sent, or that `error` kept from being sent: then it is tried again the plain way.
-    pub fn sent(&mut self, mut batch: Box<SendBatch>, result: io::Result<()>) {
+    pub fn sent(&mut self, mut batch: SendBatch, result: io::Result<()>) {
         if let Err(error) = result {
             self.try_again(&mut batch, &error);
         }
@@ -172,7 +172,7 @@ impl<E: Exit> Outlet<E> {
     }
 
     /// An empty batch; every one is either open, ready, in flight or spare.
-    fn spare_batch(&mut self) -> Option<Box<SendBatch>> {
+    fn spare_batch(&mut self) -> Option<SendBatch> {
         if self.spare.is_empty() {
             self.send_ready();
         }
@@ -182,7 +182,7 @@ impl<E: Exit> Outlet<E> {
 
 impl<E: Exit> Sink for Outlet<E> {
     fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8])) {
-        let fits = |batch: &Box<SendBatch>| batch.takes(len, to, ecn, self.segments_max);
+        let fits = |batch: &SendBatch| batch.takes(len, to, ecn, self.segments_max);
         if !self.open.as_ref().is_some_and(fits) {
             self.ready.extend(self.open.take());
             let Some(mut batch) = self.spare_batch() else {

@@ -153,7 +153,7 @@ impl Incoming {
             return Ok(None);
         }
         let name_len = (self.header.msg_namelen as usize).min(self.name.len());
-        let control_len = (self.header.msg_controllen as usize).min(self.control.0.len());
+        let control_len = self.header.msg_controllen.min(self.control.0.len());
         let received = control::decode(&self.control.0[..control_len]);
         let from = address::decode(&self.name[..name_len]);
         Ok(from.map(|from| Arrival {

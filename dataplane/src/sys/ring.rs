@@ -62,7 +62,7 @@ pub(crate) enum Completion {
     /// Somebody called.
     Wake,
     /// A batch was sent, or was not.
-    Sent(Box<SendBatch>, io::Result<()>),
+    Sent(SendBatch, io::Result<()>),
     /// A packet was written to the TUN, or was not.
     Written(TunBuffer, io::Result<()>),
     /// A source failed with something other than being out of buffers. It will be armed again.
@@ -87,7 +87,7 @@ enum Pool {
 
 /// The memory of an operation in flight.
 enum Flight {
-    Send(Box<SendBatch>),
+    Send(SendBatch),
     Write(TunBuffer),
 }
 
@@ -163,7 +163,7 @@ impl Ring {
     }
 
     /// Queues a batch to be sent from `socket` with the next submission.
-    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, mut batch: Box<SendBatch>) {
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, mut batch: SendBatch) {
         let header = batch.prepare();
         let index = self.take_off(Flight::Send(batch));
         let entry = opcode::SendMsg::new(Fd(socket.as_raw_fd()), header).build();
