@@ -1,7 +1,6 @@
 //! One super-packet while it grows in the buffer of its TUN write.
 
 use std::num::NonZeroU16;
-use std::ops::Range;
 
 use super::buffer::{PACKET_LEN_MAX, TunBuffer};
 use super::checksum::Sum;
@@ -13,9 +12,6 @@ use super::{Gso, VnetHeader};
 /// kernels raise to 128. TCP is bounded by the length alone.
 const UDP_SEGMENTS_MAX: usize = 64;
 
-/// An IPv6 header and a TCP header with all its options.
-pub(super) const HEADER_LEN_MAX: usize = ipv6::LEN + tcp::LEN_MAX;
-
 /// A first packet and the payloads of those that continue it.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -26,7 +22,7 @@ pub(super) struct Batch {
     count: usize,
     /// Where the next payload goes, counted from the start of the packet.
     end: usize,
-    /// The last packet ended the batch, with PSH or by being short.
+    /// The last packet ended the batch: with PSH, by being short, or as the last that may be.
     is_ended: bool,
     push: bool,
 }
@@ -45,45 +41,49 @@ impl Batch {
         }
     }
 
-    /// Where to open a packet of `len` bytes such that its payload continues the super-packet and
-    /// its header covers the end of the payload before it. None if it would not fit, would cover
-    /// the super-packet's own header, or could not be joined anyway.
-    pub(super) fn tail(&mut self, len: usize) -> Option<Range<usize>> {
-        let header_len = self.first.header_len();
-        let start = self.end - header_len;
-        let range = start..start + len;
-        let fits = start >= header_len && range.end <= self.buffer.packet().len();
-        // Looked at now, because the packet to come may cover what is to be summed.
-        (fits && self.is_first_good()).then_some(range)
-    }
-
-    pub(super) fn packet(&self) -> &[u8] {
-        self.buffer.packet()
-    }
-
-    pub(super) fn packet_mut(&mut self) -> &mut [u8] {
-        self.buffer.packet_mut()
-    }
-
     pub(super) fn flow(&self) -> Flow {
         self.first.flow()
     }
 
-    pub(super) fn header_len(&self) -> usize {
-        self.first.header_len()
+    /// Appends `packet`, which `segment` was read from, if it is the next of this super-packet and
+    /// its checksum and that of the first allow it.
+    pub(super) fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
+        if !self.is_continued_by(segment, packet) || !self.is_first_good() {
+            return false;
+        }
+        let (header, payload) = packet.split_at(segment.header_len());
+        let end = self.end + segment.payload_len;
+        let room = &mut self.buffer.packet_mut()[self.end..end];
+        // Behind the end nothing is lost if the checksum turns out bad.
+        let payload = match segment.has_checksum() {
+            true => Sum::of_copied(payload, room),
+            false => {
+                room.copy_from_slice(payload);
+                Sum::ZERO
+            }
+        };
+        if !segment.is_checksum_good(header, payload) {
+            return false;
+        }
+        self.end = end;
+        self.count += 1;
+        self.push = segment.push;
+        self.is_ended = segment.push
+            || segment.payload_len < self.first.payload_len
+            || (!segment.is_tcp() && self.count == UDP_SEGMENTS_MAX);
+        true
     }
 
-    /// Whether the packet's own checksum allows others to join it.
-    pub(super) fn is_first_good(&mut self) -> bool {
+    fn is_first_good(&mut self) -> bool {
         let (first, buffer) = (&self.first, &self.buffer);
-        *self
-            .first_is_good
-            .get_or_insert_with(|| first.has_good_checksum(buffer.packet()))
+        *self.first_is_good.get_or_insert_with(|| {
+            let packet = &buffer.packet()[..first.header_len() + first.payload_len];
+            let (header, payload) = packet.split_at(first.header_len());
+            first.is_checksum_good(header, Sum::of(payload))
+        })
     }
 
-    /// Whether `packet`, which `segment` was read from, is the next of this super-packet. It may
-    /// lie in this batch's tail. [`Self::is_first_good`] is for the caller to ask before.
-    pub(super) fn is_continued_by(&self, segment: &Segment, packet: &[u8]) -> bool {
+    fn is_continued_by(&self, segment: &Segment, packet: &[u8]) -> bool {
         let sent = self.end - self.first.header_len();
         let sequence = match self.first.is_tcp() {
             true => self.first.sequence.wrapping_add(sent as u32),
@@ -96,31 +96,13 @@ impl Batch {
         segment.sequence == sequence
             && segment.identification == identification
             && segment.payload_len <= self.first.payload_len
+            && self.end + segment.payload_len <= PACKET_LEN_MAX
             && segment.is_like(packet, &self.first, self.buffer.packet())
-            && segment.has_good_checksum(packet)
     }
 
-    /// Takes in a packet whose payload is in place already.
-    pub(super) fn append(&mut self, segment: &Segment) {
-        self.end += segment.payload_len;
-        self.count += 1;
-        self.push = segment.push;
-        self.is_ended = segment.push || segment.payload_len < self.first.payload_len;
-    }
-
-    /// Takes in a packet that lies elsewhere.
-    pub(super) fn append_copy(&mut self, segment: &Segment, packet: &[u8]) {
-        let payload = &packet[segment.header_len()..segment.header_len() + segment.payload_len];
-        self.buffer.packet_mut()[self.end..self.end + payload.len()].copy_from_slice(payload);
-        self.append(segment);
-    }
-
-    /// Whether nothing can follow. A short last packet might where a full one does not fit any
-    /// more, but is not worth waiting for.
-    pub(super) fn is_full(&self) -> bool {
+    /// Whether nothing can follow.
+    pub(super) fn is_ended(&self) -> bool {
         self.is_ended
-            || self.end + self.first.payload_len > PACKET_LEN_MAX
-            || (!self.first.is_tcp() && self.count == UDP_SEGMENTS_MAX)
     }
 
     /// Completes the headers for what became of the packet.

@@ -16,14 +16,9 @@ pub struct TunBuffer {
 /// The longest packet whose length fits the IP header's field.
 pub(super) const PACKET_LEN_MAX: usize = 65_535;
 
-/// Room behind the longest packet for what leaves the AEAD with it: up to 15 bytes of padding and
-/// the 16-byte tag.
-const SLACK: usize = 31;
-
 impl TunBuffer {
-    /// 10 + 65,535 + 31 bytes, a little more than 64 KiB: buffers allocated one after the other do
-    /// not start on the same cache sets.
-    pub const CAPACITY: usize = VnetHeader::LEN + PACKET_LEN_MAX + SLACK;
+    /// 10 + 65,535 bytes. A datagram is at most 65,527, so it fits with its tag and padding.
+    pub const CAPACITY: usize = VnetHeader::LEN + PACKET_LEN_MAX;
 
     #[must_use]
     pub fn new() -> Self {
@@ -37,6 +32,11 @@ impl TunBuffer {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// The same, for [`super::Segments::from_read`] to cut up a write that the kernel refused.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
     }
 
     /// The room for a packet, behind the vnet header.

@@ -208,6 +208,14 @@ impl Segment {
         matches!(self.constant.transport, Transport::Tcp { .. })
     }
 
+    /// UDP may come without.
+    pub(super) fn has_checksum(&self) -> bool {
+        match self.constant.transport {
+            Transport::Tcp { .. } => true,
+            Transport::Udp { has_checksum } => has_checksum,
+        }
+    }
+
     /// Where the transport header starts.
     pub(super) fn transport_at(&self) -> usize {
         self.constant.network.header_len()
@@ -232,11 +240,11 @@ impl Segment {
         self.constant == first.constant && packet[options.clone()] == first_packet[options]
     }
 
-    /// Whether cutting a super-packet would reproduce the transport checksum of `packet`, the one
-    /// that `self` was read from. Joining segments takes their checksums away and cutting them
-    /// makes new ones, so a packet that was corrupted before it came to the tunnel must not pass.
-    pub(super) fn has_good_checksum(&self, packet: &[u8]) -> bool {
-        let bytes = &packet[self.transport_at()..self.header_len() + self.payload_len];
+    /// Whether cutting a super-packet would reproduce the transport checksum of the packet that
+    /// `self` was read from. Joining takes checksums away and cutting makes new ones, so a packet
+    /// that was corrupted before it came to the tunnel must not pass.
+    pub(super) fn is_checksum_good(&self, header: &[u8], payload: Sum) -> bool {
+        let bytes = &header[self.transport_at()..];
         match self.constant.transport {
             // The other zero is never computed.
             Transport::Tcp { .. } if read_u16(bytes, tcp::CHECKSUM) == 0xffff => return false,
@@ -246,7 +254,8 @@ impl Segment {
             } => return self.is_v4(),
             Transport::Tcp { .. } | Transport::Udp { has_checksum: true } => {}
         }
-        (self.pseudo_header(packet, bytes.len()) + Sum::of(bytes)).fold() == 0xffff
+        let pseudo_header = self.pseudo_header(header, bytes.len() + self.payload_len);
+        (pseudo_header + Sum::of(bytes) + payload).fold() == 0xffff
     }
 
     /// The sum of the pseudo-header for a packet with the addresses of `packet`.

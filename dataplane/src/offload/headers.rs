@@ -32,7 +32,6 @@ pub(super) mod ipv6 {
 
 pub(super) mod tcp {
     pub(in crate::offload) const LEN_MIN: usize = 20;
-    pub(in crate::offload) const LEN_MAX: usize = 60;
     pub(in crate::offload) const SEQUENCE: usize = 4;
     pub(in crate::offload) const ACKNOWLEDGEMENT: usize = 8;
     /// The word of data offset and flags.

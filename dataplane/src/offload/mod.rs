@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! TUN read -> Segments::from_read -> next_packet()* -> seal -> datagrams
-//! datagrams -> open into Coalescer::reserve -> commit -> flush -> pop_ready()* -> TUN write
+//! datagrams -> open into Coalescer::room -> commit -> flush -> pop_ready()* -> TUN write
 //! ```
 
 mod batch;
@@ -27,7 +27,7 @@ mod bench;
 mod testkit;
 
 pub use buffer::TunBuffer;
-pub use coalesce::{Capabilities, Coalescer, Reservation};
+pub use coalesce::{Capabilities, Coalescer};
 pub use segment::Segments;
 pub use vnet::{Gso, VnetHeader};
 

@@ -19,17 +19,16 @@ fn coalescer(capabilities: Capabilities) -> Coalescer {
 }
 
 fn commit(coalescer: &mut Coalescer, packet: &[u8]) {
-    let mut reservation = coalescer.reserve(packet.len() + OVERHEAD).unwrap();
-    let room = reservation.room();
+    let room = coalescer.room(packet.len() + OVERHEAD).unwrap();
     room[..packet.len()].copy_from_slice(packet);
     room[packet.len()..].fill(0xee);
-    reservation.commit(packet.len());
+    coalescer.commit(packet.len());
 }
 
-/// Fills the room and drops it, as when authentication fails.
+/// Fills the room and commits nothing, as when authentication fails.
 fn abandon(coalescer: &mut Coalescer, len: usize) {
-    if let Some(mut reservation) = coalescer.reserve(len) {
-        reservation.room().fill(0xdd);
+    if let Some(room) = coalescer.room(len) {
+        room.fill(0xdd);
     }
 }
 
@@ -366,27 +365,52 @@ fn running_out_of_buffers_is_not_fatal() {
     commit(&mut coalescer, &specs[1].packet());
     commit(&mut coalescer, &Spec::udp().packet());
     assert_eq!(coalescer.buffers_free(), 0);
-    assert!(coalescer.reserve(100).is_none());
+    assert!(coalescer.room(100).is_none());
     coalescer.flush();
     assert_eq!(writes(&mut coalescer).len(), 2);
-    assert!(coalescer.reserve(100).is_some());
-    assert!(coalescer.reserve(TunBuffer::CAPACITY).is_none());
+    assert!(coalescer.room(100).is_some());
+    assert!(coalescer.room(TunBuffer::CAPACITY).is_none());
+}
+
+/// What the driver does about EINVAL.
+#[test]
+fn a_refused_write_is_cut_up_again() {
+    for base in [Spec::tcp(), Spec::udp()] {
+        let mut coalescer = coalescer(ALL);
+        let expected = packets(&three(base));
+        for packet in &expected {
+            commit(&mut coalescer, packet);
+        }
+        coalescer.flush();
+        let mut refused = coalescer.pop_ready().unwrap();
+        coalescer.set_capabilities(Capabilities {
+            tcp: false,
+            udp: false,
+        });
+        let mut segments = Segments::from_read(refused.as_bytes_mut()).unwrap();
+        while let Some(packet) = segments.next_packet() {
+            commit(&mut coalescer, packet);
+        }
+        coalescer.recycle(refused);
+        let written = writes(&mut coalescer);
+        assert_eq!(written.len(), 3);
+        for (written, packet) in written.iter().zip(&expected) {
+            assert_eq!(VnetHeader::parse(written), Ok(VnetHeader::Whole));
+            assert_eq!(written[VnetHeader::LEN..], *packet);
+        }
+    }
 }
 
 #[test]
-fn odd_reservations() {
+fn odd_commits() {
     let mut coalescer = coalescer(ALL);
     let specs = three(Spec::tcp());
     commit(&mut coalescer, &specs[0].packet());
-    coalescer.reserve(0).unwrap().commit(0);
-    coalescer.reserve(100).unwrap().commit(0);
-    abandon(&mut coalescer, 10);
+    coalescer.commit(0);
+    coalescer.commit(TunBuffer::CAPACITY);
+    abandon(&mut coalescer, 0);
     abandon(&mut coalescer, 20_000);
-    let mut forgotten = coalescer.reserve(1_500).unwrap();
-    forgotten.room().fill(0xcc);
-    std::mem::forget(forgotten);
     commit(&mut coalescer, &specs[1].packet());
-    std::mem::forget(coalescer.reserve(1_500));
     coalescer.flush();
     let written = writes(&mut coalescer);
     assert_eq!(written.len(), 1);
