@@ -69,6 +69,9 @@ pub(crate) struct Field {
     /// The ployzd to measure, instead of the one beside this program
     #[arg(long, value_name = "FILE")]
     pub(crate) ployzd: Option<PathBuf>,
+    /// Outweigh other work on the machine, for one that is never quiet
+    #[arg(long)]
+    pub(crate) urgent: bool,
     /// Make the veth pair behave like a network card: no TSO and USO, but GRO
     #[arg(long)]
     pub(crate) card: bool,

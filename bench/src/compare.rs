@@ -18,13 +18,16 @@ use crate::record::Record;
 use crate::scale::Scale;
 use crate::topology::Wire;
 use crate::tunnel::{Plan, Tunnel};
-use crate::{clock, console, field, report};
+use crate::{clock, console, field, report, urgency};
 
 /// Beside the sources, wherever the harness is called from.
 const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/out");
 
 pub(crate) fn compare(arguments: &Compare) -> Result<()> {
     let _lock = quiet::lock()?;
+    if arguments.field.urgent {
+        urgency::raise()?;
+    }
     let started = clock::now();
     let mut comparison = Comparison::prepare(arguments)?;
     let file = arguments
@@ -189,6 +192,10 @@ impl Compare {
             (
                 "length".into(),
                 if self.quick { "quick" } else { "full" }.into(),
+            ),
+            (
+                "urgent".into(),
+                if self.field.urgent { "yes" } else { "no" }.into(),
             ),
             ("wire".into(), self.field.wire().describe().into()),
         ])

@@ -4,11 +4,11 @@ use anyhow::Result;
 
 use crate::args::{Field, Hold, Repeat};
 use crate::compare::logs;
-use crate::console;
 use crate::measure::{Durations, memory};
 use crate::report::number;
 use crate::topology::End;
 use crate::tunnel::{Plan, Tunnel};
+use crate::{console, urgency};
 
 /// Keeps the tunnel until a line, the end of input, or a signal.
 pub(crate) fn hold(arguments: &Hold) -> Result<()> {
@@ -41,6 +41,9 @@ pub(crate) fn repeat(arguments: &Repeat) -> Result<()> {
 }
 
 fn start(field: &Field, name: &str, idle_peers: u32) -> Result<Tunnel> {
+    if field.urgent {
+        urgency::raise()?;
+    }
     let contender = field.contender(name)?;
     Tunnel::start(&Plan {
         contender,

@@ -12,7 +12,7 @@ use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{console, process};
+use crate::{console, process, urgency};
 
 pub(crate) const PREFIX: &str = "ployz-bench-";
 
@@ -33,6 +33,7 @@ pub(crate) fn watch_signals() -> Result<()> {
             let signal = signals.wait();
             console::progress(&format!("stopped by {signal:?}, cleaning up"));
             sweep();
+            urgency::restore();
             std::process::exit(130);
         })?;
     Ok(())

@@ -32,6 +32,7 @@ mod swarm;
 mod topology;
 mod tunnel;
 mod udp;
+mod urgency;
 mod usage;
 mod wgconf;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = run(&arguments.action);
     leftovers::sweep();
+    urgency::restore();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
