@@ -28,12 +28,10 @@ impl Netns {
         host(&format!("ip netns add {name}"))?;
         let netns = Self { name };
         netns.run("ip link set dev lo up")?;
-        // A tunnel that is busy with router solicitations spoils exact byte counts.
         for scope in ["all", "default"] {
             netns.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
             netns.sysctl(&format!("net.ipv6.conf.{scope}.router_solicitations"), "0")?;
         }
-        netns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1")?;
         Ok(netns)
     }
 

@@ -60,8 +60,10 @@ impl Host {
             .address(host.link(), &format!("{}/24", host.inner(Family::V4)))?;
         host.netns
             .address(host.link(), &format!("{}/64", host.inner(Family::V6)))?;
+        // Without a link-local address of its own the link carries what the story sends, and nothing else.
+        let link = host.link();
         host.netns
-            .run(&format!("ip link set dev {} up", host.link()))?;
+            .run(&format!("ip link set dev {link} up addrgenmode none"))?;
         Ok(host)
     }
 

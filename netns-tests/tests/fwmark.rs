@@ -54,6 +54,10 @@ fn route_everything(a: &Host, b: &Host, outer: Family) -> Result<()> {
             .sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
     }
 
+    // The way of the tunnel's own datagrams, walked by somebody else.
+    let endpoint = b.outer(outer);
+    a.netns
+        .run(&format!("ping -n -q -c 1 -W 1 -m {MARK} {endpoint}"))?;
     for target in beyond {
         traffic::pings(&a.netns, target, 100)?;
     }

@@ -45,10 +45,6 @@ fn small_window(a: &Host, b: &Host, family: Family) -> Result<()> {
         let count = netstat(&b.netns, "TcpExt", name)?;
         ensure!(count == 0, "{name} = {count} at the receiver of {report}");
     }
-    ensure!(
-        report.retransmits == 0,
-        "loss where nothing can overflow: {report}"
-    );
     sender_saw_none(a)
 }
 
