@@ -9,8 +9,10 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::{console, process, urgency};
 
@@ -19,23 +21,22 @@ pub(crate) const PREFIX: &str = "ployz-bench-";
 static NAMESPACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static SOCKETS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Cleans up on SIGINT, SIGTERM and SIGHUP. Call before any other thread exists, so that all of
-/// them inherit the blocked signals; children get an empty mask from the standard library.
+/// Cleans up on SIGINT, SIGTERM and SIGHUP. Handlers and not a signal mask, which children would
+/// inherit: they could not be asked to end.
 pub(crate) fn watch_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let watch = move || {
+        let Some(signal) = signals.forever().next() else {
+            return;
+        };
+        console::progress(&format!("stopped by signal {signal}, cleaning up"));
+        sweep();
+        urgency::restore();
+        std::process::exit(130);
+    };
     std::thread::Builder::new()
         .name("signals".into())
-        .spawn(move || {
-            let signal = signals.wait();
-            console::progress(&format!("stopped by {signal:?}, cleaning up"));
-            sweep();
-            urgency::restore();
-            std::process::exit(130);
-        })?;
+        .spawn(watch)?;
     Ok(())
 }
 

@@ -42,7 +42,11 @@ fn interface(request: &str) -> InterfaceDescription {
         panic!("this is a request to set")
     };
     let now = clock();
-    let mut engine = Engine::new(Box::new(|| 1));
+    let mut index = 0;
+    let mut engine = Engine::new(Box::new(move || {
+        index += 1;
+        index
+    }));
     engine.apply(now, update, &mut Nowhere).unwrap();
     let device = engine.describe();
     let unix_now = Duration::from_secs(1_800_000_000);
