@@ -4,6 +4,7 @@
 //! bytes (addresses, control messages) is.
 
 pub(crate) mod address;
+mod buffers;
 pub(crate) mod control;
 pub(crate) mod message;
 pub(crate) mod ring;

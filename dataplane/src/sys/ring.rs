@@ -16,17 +16,15 @@
     reason = "submission entries carry pointers, provided buffers are shared with the kernel"
 )]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
+use super::buffers::ProvidedBuffers;
 use super::message::{Arrival, multishot_header};
 use super::{address, control};
 use crate::batch::SendBatch;
@@ -131,8 +129,10 @@ impl Ring {
         if !probe.is_supported(opcode::ReadMulti::CODE) {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
-        let udp_buffers = ProvidedBuffers::register(&ring, Pool::Udp, udp_buffers, UDP_BUFFER_LEN)?;
-        let tun_buffers = ProvidedBuffers::register(&ring, Pool::Tun, tun_buffers, TUN_BUFFER_LEN)?;
+        let udp_buffers =
+            ProvidedBuffers::register(&ring, Pool::Udp as u16, udp_buffers, UDP_BUFFER_LEN)?;
+        let tun_buffers =
+            ProvidedBuffers::register(&ring, Pool::Tun as u16, tun_buffers, TUN_BUFFER_LEN)?;
         Ok(Self {
             ring,
             udp_buffers,
@@ -428,97 +428,3 @@ const UDP_BUFFER_LEN: usize =
     (16 + address::LEN + control::RECEIVE_LEN + 65_535).next_multiple_of(64);
 /// Vnet header, the longest packet, and room for its padding.
 const TUN_BUFFER_LEN: usize = (10_usize + 65_535 + 15).next_multiple_of(64);
-
-/// Buffers of one length that the kernel picks from (io_uring_register_buf_ring(3)).
-struct ProvidedBuffers {
-    entries: NonNull<BufRingEntry>,
-    entries_layout: Layout,
-    memory: NonNull<u8>,
-    memory_layout: Layout,
-    buffer_len: usize,
-    count: u16,
-    tail: u16,
-    leaked: bool,
-}
-
-impl ProvidedBuffers {
-    fn register(ring: &IoUring, pool: Pool, count: u16, buffer_len: usize) -> io::Result<Self> {
-        assert!(count.is_power_of_two());
-        const PAGE_LEN: usize = 4096;
-        let layout = |len: usize| {
-            Layout::from_size_align(len, PAGE_LEN)
-                .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
-        };
-        let entries_layout = layout(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory_layout = layout(usize::from(count) * buffer_len)?;
-        let mut buffers = Self {
-            entries: allocate(entries_layout).cast(),
-            entries_layout,
-            memory: allocate(memory_layout),
-            memory_layout,
-            buffer_len,
-            count,
-            tail: 0,
-            leaked: false,
-        };
-        let address = buffers.entries.as_ptr() as u64;
-        // SAFETY: the entries are page-aligned, zeroed, `count` long, and are freed after the ring or leaked.
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(address, count, pool as u16, 0)
-        }?;
-        for index in 0..count {
-            buffers.provide(index);
-        }
-        Ok(buffers)
-    }
-
-    fn buffer(&mut self, index: u16) -> &mut [u8] {
-        assert!(index < self.count);
-        // SAFETY: `index` is in bounds of the allocation.
-        let start = unsafe { self.memory.add(usize::from(index) * self.buffer_len) };
-        // SAFETY: `buffer_len` zero-initialised bytes of our allocation; the kernel has completed the buffer and does not
-        // touch it until it is provided again, which takes the `BufferId`; the borrow is of the whole pool.
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.buffer_len) }
-    }
-
-    fn provide(&mut self, index: u16) {
-        let slot = usize::from(self.tail & (self.count - 1));
-        let address = self.buffer(index).as_mut_ptr() as u64;
-        // SAFETY: `slot` is less than `count`.
-        let entry = unsafe { self.entries.add(slot) };
-        // SAFETY: the kernel does not read slots at or behind the tail.
-        let entry = unsafe { &mut *entry.as_ptr() };
-        entry.set_addr(address);
-        entry.set_len(self.buffer_len as u32);
-        entry.set_bid(index);
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the base address of a registered ring, whose tail overlays the first entry's reserved field.
-        let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) };
-        // SAFETY: aligned, valid for the ring's life, and written by this thread only.
-        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
-    }
-
-    fn leak(&mut self) {
-        self.leaked = true;
-    }
-}
-
-impl Drop for ProvidedBuffers {
-    fn drop(&mut self) {
-        if self.leaked {
-            return;
-        }
-        // SAFETY: allocated in `register` with this layout; no operation is outstanding, so the kernel picks no more.
-        unsafe { dealloc(self.memory.as_ptr(), self.memory_layout) };
-        // SAFETY: as above; the kernel holds its own reference to the pages of the ring until the ring is gone.
-        unsafe { dealloc(self.entries.cast::<u8>().as_ptr(), self.entries_layout) };
-    }
-}
-
-fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: both layouts have a size above zero.
-    let memory = unsafe { alloc_zeroed(layout) };
-    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
-}
