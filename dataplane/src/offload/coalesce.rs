@@ -27,8 +27,8 @@ const FLOWS_MAX: usize = 8;
 
 /// Which super-packets the kernel takes from the TUN.
 ///
-/// A kernel that claims to may still refuse them with EINVAL (Linux 6.6.44 to 6.6.45 and releases
-/// of that time do for both kinds). The write can be cut up again with [`super::Segments`] and the
+/// A kernel that claims to may still refuse some with EINVAL, as Linux 6.6.44 and 6.6.45 do those
+/// with a short last segment. The write can be cut up again with [`super::Segments`] and the
 /// capability taken away with [`Coalescer::set_capabilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {

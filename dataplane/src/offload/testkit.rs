@@ -139,7 +139,7 @@ impl Spec {
             } => {
                 header.extend(sequence.to_be_bytes());
                 header.extend(acknowledgement.to_be_bytes());
-                header.push(((20 + options.len()) / 4 << 4) as u8);
+                header.push((((20 + options.len()) / 4) << 4) as u8);
                 header.push(*flags);
                 header.extend(window.to_be_bytes());
                 header.extend([0; 4]);
