@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use ipnet::IpNet;
 use ployz_dataplane::config_file::{self, Config};
-use ployz_dataplane::netlink::{Link, LinkWatch, Netlink};
+use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
@@ -86,6 +87,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
     device.apply(config.update).await?;
     set_up(&link, &config.addresses, &routes).await?;
     let watch = link.watch()?;
+    let host_watch = HostWatch::open()?;
     tracing::info!(
         interface = device.name(),
         backend = device.backend().name(),
@@ -95,6 +97,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
     tokio::select! {
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
+        () = follow_host(host_watch, &device) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -152,6 +155,20 @@ async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
             Ok(None) => std::future::pending().await,
             Err(error) => tracing::warn!(%error, "cannot follow the interface's MTU"),
         }
+    }
+}
+
+/// Lets sticky source addresses go when a better route may need another. Never returns.
+async fn follow_host(mut watch: HostWatch, device: &Device) {
+    /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
+    const SETTLE: Duration = Duration::from_secs(1);
+    loop {
+        if let Err(error) = watch.changed().await {
+            tracing::warn!(%error, "cannot follow the host's routes");
+        }
+        device.forget_locals();
+        tokio::time::sleep(SETTLE).await;
+        device.forget_locals();
     }
 }
 

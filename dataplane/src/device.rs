@@ -160,6 +160,12 @@ impl Device {
         let _ = self.caller.call(Command::SetPaddingLimit(packet_len));
     }
 
+    /// Tells the data plane that the host's addresses or routes have changed.
+    pub fn forget_locals(&self) {
+        // A stopped data plane remembers nothing.
+        let _ = self.caller.call(Command::ForgetLocals);
+    }
+
     /// What changes with traffic.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Snapshot(oneshot::Sender<(Snapshot, bool)>),
     /// The largest packet that every route through the interface takes, in bytes.
     SetPaddingLimit(usize),
+    /// The host's addresses or routes have changed.
+    ForgetLocals,
     /// End.
     Stop,
 }

@@ -38,7 +38,12 @@ impl<E: Exit> Shard<E> {
             local: arrival.received.local,
         };
         let ecn = arrival.received.ecn;
-        let segment_len = arrival.received.segment_len.unwrap_or(payload.len()).max(1);
+        let segment_len = arrival.received.segment_len.unwrap_or(payload.len());
+        if payload.is_empty() || segment_len == 0 {
+            self.engine
+                .handle_datagram(now, &from, ecn, payload, &mut self.outlet);
+            return;
+        }
         for datagram in payload.chunks(segment_len) {
             self.engine
                 .handle_datagram(now, &from, ecn, datagram, &mut self.outlet);

@@ -75,7 +75,7 @@ fn shard(own: u8, peer: PublicKey) -> Shard<NoExit> {
     let peer = PeerUpdate {
         endpoint: Some(([192, 0, 2, 3 - own], 1).into()),
         allowed_ips: vec![AllowedIpChange::Add(
-            format!("10.0.0.{}/32", 3 - own).parse().unwrap(),
+            format!("10.0.0.{}/32", 3 - own).parse().expect("a prefix"),
         )],
         ..PeerUpdate::new(peer)
     };
@@ -84,7 +84,7 @@ fn shard(own: u8, peer: PublicKey) -> Shard<NoExit> {
         peers: vec![peer],
         ..Update::default()
     };
-    shard.apply(clock(), update).unwrap();
+    shard.apply(clock(), update).expect("room for one peer");
     shard
 }
 

@@ -102,6 +102,16 @@ impl Engine {
         }
     }
 
+    /// The host's addresses or routes have changed: every answer leaves from where the kernel chooses, until its peer is
+    /// heard again.
+    pub fn forget_locals(&mut self) {
+        for id in self.peers.ids().to_vec() {
+            if let Some(endpoint) = &mut self.peers.get_mut(id).endpoint {
+                endpoint.local = None;
+            }
+        }
+    }
+
     /// Handshake retries, rekeying, keepalives, expiry. Call when [`Engine::poll_timeout`] is due.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
         if self.next_tick.is_none_or(|due| now < due) {

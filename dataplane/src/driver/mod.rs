@@ -54,6 +54,7 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &Inbox) -> ControlFlow<(),
             Command::SetPaddingLimit(packet_len) => {
                 shard.engine_mut().set_padding_limit(packet_len);
             }
+            Command::ForgetLocals => shard.engine_mut().forget_locals(),
             Command::Stop => return ControlFlow::Break(()),
         }
     }

@@ -18,7 +18,7 @@ mod link;
 mod watch;
 
 pub use link::Link;
-pub use watch::{LinkChange, LinkWatch};
+pub use watch::{HostWatch, LinkChange, LinkWatch};
 
 /// A netlink socket for requests. Clones share it.
 #[derive(Clone, Debug)]

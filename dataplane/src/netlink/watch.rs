@@ -47,7 +47,13 @@ const NOTIFICATION_MAX: usize = 32 << 10;
 
 impl LinkWatch {
     pub(super) fn open(netlink: Netlink, index: u32) -> Result<Self, NetlinkError> {
-        let notifications = Notifications::open(index).map_err(NetlinkError::Open)?;
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let notifications =
+            Notifications::open(&groups, Some(index)).map_err(NetlinkError::Open)?;
         Ok(Self {
             netlink,
             index,
@@ -98,20 +104,50 @@ impl LinkWatch {
     }
 }
 
-/// The socket that hears of links and routes.
+/// Watches everything that decides from which address the host speaks to another: links, addresses, routes.
+#[derive(Debug)]
+pub struct HostWatch(Notifications);
+
+impl HostWatch {
+    /// Begins to listen, in the namespace of the caller.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        Notifications::open(&groups, None)
+            .map(Self)
+            .map_err(NetlinkError::Open)
+    }
+
+    /// Waits for a change, and until no more of it is to be expected.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]; asking again is worth a try.
+    pub async fn changed(&mut self) -> Result<(), NetlinkError> {
+        self.0.news().await?;
+        sleep_until(Instant::now() + COALESCE).await;
+        self.0.forget();
+        Ok(())
+    }
+}
+
+/// The socket that hears of links, addresses and routes.
 struct Notifications {
     socket: TokioSocket,
-    index: u32,
+    /// Of the one interface that is of interest.
+    index: Option<u32>,
     buffer: Box<[u8]>,
 }
 
 impl Notifications {
-    fn open(index: u32) -> io::Result<Self> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
+    fn open(groups: &[MulticastGroup], index: Option<u32>) -> io::Result<Self> {
         let groups = groups
             .iter()
             .fold(0, |mask, &group| mask | 1 << (group as u32 - 1));
@@ -133,13 +169,16 @@ impl Notifications {
                 // Some were lost: there may be news among them.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
                 Err(source) => {
-                    let action = format!("watch interface {}", self.index);
+                    let action = "hear of links and routes".to_owned();
                     return Err(NetlinkError::Refused { action, source });
                 }
             }
             let left = space.len();
             let received = self.buffer.len() - left;
-            if concerns(self.index, &self.buffer[..received]) {
+            if self
+                .index
+                .is_none_or(|index| concerns(index, &self.buffer[..received]))
+            {
                 return Ok(());
             }
         }

@@ -113,14 +113,17 @@ struct Stream {
 
 impl Stream {
     fn finish(self) -> Result<Report> {
-        let sent = self
-            .sender
-            .join()
-            .map_err(|_| anyhow::anyhow!("a sender panicked"))??;
+        // The receiver first: if it failed, that is why the sender did.
         let mut report = self
             .receiver
             .join()
-            .map_err(|_| anyhow::anyhow!("a receiver panicked"))??;
+            .map_err(|_| anyhow::anyhow!("a receiver panicked"))?
+            .context("receiving")?;
+        let sent = self
+            .sender
+            .join()
+            .map_err(|_| anyhow::anyhow!("a sender panicked"))?
+            .context("sending")?;
         report.sent = sent;
         Ok(report)
     }
