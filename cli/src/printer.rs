@@ -1,0 +1,167 @@
+//! The one place that prints: data to stdout, everything else to stderr.
+
+use serde_json::{Map, Value, json};
+
+use crate::arguments::OutputArguments;
+use crate::outcome::{Failure, Success};
+
+#[derive(Debug)]
+pub(crate) struct Printer {
+    mode: Mode,
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Text,
+    Json,
+    Plain,
+}
+
+impl Printer {
+    pub(crate) fn new(arguments: &OutputArguments) -> Self {
+        let mode = match (arguments.json, arguments.plain) {
+            (true, _) => Mode::Json,
+            (false, true) => Mode::Plain,
+            (false, false) => Mode::Text,
+        };
+        Self {
+            mode,
+            quiet: arguments.quiet,
+        }
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        clippy::print_stderr,
+        reason = "this is what prints"
+    )]
+    pub(crate) fn print(&self, result: &Result<Success, Failure>) {
+        if let Some(text) = self.stdout(result) {
+            println!("{text}");
+        }
+        if let Some(text) = self.stderr(result) {
+            eprintln!("{text}");
+        }
+    }
+
+    fn stdout(&self, result: &Result<Success, Failure>) -> Option<String> {
+        match (self.mode, result) {
+            (Mode::Json, _) => Some(format!("{:#}", document(result))),
+            (Mode::Text | Mode::Plain, Err(_)) => None,
+            (Mode::Text | Mode::Plain, Ok(_)) if self.quiet => None,
+            (Mode::Text, Ok(success)) => Some(success.text.clone()),
+            (Mode::Plain, Ok(success)) => Some(record(&success.payload)),
+        }
+    }
+
+    fn stderr(&self, result: &Result<Success, Failure>) -> Option<String> {
+        let (Mode::Text | Mode::Plain, Err(failure)) = (self.mode, result) else {
+            return None;
+        };
+        let error = format!("error [{}]: {}", failure.code.name(), failure.message);
+        Some(match &failure.hint {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error,
+        })
+    }
+}
+
+fn document(result: &Result<Success, Failure>) -> Value {
+    match result {
+        Ok(success) => {
+            json!({"ok": true, "code": "OK", "message": "", "payload": success.payload})
+        }
+        Err(failure) => json!({
+            "ok": false, "code": failure.code.name(), "message": failure.message, "hint": failure.hint,
+        }),
+    }
+}
+
+/// One line of `key=value`; what has parts is flattened with a dot.
+fn record(payload: &Map<String, Value>) -> String {
+    let mut words = Vec::new();
+    for (key, value) in payload.iter().filter(|(key, _)| *key != "kind") {
+        match value {
+            Value::Object(parts) => {
+                words.extend(
+                    parts
+                        .iter()
+                        .map(|(part, value)| format!("{key}.{part}={}", bare(value))),
+                );
+            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
+                words.push(format!("{key}={}", bare(value)));
+            }
+        }
+    }
+    words.join(" ")
+}
+
+fn bare(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Code;
+
+    fn success() -> Result<Success, Failure> {
+        let Value::Object(payload) = json!({"kind": "status", "peers": 2, "drops": {"spoof": 1}})
+        else {
+            unreachable!()
+        };
+        Ok(Success {
+            text: "two peers".to_owned(),
+            payload,
+        })
+    }
+
+    fn failure() -> Result<Success, Failure> {
+        Err(Failure::new(Code::DaemonUnreachable, "no answer").hint("start it"))
+    }
+
+    #[test]
+    fn each_mode_says_it_its_own_way() {
+        let printer = |mode, quiet| Printer { mode, quiet };
+        assert_eq!(
+            printer(Mode::Text, false).stdout(&success()).as_deref(),
+            Some("two peers")
+        );
+        let plain = printer(Mode::Plain, false).stdout(&success());
+        assert_eq!(plain.as_deref(), Some("drops.spoof=1 peers=2"));
+        assert_eq!(printer(Mode::Text, true).stdout(&success()), None);
+        let json = printer(Mode::Json, true).stdout(&success()).unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (&json["ok"], &json["payload"]["kind"]),
+            (&json!(true), &json!("status"))
+        );
+    }
+
+    #[test]
+    fn failures_go_to_stderr_except_in_json() {
+        let text = Printer {
+            mode: Mode::Text,
+            quiet: true,
+        };
+        assert_eq!(text.stdout(&failure()), None);
+        let expected = "error [DAEMON_UNREACHABLE]: no answer\nhint: start it";
+        assert_eq!(text.stderr(&failure()).as_deref(), Some(expected));
+        let json = Printer {
+            mode: Mode::Json,
+            quiet: false,
+        };
+        assert_eq!(json.stderr(&failure()), None);
+        let document: Value = serde_json::from_str(&json.stdout(&failure()).unwrap()).unwrap();
+        assert_eq!(document["code"], "DAEMON_UNREACHABLE");
+        assert_eq!(document["ok"], false);
+    }
+}
