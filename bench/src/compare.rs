@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -28,20 +28,12 @@ pub(crate) fn compare(arguments: &Compare) -> Result<()> {
     if arguments.field.urgent {
         urgency::raise()?;
     }
-    let started = clock::now();
     let mut comparison = Comparison::prepare(arguments)?;
-    let file = arguments
-        .json
-        .clone()
-        .unwrap_or_else(|| default_file(&comparison.record.host));
     for round in 1..=comparison.rounds {
         comparison.round(round)?;
-        let took = format!("{:.1} min", started.elapsed().as_secs_f64() / 60.0);
-        comparison.record.settings.insert("took".into(), took);
-        report::json::write(&comparison.record, &file)?;
     }
     report::show(&comparison.record, &arguments.output)?;
-    console::result(&format!("JSON: {}", file.display()));
+    console::result(&format!("JSON: {}", comparison.file.display()));
     Ok(())
 }
 
@@ -53,7 +45,10 @@ pub(crate) fn logs() -> Result<PathBuf> {
 }
 
 struct Comparison {
+    started: Instant,
     record: Record,
+    /// Written after every contender: a run that is stopped has not been for nothing.
+    file: PathBuf,
     contenders: Vec<Contender>,
     pairs: Vec<Pair>,
     scales: Vec<Scale>,
@@ -66,6 +61,7 @@ struct Comparison {
 
 impl Comparison {
     fn prepare(arguments: &Compare) -> Result<Self> {
+        let started = clock::now();
         let wire = arguments.field.wire();
         let (contenders, entrants) = field::present(arguments.field.contenders()?);
         let (mut pairs, mut scales) = (Vec::new(), Vec::new());
@@ -82,8 +78,14 @@ impl Comparison {
             contenders: entrants,
             runs: vec![],
         };
+        let file = arguments
+            .json
+            .clone()
+            .unwrap_or_else(|| default_file(&record.host));
         Ok(Self {
+            started,
             record,
+            file,
             contenders,
             pairs,
             scales,
@@ -113,8 +115,15 @@ impl Comparison {
             if plan.contender.takes_scale_runs() {
                 self.scales(round, &plan)?;
             }
+            self.save()?;
         }
         Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let took = format!("{:.1} min", self.started.elapsed().as_secs_f64() / 60.0);
+        self.record.settings.insert("took".into(), took);
+        report::json::write(&self.record, &self.file)
     }
 
     /// The measurements that share one tunnel, and what starting it and running it has told.

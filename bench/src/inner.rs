@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::ping::internet_checksum;
-use crate::udp::datagram::Header;
+use crate::udp::datagram::{self, Header};
 
 pub(crate) const HEADER_BYTES: usize = 28;
 const SOURCE_PORT: u16 = 7_001;
@@ -12,6 +12,8 @@ const UDP: u8 = 17;
 /// One packet between two overlay addresses, reused for every number it carries.
 pub(crate) struct InnerPacket {
     bytes: Vec<u8>,
+    /// Over everything that the UDP checksum covers but the number: that is all that changes.
+    constant_sum: u16,
 }
 
 impl InnerPacket {
@@ -24,43 +26,41 @@ impl InnerPacket {
         bytes[9] = UDP;
         bytes[12..16].copy_from_slice(&from.octets());
         bytes[16..20].copy_from_slice(&to.octets());
-        let sum = internet_checksum(&bytes[..20]);
-        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        let checksum = internet_checksum(&bytes[..20]);
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
         bytes[20..22].copy_from_slice(&SOURCE_PORT.to_be_bytes());
         bytes[22..24].copy_from_slice(&port.to_be_bytes());
         bytes[24..26].copy_from_slice(&length(total - 20));
-        Self { bytes }
+        let constant_sum = !internet_checksum(&pseudo_packet(&bytes));
+        Self {
+            bytes,
+            constant_sum,
+        }
     }
 
     /// The packet with `header` in its payload and a checksum to match.
     pub(crate) fn carrying(&mut self, header: Header) -> &[u8] {
         header.write(&mut self.bytes[HEADER_BYTES..]);
-        self.bytes[26..28].fill(0);
-        let sum = self.udp_checksum();
-        self.bytes[26..28].copy_from_slice(&sum.to_be_bytes());
+        // One's complement sums add up. A sum of zero is sent as all ones (RFC 768).
+        let mut covered = [0; 2 + datagram::HEADER_BYTES];
+        covered[..2].copy_from_slice(&self.constant_sum.to_be_bytes());
+        header.write(&mut covered[2..]);
+        let checksum = match internet_checksum(&covered) {
+            0 => u16::MAX,
+            checksum => checksum,
+        };
+        self.bytes[26..28].copy_from_slice(&checksum.to_be_bytes());
         &self.bytes
     }
+}
 
-    /// Over the pseudo-header too (RFC 768); a sum of zero is sent as all ones.
-    fn udp_checksum(&self) -> u16 {
-        let mut pseudo = [0; 12];
-        pseudo[..8].copy_from_slice(&self.bytes[12..20]);
-        pseudo[9] = UDP;
-        pseudo[10..].copy_from_slice(&self.bytes[24..26]);
-        // One's complement sums add up: the complement of each half is its sum.
-        let halves = [
-            internet_checksum(&pseudo),
-            internet_checksum(&self.bytes[20..]),
-        ];
-        let sums: Vec<u8> = halves
-            .iter()
-            .flat_map(|half| (!half).to_be_bytes())
-            .collect();
-        match internet_checksum(&sums) {
-            0 => u16::MAX,
-            sum => sum,
-        }
-    }
+/// What the UDP checksum covers: the addresses, the protocol, the length, and the datagram.
+fn pseudo_packet(packet: &[u8]) -> Vec<u8> {
+    let mut covered = packet[12..20].to_vec();
+    covered.extend([0, UDP]);
+    covered.extend(&packet[24..26]);
+    covered.extend(&packet[20..]);
+    covered
 }
 
 fn length(bytes: usize) -> [u8; 2] {
@@ -83,10 +83,7 @@ mod tests {
             .to_vec();
         assert_eq!(bytes.len(), 129);
         assert_eq!(internet_checksum(&bytes[..20]), 0);
-        let mut covered = bytes[12..20].to_vec();
-        covered.extend([0, UDP, 0, 109]);
-        covered.extend(&bytes[20..]);
-        assert_eq!(internet_checksum(&covered), 0);
+        assert_eq!(internet_checksum(&pseudo_packet(&bytes)), 0);
         assert_eq!(
             Header::read(&bytes[HEADER_BYTES..]),
             Some(Header {

@@ -243,6 +243,18 @@ pub(crate) const METRICS: &[Metric] = &[
         Higher,
     ),
     metric(
+        "fanin1.sender_busy",
+        "1 peer, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
+        "fanin100.sender_busy",
+        "100 peers, the sender's share of a CPU at its rate",
+        "",
+        Neither,
+    ),
+    metric(
         "fanin1000.sender_busy",
         "1,000 peers, the sender's share of a CPU at its rate",
         "",

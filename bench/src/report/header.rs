@@ -1,7 +1,11 @@
 //! What was measured, on what, and what else was going on.
 
+use crate::metric::METRICS;
 use crate::record::Record;
 use crate::report::number::short;
+
+/// Shares of a processor that pass for all of it.
+const GENERATOR_BUSY: f64 = 0.95;
 
 pub(crate) fn text(record: &Record) -> String {
     facts(record)
@@ -52,6 +56,7 @@ fn facts(record: &Record) -> Vec<(String, String)> {
             format!("{}: {}", entrant.name, state.unwrap_or_default()),
         ));
     }
+    facts.extend(generator_limits(record).map(|limit| ("generator".to_owned(), limit)));
     let failures = record
         .runs
         .iter()
@@ -65,4 +70,20 @@ fn facts(record: &Record) -> Vec<(String, String)> {
     }));
     facts.retain(|(_, fact)| !fact.is_empty());
     facts
+}
+
+/// Where the sender had a processor to itself and no more to give: the tunnel may be faster.
+fn generator_limits(record: &Record) -> impl Iterator<Item = String> {
+    let keys = METRICS
+        .iter()
+        .filter_map(|metric| metric.key.strip_suffix(".sender_busy"));
+    keys.filter_map(|load| {
+        let busy = |name: &&str| {
+            let spread = record.spread(name, &format!("{load}.sender_busy"));
+            spread.is_some_and(|spread| spread.median >= GENERATOR_BUSY)
+        };
+        let limited: Vec<&str> = record.measured().into_iter().filter(busy).collect();
+        let names = limited.join(", ");
+        (!limited.is_empty()).then(|| format!("was the limit of {load} for {names}"))
+    })
 }
