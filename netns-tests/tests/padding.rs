@@ -8,9 +8,12 @@
 //! A ping of 1269 is a packet of 1297. The next multiple of 16 is 1312; the link would stand 1300, which
 //! with 32 bytes of WireGuard, 8 of UDP and 20 of IPv4 is 1360: one too many for the path.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use ployz_netns_tests::pair::Family;
-use ployz_netns_tests::{Pair, Plan, Stage, story, traffic};
+use ployz_netns_tests::wait::wait_until;
+use ployz_netns_tests::{Host, Pair, Plan, Stage, story, traffic};
 
 story!(stays_within_the_route_mtu);
 
@@ -39,10 +42,20 @@ fn stays_within_the_route_mtu(stage: &Stage) -> Result<()> {
         ))?;
     }
 
+    // A userspace daemon hears of a route a moment after it is there.
+    wait_until("the route to be known", Duration::from_secs(2), || {
+        gets_through(&b, &a, 1269).is_ok()
+    })?;
     for size in [1269, 1271, 1257, 1256] {
-        let flags = format!("-s {size}");
-        let report = traffic::ping_flood(&b.netns, a.inner(Family::V4), 5, &flags)?;
-        ensure!(report.received == 5, "{report:?} of {size} bytes");
+        gets_through(&b, &a, size)?;
+        gets_through(&a, &b, size)?;
     }
+    Ok(())
+}
+
+fn gets_through(from: &Host, to: &Host, size: u32) -> Result<()> {
+    let flags = format!("-s {size}");
+    let report = traffic::ping_flood(&from.netns, to.inner(Family::V4), 5, &flags)?;
+    ensure!(report.received == 5, "{report:?} of {size} bytes");
     Ok(())
 }
