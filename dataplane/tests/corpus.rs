@@ -7,18 +7,24 @@ use std::path::Path;
 pub mod targets;
 
 /// Runs a target on every file of its corpus, in order of their names.
+#[expect(
+    clippy::print_stdout,
+    reason = "shown if a test fails: which file it was at"
+)]
 fn replay(name: &str, target: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(name);
-    let entries = fs::read_dir(&directory).unwrap();
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let entries = fs::read_dir(&directory).expect("the corpus is readable");
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("the corpus is readable").path())
+        .collect();
     paths.sort();
     assert!(!paths.is_empty(), "{} is empty", directory.display());
     for path in paths {
-        let bytes = fs::read(&path).unwrap();
+        let bytes = fs::read(&path).expect("the corpus is readable");
         // Only a failed test shows it: what it was at.
-        eprintln!("{}", path.display());
+        println!("{}", path.display());
         target(&bytes);
     }
 }

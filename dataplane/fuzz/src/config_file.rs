@@ -27,7 +27,7 @@ pub fn config_file(data: &[u8]) {
 /// Some names exist, some do not.
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     assert!(!host.is_empty() && host.parse::<IpAddr>().is_err() || host.contains('%'));
-    if host.len() % 2 == 0 {
+    if host.len().is_multiple_of(2) {
         Ok(([192, 0, 2, 1], port).into())
     } else {
         Err(io::ErrorKind::NotFound.into())

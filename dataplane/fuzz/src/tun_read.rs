@@ -30,7 +30,7 @@ pub fn tun_read(data: &[u8]) {
             commit(&mut coalescer, &packet, &mut written);
             committed.push(packet);
         }
-        if input.byte() % 4 == 0 {
+        if input.byte().is_multiple_of(4) {
             coalescer.flush();
         }
     }
