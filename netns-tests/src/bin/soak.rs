@@ -7,7 +7,7 @@
 //! Prints the largest gap between two deliveries, over all and around each rekey (every 120 s), and fails if one is
 //! longer than [`GAP_MAX`], or if the connection breaks.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -204,7 +204,12 @@ fn receive(socket: &UdpSocket, start: Instant, stop: &AtomicBool) -> Result<Repo
         match socket.recv(&mut datagram) {
             Ok(len) => ensure!(len == DATAGRAM, "a datagram of {len} bytes"),
             Err(_) if stop.load(Ordering::Relaxed) => return Ok(report),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            // Nothing for a while, or a child of the stage has ended.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                continue;
+            }
             Err(error) => bail!(error),
         }
         let at = now();
