@@ -5,7 +5,7 @@
 //!   TUN <--write-- offload::Coalescer <-- Engine::handle_datagram <-- recvmsg (GRO) -- UDP
 //! ```
 //!
-//! A [`Device`] is an interface and its thread. The thread runs one [`shard`], which is all of the logic and no I/O, in
+//! A [`Device`] is an interface and its thread. The thread runs one `shard`, which is all of the logic and no I/O, in
 //! one of the two loops in `driver`. All unsafe code is in `sys`.
 
 mod batch;

@@ -7,6 +7,7 @@
 
 mod allowed_ips;
 mod apply;
+mod callers;
 mod drops;
 mod ecn;
 mod egress;

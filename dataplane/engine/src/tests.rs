@@ -407,14 +407,12 @@ fn persistent_keepalive_starts_at_once_and_goes_on_through_the_timer() {
 }
 
 #[test]
-fn a_flood_of_initiations_is_answered_with_cookies_and_then_with_silence() {
+fn under_load_a_caller_gets_one_cookie_and_the_flood_gets_silence() {
     let (mut a, mut b) = pair();
     a.send(&packet(1, 2, 84));
     let (initiation, ..) = a.out.datagrams.pop().unwrap();
-    for i in 0..60_000u32 {
-        let from: SocketAddr = format!("203.0.113.{}:{}", i % 250, 1 + i % 60_000)
-            .parse()
-            .unwrap();
+    for i in 0..7_000u32 {
+        let from: SocketAddr = format!("203.0.{}.{}:1", i / 250, i % 250).parse().unwrap();
         b.receive(from, Ecn::NotEct, &initiation);
     }
     let cookies = b
@@ -423,10 +421,9 @@ fn a_flood_of_initiations_is_answered_with_cookies_and_then_with_silence() {
         .iter()
         .filter(|(datagram, ..)| datagram.len() == 64)
         .count();
-    assert!(b.dropped(Drop::UnderLoad) > 0);
     assert_eq!(cookies as u64, b.dropped(Drop::UnderLoad));
-    assert!(b.dropped(Drop::Flood) > 500, "{}", b.dropped(Drop::Flood));
-    // The honest initiator takes the cookie and is let in on its next try.
+    assert!((1..2_500).contains(&cookies), "{cookies}");
+    assert!(b.dropped(Drop::Flood) > 3_000, "{}", b.dropped(Drop::Flood));
     let (cookie, ..) = b
         .out
         .datagrams
@@ -435,7 +432,11 @@ fn a_flood_of_initiations_is_answered_with_cookies_and_then_with_silence() {
         .unwrap()
         .clone();
     a.receive(b.at, Ecn::NotEct, &cookie);
-    assert_eq!(a.dropped(Drop::BadHandshake), 0);
+    assert_eq!(
+        a.dropped(Drop::BadHandshake),
+        0,
+        "the honest initiator can use it"
+    );
 }
 
 #[test]

@@ -21,6 +21,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
+use crate::callers::Callers;
 use crate::drops::Drop;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
@@ -86,15 +87,11 @@ impl std::fmt::Debug for Identity {
 /// Handshake messages let through per second before cookies are asked for. One costs the responder five scalar
 /// multiplications of about 40 us, so this is a tenth of a core.
 const HANDSHAKES_PER_SECOND: u64 = 500;
-/// Cookie replies per second. One costs about 3 us with its datagram, so this is a seventh of a core; with fewer, an honest
-/// initiator in a flood of 50,000 a second would have to be lucky to get the cookie that lets it in.
-const COOKIE_REPLIES_PER_SECOND: u32 = 50_000;
 
 /// The door for handshake messages of all peers: MAC, load, cookies (paper, section 5.3).
 pub(crate) struct Gate {
     limiter: RateLimiter,
-    cookie_replies_left: u32,
-    refilled_at: Instant,
+    callers: Callers,
 }
 
 /// What to do with a handshake message.
@@ -110,8 +107,7 @@ impl Gate {
     pub(crate) fn new(identity: &Identity, now: Instant) -> Self {
         Self {
             limiter: RateLimiter::new(&dalek_public(&identity.public_key), HANDSHAKES_PER_SECOND),
-            cookie_replies_left: COOKIE_REPLIES_PER_SECOND,
-            refilled_at: now,
+            callers: Callers::new(now),
         }
     }
 
@@ -124,35 +120,43 @@ impl Gate {
         reply: &mut [u8; COOKIE_REPLY_LEN],
     ) -> Admission {
         self.limiter.reset_count();
-        if now.saturating_duration_since(self.refilled_at) >= Duration::from_secs(1) {
-            self.refilled_at = now;
-            self.cookie_replies_left = COOKIE_REPLIES_PER_SECOND;
-        }
-        // Without a second MAC this is nobody who has had a cookie; with the budget spent, don't compute one either.
+        // Without a second MAC this is nobody who has had a cookie: whether it gets one is decided before one is computed.
         let has_mac2 = datagram
             .last_chunk::<16>()
             .is_some_and(|mac2| *mac2 != [0; 16]);
-        let address = (has_mac2 || self.cookie_replies_left > 0).then_some(from);
+        let address = has_mac2.then_some(from);
         match self.limiter.verify_packet(address, datagram, reply) {
             Ok(_) => Admission::Admitted,
-            Err(TunnResult::WriteToNetwork(_)) if self.cookie_replies_left > 0 => {
-                self.cookie_replies_left -= 1;
-                Admission::Cookie
-            }
-            Err(TunnResult::WriteToNetwork(_) | TunnResult::Err(WireGuardError::UnderLoad)) => {
-                Admission::Refused(Drop::Flood)
-            }
             Err(TunnResult::Err(WireGuardError::InvalidMac)) => Admission::Refused(Drop::BadMac),
+            Err(TunnResult::WriteToNetwork(_) | TunnResult::Err(WireGuardError::UnderLoad)) => {
+                self.under_load(now, from, datagram, reply)
+            }
             Err(_) => Admission::Refused(Drop::MalformedMessage),
+        }
+    }
+
+    fn under_load(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        datagram: &[u8],
+        reply: &mut [u8; COOKIE_REPLY_LEN],
+    ) -> Admission {
+        if !self.callers.may_answer(now, from) {
+            return Admission::Refused(Drop::Flood);
+        }
+        match self.limiter.verify_packet(Some(from), datagram, reply) {
+            // The second ended between the two looks.
+            Ok(_) => Admission::Admitted,
+            Err(TunnResult::WriteToNetwork(_)) => Admission::Cookie,
+            Err(_) => Admission::Refused(Drop::Flood),
         }
     }
 }
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate")
-            .field("cookie_replies_left", &self.cookie_replies_left)
-            .finish()
+        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
