@@ -16,6 +16,7 @@ use nix::sys::socket::{
 
 use crate::Netns;
 use crate::forge::{INITIATION_BYTES, Noise, noise_initiation};
+use crate::netns::host;
 use crate::wait::{now, pause};
 
 /// How often the pace is corrected.
@@ -87,6 +88,7 @@ impl Attack {
         let (sent, ended) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let (sends, ends) = (Arc::clone(&sent), Arc::clone(&ended));
         let thread = thread::spawn(move || {
+            hurry()?;
             let start = now();
             let mut total = 0;
             while total < pace.datagrams && !ends.load(Ordering::Relaxed) {
@@ -128,6 +130,11 @@ impl Drop for Attack {
             let _panicked = thread.join();
         }
     }
+}
+
+/// Puts the calling thread before the programs that it competes with, so that it keeps its pace.
+fn hurry() -> Result<()> {
+    host(&format!("renice -n -15 -p {}", nix::unistd::gettid())).map(drop)
 }
 
 fn unspecified(target: SocketAddr) -> SocketAddr {
