@@ -6,7 +6,7 @@ use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::message::{COOKIE_REPLY_LEN, HANDSHAKE_INITIATION_LEN, Message};
+use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, Message};
 use crate::packet::PacketHead;
 use crate::peer::PeerId;
 use crate::sink::Sink;
@@ -63,7 +63,8 @@ impl Engine {
         let was_ready = tunnel.is_ready();
         let delivery = sink.packet(datagram.len(), |room| {
             let len = self.open(now, from, id, receiver_index, datagram, room)?;
-            if len > 0 {
+            // A packet may say that it has no length; only a message without one is a keepalive.
+            if datagram.len() > DATA_OVERHEAD_LEN {
                 self.check_inner(id, outer, &mut room[..len])?;
             }
             Ok(len)

@@ -211,6 +211,23 @@ fn packets_wait_for_the_handshake_and_leave_in_order() {
 }
 
 #[test]
+fn a_packet_that_says_it_has_no_length_is_no_keepalive() {
+    let (mut a, mut b) = pair();
+    let mut lie = packet(1, 2, 32);
+    lie[2..4].fill(0);
+    a.send(&lie);
+    exchange(&mut a, &mut b);
+    assert!(b.delivered().is_empty());
+    assert_eq!(b.dropped(Drop::MalformedPacket), 1);
+    a.send(&[]);
+    assert_eq!(
+        a.dropped(Drop::MalformedPacket),
+        1,
+        "not on the way in either"
+    );
+}
+
+#[test]
 fn padding_is_to_sixteen_but_not_past_the_route() {
     let (mut a, mut b) = pair();
     a.send(&packet(1, 2, 84));

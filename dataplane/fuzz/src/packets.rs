@@ -53,7 +53,10 @@ impl Builder {
 
     /// A super-packet as the kernel hands it over, vnet header included; the input may alter it.
     pub(crate) fn tun_read(&mut self, input: &mut Input<'_>) -> Vec<u8> {
-        let (mut packet, transport_at, header_len) = self.build(input, 60_000);
+        let size = input.word();
+        // Thousands of packets a read would leave few reads a second.
+        let payload_max = if size < 256 { 1_000 } else { 60_000 };
+        let (mut packet, transport_at, header_len) = self.build(input, payload_max);
         let (tcp, v6) = (is_tcp(&packet), packet[0] >> 4 == 6);
         let checksum_offset: u16 = if tcp { 16 } else { 6 };
         let partial = pseudo_sum(&packet, packet.len() - transport_at);
@@ -61,9 +64,9 @@ impl Builder {
         packet[checksum_at..checksum_at + 2].copy_from_slice(&partial.to_be_bytes());
         let (flags, gso, size) = match (input.byte() % 4, tcp, v6) {
             (0, ..) => (1, 0, 0),
-            (_, false, _) => (1, 5, input.word()),
-            (_, true, false) => (1, 1, input.word()),
-            (_, true, true) => (1, 4, input.word()),
+            (_, false, _) => (1, 5, size),
+            (_, true, false) => (1, 1, size),
+            (_, true, true) => (1, 4, size),
         };
         let mut read = vec![flags, gso];
         let fields = [

@@ -7,6 +7,9 @@ use super::packets::{self, Builder};
 
 const BUFFERS: usize = 4;
 
+/// Reads; a megabyte altogether.
+const STEPS_MAX: usize = 16;
+
 /// Several reads, each raw or built; all that they are cut into is coalesced, written, and cut again.
 pub fn tun_read(data: &[u8]) {
     let mut input = Input::new(data);
@@ -20,7 +23,10 @@ pub fn tun_read(data: &[u8]) {
         BUFFERS,
     );
     let (mut committed, mut written) = (Vec::new(), Vec::new());
-    while !input.is_empty() {
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() {
+            break;
+        }
         let read = match input.byte() % 4 {
             0 => input.string().to_vec(),
             1 => whole(builder.packet(&mut input, 1500)),
