@@ -1,6 +1,7 @@
 //! `ployzd dataplane <interface>`: the data plane alone, as `wireguard-go -f` is.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,10 @@ use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::metrics;
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 const MTU_DEFAULT: u32 = 1420;
@@ -34,6 +38,9 @@ pub(crate) struct Arguments {
     /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where to answer Prometheus (GET /metrics); nowhere by default.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,6 +79,10 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
     // Before anything is made: a signal that comes early must still find everything taken down.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics_listener = match arguments.metrics_listen {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let device = Device::create(&DeviceOptions {
         name: arguments.interface.clone(),
         backend: arguments.io_backend.into(),
@@ -98,6 +109,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
+        () = show_metrics(metrics_listener, &device) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -138,6 +150,14 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
         link.add_route(*prefix).await?;
     }
     Ok(())
+}
+
+/// Answers scrapes, if anybody wants them. Never returns.
+async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
+    match listener {
+        Some(listener) => metrics::serve(listener, device).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Keeps padding below every MTU on the way in. Never returns.

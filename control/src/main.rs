@@ -1,6 +1,7 @@
 //! `ployzd`: the daemon.
 
 mod dataplane;
+mod metrics;
 
 use std::process::ExitCode;
 
