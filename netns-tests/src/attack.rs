@@ -45,12 +45,12 @@ pub struct Pace {
 
 impl Attack {
     /// Random, truncated and oversized datagrams, half of them in batches that arrive as one.
-    pub fn with_rubbish(netns: &Netns, target: SocketAddr, pace: Pace) -> Result<Self> {
+    pub fn with_rubbish(netns: &Netns, target: SocketAddr, seed: u64, pace: Pace) -> Result<Self> {
         let socket = crate::relay::udp_socket(netns, unspecified(target))?;
         let mut rubbish = Rubbish {
             socket,
             target: target.into(),
-            noise: Noise::seeded(target.port().into()),
+            noise: Noise::seeded(seed),
         };
         Ok(Self::start(pace, move || rubbish.send()))
     }
@@ -81,14 +81,20 @@ impl Attack {
             messages,
             noise,
         };
-        Ok(Self::start(pace, move || flood.send()))
+        let mut hurried = false;
+        Ok(Self::start(pace, move || {
+            if !hurried {
+                hurry()?;
+                hurried = true;
+            }
+            flood.send()
+        }))
     }
 
     fn start(pace: Pace, mut send: impl FnMut() -> Result<u64> + Send + 'static) -> Self {
         let (sent, ended) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let (sends, ends) = (Arc::clone(&sent), Arc::clone(&ended));
         let thread = thread::spawn(move || {
-            hurry()?;
             let start = now();
             let mut total = 0;
             while total < pace.datagrams && !ends.load(Ordering::Relaxed) {
@@ -96,8 +102,8 @@ impl Attack {
                 let due = (elapsed * pace.a_second / 1_000_000).min(pace.datagrams);
                 while total < due {
                     total += send()?;
+                    sends.store(total, Ordering::Relaxed);
                 }
-                sends.store(total, Ordering::Relaxed);
                 pause(TURN);
             }
             Ok(())

@@ -22,6 +22,18 @@ pub fn netstat(netns: &Netns, group: &str, name: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
+/// One value of `/proc/net/snmp6` in a namespace, such as `Udp6RcvbufErrors`.
+pub fn snmp6(netns: &Netns, name: &str) -> Result<u64> {
+    let text = netns.run("cat /proc/net/snmp6")?.stdout;
+    let mut pairs = text
+        .lines()
+        .filter_map(|line| line.split_once(char::is_whitespace));
+    let (_, value) = pairs
+        .find(|(it, _)| *it == name)
+        .with_context(|| format!("no {name}"))?;
+    Ok(value.trim().parse()?)
+}
+
 /// Bytes that the kernel counted on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkBytes {
