@@ -106,7 +106,7 @@ fn group(record: &Record, key: &str) -> Option<Group> {
 fn footnote(record: &Record) -> String {
     let host = &record.host;
     format!(
-        "{}, Linux {}, {} x {}; median of {} rounds, lines from min to max",
+        "{}, Linux {}, {} x {}; median of {} rounds, lines from min to max, \u{2192} cut off",
         host.date,
         host.kernel,
         host.cpus,

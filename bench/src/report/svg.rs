@@ -70,24 +70,26 @@ impl Group {
             svg,
             "<text x=\"16\" y=\"{baseline}\" font-weight=\"600\">{title}</text>"
         );
-        // Bare veth is several times any tunnel: it sets no scale, and its bar is cut off.
-        let rivals = self.bars.iter().filter(|bar| bar.name != BARE);
-        let largest = rivals.map(|bar| bar.spread.max).fold(0.0, f64::max);
-        let largest = if largest > 0.0 {
-            largest
-        } else {
-            self.largest()
-        };
+        let largest = self.scale();
         for (bar, position) in self.bars.iter().zip(0_u32..) {
             bar.render(svg, top + GROUP_TITLE + STEP * f64::from(position), largest);
         }
     }
 
-    fn largest(&self) -> f64 {
-        self.bars
-            .iter()
-            .map(|bar| bar.spread.max)
-            .fold(f64::MIN_POSITIVE, f64::max)
+    /// What the longest bar stands for. Bare veth can be several times any tunnel: then it sets no
+    /// scale, and its bar is cut off.
+    fn scale(&self) -> f64 {
+        let largest = |bare: bool| {
+            let bars = self.bars.iter().filter(|bar| (bar.name == BARE) == bare);
+            bars.map(|bar| bar.spread.max).fold(0.0, f64::max)
+        };
+        let (bare, tunnels) = (largest(true), largest(false));
+        let fits = tunnels == 0.0 || bare < 2.0 * tunnels;
+        if fits {
+            bare.max(tunnels).max(f64::MIN_POSITIVE)
+        } else {
+            tunnels
+        }
     }
 }
 
@@ -100,7 +102,7 @@ impl Bar {
         let text = top + 12.5;
         let name = escaped(&self.name);
         let cut = if self.spread.median > largest {
-            "&#8594; "
+            "\u{2192} "
         } else {
             ""
         };
@@ -174,7 +176,7 @@ mod tests {
             groups,
         }
         .render();
-        assert!(svg.contains("&#8594; 40"), "{svg}");
+        assert!(svg.contains("\u{2192} 40"), "{svg}");
         assert!(svg.contains("a &lt; b"));
         assert_eq!(svg.matches("width=\"550.0\"").count(), 2);
     }
