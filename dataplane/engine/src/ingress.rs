@@ -92,7 +92,7 @@ impl Engine {
             peer.last_handshake = Some(now);
         }
         peer.received(now, from, datagram.len());
-        Ok(len)
+        len.ok_or(Drop::MalformedPacket)
     }
 
     /// The packet is from whom it says, and feels the congestion that the datagram met.

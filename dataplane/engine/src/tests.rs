@@ -272,6 +272,23 @@ fn an_endpoint_roams_with_every_authenticated_message_and_with_no_other() {
 }
 
 #[test]
+fn an_authenticated_message_counts_whatever_is_in_it() {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    let route = a.engine.route(&packet(1, 2, 84)).unwrap();
+    let received = b.peer(a.public_key).rx_bytes;
+    let elsewhere: SocketAddr = "198.51.100.7:9".parse().unwrap();
+    a.engine
+        .encapsulate(clock(), route, &[0x11; 64], &mut a.out);
+    let (datagram, ..) = a.out.datagrams.pop().unwrap();
+    b.receive(elsewhere, Ecn::NotEct, &datagram);
+    assert_eq!(b.dropped(Drop::MalformedPacket), 1);
+    assert_eq!(b.peer(a.public_key).endpoint, Some(elsewhere));
+    assert_eq!(b.peer(a.public_key).rx_bytes, received + 96);
+}
+
+#[test]
 fn a_more_specific_prefix_of_another_peer_makes_a_spoof() {
     let (mut a, mut b) = (Host::new(1), Host::new(2));
     let c = Host::new(3);

@@ -217,15 +217,17 @@ impl Tunnel {
         debug_assert_eq!(written, Some(packet.len() + DATA_OVERHEAD_LEN));
     }
 
-    /// Opens a data message into `out`, which is as long as the message; the length of the packet in it, zero for a
-    /// keepalive.
-    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, Drop> {
+    /// Authenticates a data message and opens it into `out`, which is as long as the message. The length of the packet in
+    /// it: zero for a keepalive, none if what was sealed is no IP packet.
+    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<Option<usize>, Drop> {
         assert!(out.len() >= datagram.len());
         match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => Ok(0),
+            TunnResult::Done => Ok(Some(0)),
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Ok(packet.len())
+                Ok(Some(packet.len()))
             }
+            // boringtun says so of a message's form, which was checked before, and of what it has authenticated.
+            TunnResult::Err(WireGuardError::InvalidPacket) => Ok(None),
             TunnResult::Err(error) => Err(data_drop(&error)),
             TunnResult::WriteToNetwork(_) => Err(Drop::MalformedMessage),
         }
@@ -338,8 +340,8 @@ fn data_drop(error: &WireGuardError) -> Drop {
         WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => Drop::Replay,
         WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => Drop::UnknownSession,
         WireGuardError::InvalidAeadTag => Drop::BadTag,
-        WireGuardError::InvalidPacket => Drop::MalformedPacket,
-        WireGuardError::DestinationBufferTooSmall
+        WireGuardError::InvalidPacket
+        | WireGuardError::DestinationBufferTooSmall
         | WireGuardError::IncorrectPacketLength
         | WireGuardError::UnexpectedPacket
         | WireGuardError::WrongPacketType
