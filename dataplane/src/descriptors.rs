@@ -1,6 +1,7 @@
 //! The descriptors of an interface, as the plain way out of a shard.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -79,5 +80,9 @@ impl Exit for Descriptors {
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()> {
         let write = || self.tun.write(buffer.as_bytes()).map(|_| ());
         Self::patiently(self.tun.as_fd(), write)
+    }
+
+    fn backlog(&self, remote: SocketAddr) -> usize {
+        self.sockets.backlog(remote)
     }
 }

@@ -10,6 +10,7 @@
 
 mod batch;
 pub mod config_file;
+mod congestion;
 mod descriptors;
 mod device;
 mod driver;

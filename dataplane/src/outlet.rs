@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 use ployz_engine::{Drop, Drops, Ecn, Endpoint, LocalAddress, Sink};
 
@@ -36,6 +37,9 @@ pub trait Exit {
     /// # Errors
     /// What the kernel says; the packet is lost then.
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()>;
+
+    /// Bytes that wait to be received where datagrams of `remote` arrive, as the kernel counts memory.
+    fn backlog(&self, remote: SocketAddr) -> usize;
 }
 
 /// See the module.

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use ployz_engine::{Description, Drop, Drops, Endpoint, Engine, Snapshot, Update, UpdateError};
+use ployz_engine::{
+    Description, Drop, Drops, Ecn, Endpoint, Engine, Snapshot, Update, UpdateError,
+};
 
+use crate::congestion::Congestion;
 use crate::offload::Segments;
 use crate::outlet::{Exit, Outlet};
 use crate::sys::message::Arrival;
@@ -17,6 +20,7 @@ const SCRATCH_LEN: usize = 65_535 + 16;
 pub struct Shard<E> {
     engine: Engine,
     outlet: Outlet<E>,
+    congestion: Congestion,
     /// Where a packet is copied that must be padded: behind it in the read lies the payload of the next.
     scratch: Box<[u8]>,
 }
@@ -27,6 +31,7 @@ impl<E: Exit> Shard<E> {
         Self {
             engine,
             outlet,
+            congestion: Congestion::default(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
         }
     }
@@ -44,10 +49,23 @@ impl<E: Exit> Shard<E> {
                 .handle_datagram(now, &from, ecn, payload, &mut self.outlet);
             return;
         }
-        for datagram in payload.chunks(segment_len) {
+        let mut rest = payload;
+        if payload.len() > segment_len && self.is_congested(now, arrival) {
+            let (first, others) = payload.split_at(segment_len);
+            self.engine
+                .handle_datagram(now, &from, Ecn::Ce, first, &mut self.outlet);
+            rest = others;
+        }
+        for datagram in rest.chunks(segment_len) {
             self.engine
                 .handle_datagram(now, &from, ecn, datagram, &mut self.outlet);
         }
+    }
+
+    /// True if the sender of these datagrams should hear that too many wait.
+    fn is_congested(&mut self, now: Instant, arrival: &Arrival) -> bool {
+        let exit = self.outlet.exit();
+        self.congestion.marks(now, || exit.backlog(arrival.from))
     }
 
     /// Takes one read of the TUN: a vnet header and a packet, which may be a super-packet.

@@ -141,6 +141,10 @@ impl Exit for Nowhere {
     fn write(&mut self, _: &TunBuffer) -> io::Result<()> {
         Ok(())
     }
+
+    fn backlog(&self, _: SocketAddr) -> usize {
+        0
+    }
 }
 
 #[expect(

@@ -147,6 +147,10 @@ impl Exit for NoExit {
         self.writes.push(buffer.as_bytes().to_vec());
         Ok(())
     }
+
+    fn backlog(&self, _: SocketAddr) -> usize {
+        0
+    }
 }
 
 /// Drops altogether.

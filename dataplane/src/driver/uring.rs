@@ -9,10 +9,11 @@ use super::{DeviceShard, clock, is_gone, obey};
 use crate::inbox::Inbox;
 use crate::sys::ring::{Completion, Ring, Source};
 
-/// Buffers of 64 KiB to receive into. Eight are 512 KiB, which stay in a 1 MiB L2 cache together with what is made of
-/// them; sixty-four cost 35 % more a packet (`docs/decisions/0004-buffers.md`).
-const UDP_BUFFERS: u16 = 8;
-const TUN_BUFFERS: u16 = 8;
+/// Buffers of 64 KiB, of which the kernel gets eight while reads are long and more while they are short: as many short
+/// packets as fill a batch.
+const TUN_BUFFERS: u16 = 64;
+/// Datagrams that were sent in batches come in batches; these are for those that come one by one.
+const UDP_BUFFERS: u16 = 32;
 /// How long the kernel may take to let go of memory at the end.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,7 @@
 //!
 //! # Safety
 //!
-//! The kernel writes into a buffer only between [`ProvidedBuffers::provide`] and the completion that names it, and picks
+//! The kernel writes into a buffer only between [`ProvidedBuffers::lend`] and the completion that names it, and picks
 //! from the ring only while operations are outstanding. The owner ([`super::ring`]) touches a buffer only outside that
 //! time, and drops or leaks the whole after the last completion.
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
+use super::depth::Depth;
+
 /// Buffers of one length that the kernel picks from (io_uring_register_buf_ring(3)).
 pub(crate) struct ProvidedBuffers {
     entries: NonNull<BufRingEntry>,
@@ -24,6 +26,11 @@ pub(crate) struct ProvidedBuffers {
     buffer_len: usize,
     count: u16,
     tail: u16,
+    depth: Depth,
+    /// How many the kernel has.
+    lent: u16,
+    /// Ours and idle. Used last in, first out: the one on top is in the cache.
+    spare: Vec<u16>,
     leaked: bool,
 }
 
@@ -36,13 +43,17 @@ impl ProvidedBuffers {
         buffer_len: usize,
     ) -> io::Result<Self> {
         assert!(count.is_power_of_two());
+        /// The kernel wants the entries at the start of a page.
         const PAGE_LEN: usize = 4096;
-        let layout = |len: usize| {
-            Layout::from_size_align(len, PAGE_LEN)
+        /// No more than the allocator gives anyway: only then does it leave zeroing, and so the page, to the first use.
+        const MEMORY_ALIGN: usize = 16;
+        let layout = |len: usize, align: usize| {
+            Layout::from_size_align(len, align)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
         };
-        let entries_layout = layout(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory_layout = layout(usize::from(count) * buffer_len)?;
+        let entries_len = usize::from(count) * size_of::<BufRingEntry>();
+        let entries_layout = layout(entries_len, PAGE_LEN)?;
+        let memory_layout = layout(usize::from(count) * buffer_len, MEMORY_ALIGN)?;
         let mut buffers = Self {
             entries: allocate(entries_layout).cast(),
             entries_layout,
@@ -51,6 +62,9 @@ impl ProvidedBuffers {
             buffer_len,
             count,
             tail: 0,
+            depth: Depth::new(count),
+            lent: 0,
+            spare: (0..count).rev().collect(),
             leaked: false,
         };
         let address = buffers.entries.as_ptr() as u64;
@@ -59,9 +73,7 @@ impl ProvidedBuffers {
             ring.submitter()
                 .register_buf_ring_with_flags(address, count, group, 0)
         }?;
-        for index in 0..count {
-            buffers.provide(index);
-        }
+        buffers.top_up();
         Ok(buffers)
     }
 
@@ -75,8 +87,28 @@ impl ProvidedBuffers {
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.buffer_len) }
     }
 
-    /// Lends a buffer to the kernel.
-    pub(crate) fn provide(&mut self, index: u16) {
+    /// The kernel has written `len` bytes into a buffer, which is ours now.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.lent -= 1;
+        self.depth.observe(len);
+    }
+
+    /// A buffer is not needed any more: the kernel gets it back, or another, or several, or none.
+    pub(crate) fn give_back(&mut self, index: u16) {
+        self.spare.push(index);
+        self.top_up();
+    }
+
+    fn top_up(&mut self) {
+        while self.lent < self.depth.get()
+            && let Some(index) = self.spare.pop()
+        {
+            self.lend(index);
+            self.lent += 1;
+        }
+    }
+
+    fn lend(&mut self, index: u16) {
         let slot = usize::from(self.tail & (self.count - 1));
         let address = self.buffer(index).as_mut_ptr() as u64;
         // SAFETY: `slot` is less than `count`.

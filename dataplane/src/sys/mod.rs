@@ -6,6 +6,7 @@
 pub(crate) mod address;
 mod buffers;
 pub(crate) mod control;
+mod depth;
 pub(crate) mod message;
 pub(crate) mod ring;
 pub(crate) mod tun;

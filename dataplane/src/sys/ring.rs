@@ -230,7 +230,7 @@ impl Ring {
 
     /// Gives a buffer back to the kernel.
     pub(crate) fn recycle(&mut self, id: BufferId) {
-        self.pool(id.pool).provide(id.index);
+        self.pool(id.pool).give_back(id.index);
     }
 
     /// Cancels everything and waits until the kernel has let go of all memory, at most `timeout`.
@@ -337,7 +337,11 @@ impl Ring {
             Pool::Udp
         };
         let id = cqueue::buffer_select(entry.flags()).map(|index| BufferId { pool, index });
-        let len = match (outcome(entry.result()), current) {
+        let result = outcome(entry.result());
+        if id.is_some() {
+            self.pool(pool).take(*result.as_ref().unwrap_or(&0));
+        }
+        let len = match (result, current) {
             (Ok(len), true) => len,
             (_, false) => {
                 id.into_iter().for_each(|id| self.recycle(id));

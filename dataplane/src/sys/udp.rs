@@ -2,7 +2,7 @@
 //!
 //! # Safety
 //!
-//! Only `setsockopt` with an `int` on the stack.
+//! Only `setsockopt` and `getsockopt` with integers on the stack.
 #![expect(unsafe_code, reason = "some options have no safe wrapper")]
 
 use std::io;
@@ -97,6 +97,11 @@ impl UdpSockets {
         }
     }
 
+    /// Bytes of memory that the kernel holds for datagrams from where `remote` is, which have not been received yet.
+    pub(crate) fn backlog(&self, remote: SocketAddr) -> usize {
+        self.for_remote(remote).map_or(0, received_memory)
+    }
+
     /// Marks everything that is sent from now on (`SO_MARK`, socket(7)).
     ///
     /// # Errors
@@ -171,6 +176,25 @@ fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Resu
     check(result as isize)
         .map(|_| ())
         .map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// The first value of `SO_MEMINFO`, `SK_MEMINFO_RMEM_ALLOC` (uapi/linux/sock_diag.h).
+fn received_memory(socket: BorrowedFd<'_>) -> usize {
+    const SO_MEMINFO: i32 = 55;
+    let mut bytes = 0_u32;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to an `u32` that outlives the call; it cuts off what does not fit.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut bytes).cast(),
+            &raw mut len,
+        )
+    };
+    // A kernel without it (before 4.12) looks like one whose buffer is always empty.
+    check(result as isize).map_or(0, |_| bytes as usize)
 }
 
 #[cfg(test)]
