@@ -61,6 +61,8 @@ pub struct DeviceOptions {
     pub backend: BackendChoice,
     /// TSO, USO, GSO and GRO.
     pub offload: bool,
+    /// With `offload`: datagrams leave in batches.
+    pub udp_gso: bool,
     /// UDP port; 0 lets the kernel choose.
     pub listen_port: u16,
 }
@@ -116,7 +118,8 @@ impl Device {
         let sockets = bind(options.listen_port, 0, options.offload)?;
         let sockets = Arc::new(sockets);
         let tun_offloads = tun.offloads();
-        let shard = shard(Descriptors::new(tun, Arc::clone(&sockets)), options.offload);
+        let udp_gso = options.offload && options.udp_gso;
+        let shard = shard(Descriptors::new(tun, Arc::clone(&sockets)), udp_gso);
         let (caller, inbox) = inbox()?;
         let (started, backend) = mpsc::sync_channel(1);
         let (alive, ended) = oneshot::channel();
@@ -154,10 +157,10 @@ impl Device {
         self.backend
     }
 
-    /// Tells the data plane up to which length padding is harmless.
-    pub fn set_padding_limit(&self, packet_len: usize) {
-        // A stopped data plane pads nothing.
-        let _ = self.caller.call(Command::SetPaddingLimit(packet_len));
+    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
+    pub fn set_mtu(&self, link: usize, smallest: usize) {
+        // A stopped data plane sends nothing.
+        let _ = self.caller.call(Command::SetMtu { link, smallest });
     }
 
     /// Tells the data plane that the host's addresses or routes have changed.
@@ -304,6 +307,12 @@ impl Interface for Device {
             ),
             ("peers".to_owned(), snapshot.peers.len().to_string()),
         ];
+        for peer in &snapshot.peers {
+            if let Some(mtu) = peer.path_mtu {
+                let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
+                status.push(("path".to_owned(), path));
+            }
+        }
         for &reason in Drop::ALL {
             status.push((
                 format!("drop_{}", reason.key()),
@@ -324,13 +333,14 @@ fn bind(port: u16, fwmark: u32, offload: bool) -> Result<UdpSockets, DeviceError
     })
 }
 
-fn shard(descriptors: Descriptors, offload: bool) -> DeviceShard {
+fn shard(descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
     let mut engine = Engine::new(Box::new(rand::random::<u32>));
     engine.set_listen_port(descriptors.sockets().port());
+    engine.set_udp_gso(udp_gso);
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
     Shard::new(
         engine,
-        Outlet::new(descriptors, Capabilities { tcp, udp }, offload),
+        Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
 }
 

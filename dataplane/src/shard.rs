@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, Snapshot, Update, UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, Sink, Snapshot, Update, UpdateError,
 };
 
 use crate::congestion::Congestion;
-use crate::offload::Segments;
+use crate::offload::{Segments, TooBig, too_big};
 use crate::outlet::{Exit, Outlet};
 use crate::sys::message::Arrival;
 
@@ -74,11 +74,17 @@ impl<E: Exit> Shard<E> {
             self.engine.count_drop(Drop::MalformedPacket);
             return;
         };
-        let Some(route) = self.engine.route(segments.super_packet()) else {
+        let Some(mut route) = self.engine.route(segments.super_packet()) else {
             return;
         };
+        if segments.packet_len_max() > route.mtu() {
+            match self.refuse(segments.super_packet(), route.mtu()) {
+                TooBig::Fragment => route = route.fragmented(),
+                TooBig::Answer(_) | TooBig::Silent => return,
+            }
+        }
         while let Some(packet) = segments.next_packet() {
-            let padded_len = self.engine.padded_len(packet.len());
+            let padded_len = route.padded_len(packet.len());
             let padded = if padded_len == packet.len() {
                 packet
             } else {
@@ -90,6 +96,25 @@ impl<E: Exit> Shard<E> {
             self.engine
                 .encapsulate(now, route, padded, &mut self.outlet);
         }
+    }
+
+    /// A packet does not fit through the path: unless it may be cut, its sender hears what does.
+    fn refuse(&mut self, packet: &[u8], mtu: usize) -> TooBig {
+        let mut answer = [0; too_big::ANSWER_LEN_MAX];
+        let verdict = too_big::judge(packet, mtu, &mut answer);
+        if let TooBig::Answer(len) = verdict {
+            let told = self.outlet.packet(len, |room| {
+                room.copy_from_slice(&answer[..len]);
+                Ok(len)
+            });
+            if let Err(reason) = told {
+                self.engine.count_drop(reason);
+            }
+        }
+        if verdict != TooBig::Fragment {
+            self.engine.count_drop(Drop::PacketTooBig);
+        }
+        verdict
     }
 
     /// Ends a turn: timers that are due, then all output is ready to be taken.

@@ -17,7 +17,10 @@ mod ingress;
 mod key;
 mod message;
 mod packet;
+mod path;
 mod peer;
+mod probe;
+mod probing;
 mod sink;
 mod staged;
 mod tunnel;
@@ -36,7 +39,8 @@ pub use engine::Engine;
 pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::DATA_OVERHEAD_LEN;
 pub use packet::PacketHead;
-pub use sink::Sink;
+pub use path::batches::Batches;
+pub use sink::{Departure, Manner, Sink};
 pub use update::{
     AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,
     UpdateError,

@@ -19,6 +19,7 @@ mod coalesce;
 mod flow;
 mod headers;
 mod segment;
+pub mod too_big;
 pub mod vnet;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod testkit;
 pub use buffer::TunBuffer;
 pub use coalesce::{Capabilities, Coalescer};
 pub use segment::Segments;
+pub use too_big::TooBig;
 pub use vnet::{Gso, VnetHeader};
 
 /// Why a TUN read cannot be cut into packets.
