@@ -46,7 +46,7 @@ fn first_initiation_and_first_response(stage: &Stage) -> Result<()> {
         let seen = AtomicU32::new(0);
         let (pair, relay) = meet(
             stage,
-            Box::new(move |datagram: &[u8]| {
+            Box::new(move |datagram: &mut [u8], _| {
                 datagram.first() != Some(&kind) || seen.fetch_add(1, Ordering::Relaxed) > 0
             }),
         )?;
@@ -71,7 +71,7 @@ fn recovers(pair: &Pair, relay: &Relay) -> Result<()> {
 }
 
 fn nothing_happens_twice(stage: &Stage) -> Result<()> {
-    let (Pair { a, b }, relay) = meet(stage, Box::new(|_: &[u8]| true))?;
+    let (Pair { a, b }, relay) = meet(stage, Box::new(|_: &mut [u8], _| true))?;
     traffic::pings(&a.netns, b.inner(Family::V4), 20)?;
     let seen = relay.seen();
     ensure!(

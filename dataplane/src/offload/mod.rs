@@ -17,6 +17,7 @@ mod buffer;
 pub mod checksum;
 mod coalesce;
 mod flow;
+mod fragments;
 mod headers;
 mod segment;
 pub mod too_big;
@@ -29,6 +30,7 @@ mod testkit;
 
 pub use buffer::TunBuffer;
 pub use coalesce::{Capabilities, Coalescer};
+pub use fragments::Fragments;
 pub use segment::Segments;
 pub use too_big::TooBig;
 pub use vnet::{Gso, VnetHeader};

@@ -25,19 +25,22 @@ const TTL: u8 = 64;
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooBig {
-    /// It may be cut, so it is sent and cut on the way.
-    Fragment,
+    /// It may be cut: IPv4 without the don't-fragment bit.
+    Cut,
+    /// It has to get through as it is, whatever the path: IPv6 of the least MTU.
+    Force,
     /// It is dropped, and an answer of this many bytes was written.
     Answer(usize),
     /// It is dropped, and nobody may be told.
     Silent,
 }
 
-/// Judges a packet, or a super-packet, that is too long for a path that takes `mtu` bytes, and writes the answer.
-pub fn judge(packet: &[u8], mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> TooBig {
+/// Judges a packet that is too long for a path that takes `mtu` bytes, and writes the answer. Of a super-packet, what will be
+/// sent are packets of at most `len` bytes.
+pub fn judge(packet: &[u8], len: usize, mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> TooBig {
     match ip_version(packet) {
         Some(4) => judge_v4(packet, mtu, answer),
-        Some(6) => judge_v6(packet, mtu, answer),
+        Some(6) => judge_v6(packet, len, mtu, answer),
         Some(_) | None => TooBig::Silent,
     }
 }
@@ -48,7 +51,7 @@ fn judge_v4(packet: &[u8], mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> Too
     }
     let fragment = read_u16(packet, ipv4::FRAGMENT);
     if fragment & ipv4::DONT_FRAGMENT == 0 {
-        return TooBig::Fragment;
+        return TooBig::Cut;
     }
     let header_len = usize::from(packet[0] & 0x0f) * 4;
     let is_later_fragment = fragment & ipv4::OFFSET != 0;
@@ -90,14 +93,14 @@ fn judge_v4(packet: &[u8], mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> Too
     TooBig::Answer(len)
 }
 
-fn judge_v6(packet: &[u8], mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> TooBig {
+fn judge_v6(packet: &[u8], len: usize, mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> TooBig {
     if packet.len() < ipv6::LEN {
         return TooBig::Silent;
     }
-    let mtu = mtu.max(IPV6_MTU_MIN);
-    if packet.len() <= mtu {
-        return TooBig::Fragment;
+    if len <= IPV6_MTU_MIN {
+        return TooBig::Force;
     }
+    let mtu = mtu.max(IPV6_MTU_MIN);
     let addresses = &packet[ipv6::SOURCE..ipv6::LEN];
     let (source, destination) = addresses.split_at(16);
     let is_error =
@@ -164,9 +167,9 @@ mod tests {
 
     fn answer_to(packet: &[u8], mtu: usize) -> Result<Vec<u8>, TooBig> {
         let mut answer = [0xee; ANSWER_LEN_MAX];
-        match judge(packet, mtu, &mut answer) {
+        match judge(packet, packet.len(), mtu, &mut answer) {
             TooBig::Answer(len) => Ok(answer[..len].to_vec()),
-            other @ (TooBig::Fragment | TooBig::Silent) => Err(other),
+            other @ (TooBig::Cut | TooBig::Force | TooBig::Silent) => Err(other),
         }
     }
 
@@ -201,10 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_cut_is_cut() {
-        assert_eq!(answer_to(&v4(17, 0, 1420), 1220), Err(TooBig::Fragment));
-        // An IPv6 packet of the least MTU has to get through, whatever the path.
-        assert_eq!(answer_to(&v6(17, 1280), 1220), Err(TooBig::Fragment));
+    fn what_may_be_cut_is_cut_and_what_has_to_pass_passes() {
+        assert_eq!(answer_to(&v4(17, 0, 1420), 1220), Err(TooBig::Cut));
+        // An IPv6 packet of the least MTU has to get through, whatever the path, and so have the packets of a super-packet.
+        assert_eq!(answer_to(&v6(17, 1280), 1220), Err(TooBig::Force));
+        let mut answer = [0; ANSWER_LEN_MAX];
+        let super_packet = v6(6, 60_000);
+        assert_eq!(judge(&super_packet, 1280, 1220, &mut answer), TooBig::Force);
     }
 
     #[test]

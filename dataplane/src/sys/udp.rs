@@ -30,7 +30,7 @@ pub(crate) enum Fragmentation {
     AsKernelSees,
     /// Nobody, whatever the kernel believes of the path.
     Never,
-    /// The kernel or, with IPv4, any router: down to what every path takes.
+    /// The kernel, where it knows of a smaller path, and with IPv4 any router. No router cuts IPv6.
     Always,
 }
 
@@ -185,8 +185,6 @@ fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<Own
 }
 
 fn set_fragmentation(socket: BorrowedFd<'_>, ipv4: bool, rule: Fragmentation) -> Result<(), Errno> {
-    /// The longest fragment (ipv6(7), `IPV6_MTU`); zero is no limit.
-    const FRAGMENT_LEN: i32 = 1280;
     let (level, name) = if ipv4 {
         (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
     } else {
@@ -197,17 +195,7 @@ fn set_fragmentation(socket: BorrowedFd<'_>, ipv4: bool, rule: Fragmentation) ->
         Fragmentation::Never => libc::IP_PMTUDISC_PROBE,
         Fragmentation::Always => libc::IP_PMTUDISC_DONT,
     };
-    set_option(socket, level, name, value)?;
-    if ipv4 || rule == Fragmentation::Never {
-        return Ok(());
-    }
-    // No router fragments IPv6: the kernel has to be told where to cut.
-    let fragment_len = if rule == Fragmentation::Always {
-        FRAGMENT_LEN
-    } else {
-        0
-    };
-    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU, fragment_len)
+    set_option(socket, level, name, value)
 }
 
 fn bound_port(socket: BorrowedFd<'_>) -> Result<u16, Errno> {

@@ -1,0 +1,91 @@
+//! Somewhere on the way of every batch only the first datagram survives, as some kernels and network cards do it.
+//!
+//! ```text
+//!   a ====== relay ====== b      each believes that the other is at a port of the relay, which is on b's host
+//! ```
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ployz_netns_tests::pair::Family;
+use ployz_netns_tests::relay::{Filter, Relay};
+use ployz_netns_tests::traffic::{Iperf, Protocol};
+use ployz_netns_tests::wait::wait_until;
+use ployz_netns_tests::{Host, Pair, Plan, Stage, story};
+
+/// From the first large packet: a round trip for the MTU, two for each train, at ticks of 100 ms.
+const VERDICT: Duration = Duration::from_secs(2);
+
+mod mangled {
+    use super::*;
+    story!(datagrams_are_sent_one_by_one);
+}
+
+mod lossy {
+    use super::*;
+    story!(loss_is_not_blamed_on_batches);
+}
+
+fn datagrams_are_sent_one_by_one(stage: &Stage) -> Result<()> {
+    for mangle in [
+        |_: &mut [u8], position| position == 0,
+        |datagram: &mut [u8], position| {
+            if position > 0 && datagram.len() > 100 {
+                datagram[60] ^= 1;
+            }
+            true
+        },
+    ] {
+        let (pair, _relay) = meet(stage, Box::new(mangle))?;
+        verdict(&pair, "broken")?;
+    }
+    Ok(())
+}
+
+fn loss_is_not_blamed_on_batches(stage: &Stage) -> Result<()> {
+    let count = AtomicU32::new(0);
+    let lose_some = move |_: &mut [u8], _| count.fetch_add(1, Ordering::Relaxed) % 20 != 7;
+    let (pair, _relay) = meet(stage, Box::new(lose_some))?;
+    verdict(&pair, "works")
+}
+
+/// While a sends in bulk it finds out what the path does, and TCP gets through all the same.
+fn verdict(pair: &Pair, expected: &str) -> Result<()> {
+    let Pair { a, b } = pair;
+    let transfer = Iperf {
+        client: &a.netns,
+        server: &b.netns,
+        target: b.inner(Family::V4),
+        protocol: Protocol::Tcp,
+        streams: 1,
+        seconds: 4,
+    };
+    transfer.run_during(|| {
+        let mut said = None;
+        let what = format!("batches to be found: {expected}");
+        wait_until(what, VERDICT, || {
+            said = batches(a);
+            said.as_deref() == Some(expected)
+        })
+        .with_context(|| format!("a says {said:?}"))
+    })?;
+    Ok(())
+}
+
+/// What `host` has found out about its only path.
+fn batches(host: &Host) -> Option<String> {
+    let status = host.daemon.uapi().status().ok()?;
+    Some(status.get("path")?.split(' ').nth(2)?.to_owned())
+}
+
+/// a knows b through the relay; b learns a's endpoint from what comes out of it.
+fn meet(stage: &Stage, filter: Box<Filter>) -> Result<(Pair, Relay)> {
+    let pair = Pair::strangers(stage, Plan::of(stage))?;
+    let Pair { a, b } = &pair;
+    let between = b.outer(Family::V4);
+    let relay = Relay::start(&b.netns, between, b.endpoint(Family::V4), filter)?;
+    b.know(a, "")?;
+    a.know(b, &format!("endpoint {}", relay.address))?;
+    Ok((pair, relay))
+}
