@@ -13,7 +13,8 @@ use nix::cmsg_space;
 use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
 
-use crate::Netns;
+use crate::pair::Family;
+use crate::{Netns, Pair, Plan, Stage};
 
 /// How long the thread takes at most to notice that it should end.
 const TURN: Duration = Duration::from_millis(20);
@@ -75,6 +76,18 @@ impl Relay {
             ended,
             thread: Some(thread),
         })
+    }
+
+    /// A pair that has it in the middle, on b's host: a knows b through the relay, b learns a's endpoint from what comes out
+    /// of it.
+    pub fn between_strangers(stage: &Stage, filter: Box<Filter>) -> Result<(Pair, Self)> {
+        let pair = Pair::strangers(stage, Plan::of(stage))?;
+        let Pair { a, b } = &pair;
+        let address = b.outer(Family::V4);
+        let relay = Self::start(&b.netns, address, b.endpoint(Family::V4), filter)?;
+        b.know(a, "")?;
+        a.know(b, &format!("endpoint {}", relay.address))?;
+        Ok((pair, relay))
     }
 
     #[must_use]
@@ -143,9 +156,12 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, usize, Socke
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)
             .ok()?;
     let length = message.bytes;
-    let segment_len = message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::UdpGroSegments(len) => usize::try_from(len).ok(),
-        _ => None,
+    let segment_len = message.cmsgs().ok()?.find_map(|control| {
+        if let ControlMessageOwned::UdpGroSegments(len) = control {
+            usize::try_from(len).ok()
+        } else {
+            None
+        }
     });
     let address = message.address?;
     let v4 = address

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ployz_netns_tests::pair::Family;
-use ployz_netns_tests::relay::{Filter, Relay};
+use ployz_netns_tests::relay::Relay;
 use ployz_netns_tests::traffic::{Iperf, Protocol};
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Host, Pair, Plan, Stage, story};
+use ployz_netns_tests::{Host, Pair, Stage, story};
 
 /// From the first large packet: a round trip for the MTU, two for each train, at ticks of 100 ms.
 const VERDICT: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ fn datagrams_are_sent_one_by_one(stage: &Stage) -> Result<()> {
             true
         },
     ] {
-        let (pair, _relay) = meet(stage, Box::new(mangle))?;
+        let (pair, _relay) = Relay::between_strangers(stage, Box::new(mangle))?;
         verdict(&pair, "broken")?;
     }
     Ok(())
@@ -46,7 +46,7 @@ fn datagrams_are_sent_one_by_one(stage: &Stage) -> Result<()> {
 fn loss_is_not_blamed_on_batches(stage: &Stage) -> Result<()> {
     let count = AtomicU32::new(0);
     let lose_some = move |_: &mut [u8], _| count.fetch_add(1, Ordering::Relaxed) % 20 != 7;
-    let (pair, _relay) = meet(stage, Box::new(lose_some))?;
+    let (pair, _relay) = Relay::between_strangers(stage, Box::new(lose_some))?;
     verdict(&pair, "works")
 }
 
@@ -77,15 +77,4 @@ fn verdict(pair: &Pair, expected: &str) -> Result<()> {
 fn batches(host: &Host) -> Option<String> {
     let status = host.daemon.uapi().status().ok()?;
     Some(status.get("path")?.split(' ').nth(2)?.to_owned())
-}
-
-/// a knows b through the relay; b learns a's endpoint from what comes out of it.
-fn meet(stage: &Stage, filter: Box<Filter>) -> Result<(Pair, Relay)> {
-    let pair = Pair::strangers(stage, Plan::of(stage))?;
-    let Pair { a, b } = &pair;
-    let between = b.outer(Family::V4);
-    let relay = Relay::start(&b.netns, between, b.endpoint(Family::V4), filter)?;
-    b.know(a, "")?;
-    a.know(b, &format!("endpoint {}", relay.address))?;
-    Ok((pair, relay))
 }
