@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ployz_netns_tests::pair::Family;
 use ployz_netns_tests::relay::Relay;
-use ployz_netns_tests::traffic::{Iperf, Protocol};
+use ployz_netns_tests::traffic::Iperf;
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Host, Pair, Stage, story};
+use ployz_netns_tests::{Pair, Stage, story};
 
 /// From the first large packet: a round trip for the MTU, two for each train, at ticks of 100 ms.
 const VERDICT: Duration = Duration::from_secs(2);
@@ -53,28 +53,15 @@ fn loss_is_not_blamed_on_batches(stage: &Stage) -> Result<()> {
 /// While a sends in bulk it finds out what the path does, and TCP gets through all the same.
 fn verdict(pair: &Pair, expected: &str) -> Result<()> {
     let Pair { a, b } = pair;
-    let transfer = Iperf {
-        client: &a.netns,
-        server: &b.netns,
-        target: b.inner(Family::V4),
-        protocol: Protocol::Tcp,
-        streams: 1,
-        seconds: 4,
-    };
+    let transfer = Iperf::tcp(a, b, Family::V4, 4);
     transfer.run_during(|| {
         let mut said = None;
         let what = format!("batches to be found: {expected}");
         wait_until(what, VERDICT, || {
-            said = batches(a);
-            said.as_deref() == Some(expected)
+            said = a.path();
+            said.as_ref().is_some_and(|path| path.batches == expected)
         })
         .with_context(|| format!("a says {said:?}"))
     })?;
     Ok(())
-}
-
-/// What `host` has found out about its only path.
-fn batches(host: &Host) -> Option<String> {
-    let status = host.daemon.uapi().status().ok()?;
-    Some(status.get("path")?.split(' ').nth(2)?.to_owned())
 }

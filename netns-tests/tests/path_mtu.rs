@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ployz_netns_tests::counters::LinkBytes;
 use ployz_netns_tests::pair::Family;
 use ployz_netns_tests::routed::Routed;
-use ployz_netns_tests::traffic::{Iperf, Protocol};
+use ployz_netns_tests::traffic::Iperf;
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Contender, Host, Pair, Plan, Stage, story, traffic};
 
@@ -43,14 +43,7 @@ fn a_transfer_goes_on_within_two_seconds(stage: &Stage) -> Result<()> {
     for outer in Family::BOTH {
         let routed = meet(stage, outer, 1420)?;
         let Routed { a, b, router } = &routed;
-        let transfer = Iperf {
-            client: &a.netns,
-            server: &b.netns,
-            target: b.inner(Family::V4),
-            protocol: Protocol::Tcp,
-            streams: 1,
-            seconds: 5,
-        };
+        let transfer = Iperf::tcp(a, b, Family::V4, 5);
         transfer.run_during(|| {
             knows_path(a, 1420 + overhead(outer))?;
             router.mtu("vethb", 1400)?;
@@ -78,16 +71,9 @@ fn a_path_that_was_always_small(stage: &Stage) -> Result<()> {
         router.mtu("vethb", mtu)?;
         b.netns.mtu("veth2", mtu)?;
         for inner in Family::BOTH {
-            Iperf {
-                client: &a.netns,
-                server: &b.netns,
-                target: b.inner(inner),
-                protocol: Protocol::Tcp,
-                streams: 2,
-                seconds: 1,
-            }
-            .run()
-            .with_context(|| format!("outer {outer:?}, inner {inner:?}"))?;
+            Iperf::tcp(&a, &b, inner, 1)
+                .run()
+                .with_context(|| format!("outer {outer:?}, inner {inner:?}"))?;
         }
         knows_path(&a, mtu)?;
 
@@ -117,14 +103,7 @@ fn nine_thousand_bytes_where_they_fit(stage: &Stage) -> Result<()> {
     ] {
         netns.mtu(link, 9000)?;
     }
-    let transfer = Iperf {
-        client: &a.netns,
-        server: &b.netns,
-        target: b.inner(Family::V4),
-        protocol: Protocol::Tcp,
-        streams: 1,
-        seconds: 3,
-    };
+    let transfer = Iperf::tcp(&a, &b, Family::V4, 3);
     transfer.run_during(|| {
         knows_path(&a, 9000)?;
         router.mtu("vethb", 1500)?;
@@ -140,10 +119,9 @@ fn a_stock_peer_is_left_alone(stage: &Stage) -> Result<()> {
         ..Plan::of(stage)
     };
     let pair = Pair::new(stage, plan)?;
-    let Host { daemon, .. } = &pair.a;
     traffic::everything(&pair.a, &pair.b)?;
-    let status = daemon.uapi().status()?;
-    ensure!(!status.contains_key("path"), "measured: {status:?}");
+    let path = pair.a.path();
+    ensure!(path.is_none(), "measured: {path:?}");
     Ok(())
 }
 
@@ -178,15 +156,10 @@ fn overhead(outer: Family) -> u32 {
 }
 
 fn knows_path(host: &Host, mtu: u32) -> Result<()> {
-    let measured = || {
-        let status = host.daemon.uapi().status().ok()?;
-        let path = status.get("path")?;
-        path.split(' ').nth(1)?.parse::<u32>().ok()
-    };
     let mut last = None;
     wait_until(format!("a path of {mtu}"), Duration::from_secs(5), || {
-        last = measured();
-        last == Some(mtu)
+        last = host.path();
+        last.as_ref().is_some_and(|path| path.mtu == mtu)
     })
     .with_context(|| format!("it is {last:?}"))
 }
