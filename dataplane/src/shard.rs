@@ -95,6 +95,7 @@ impl<E: Exit> Shard<E> {
         }
     }
 
+    #[inline]
     fn send(&mut self, now: Instant, route: Route, packet: &[u8]) {
         let padded_len = route.padded_len(packet.len());
         let padded = if padded_len == packet.len() {
@@ -109,6 +110,7 @@ impl<E: Exit> Shard<E> {
             .encapsulate(now, route, padded, &mut self.outlet);
     }
 
+    #[cold]
     fn send_in_fragments(&mut self, now: Instant, route: Route, packet: &[u8]) {
         let Some(mut fragments) = Fragments::new(packet, route.mtu()) else {
             self.engine.count_drop(Drop::MalformedPacket);
@@ -124,6 +126,7 @@ impl<E: Exit> Shard<E> {
     }
 
     /// A packet does not fit through the path: if it may not be cut, its sender hears what does.
+    #[cold]
     fn judge(&mut self, packet: &[u8], len: usize, mtu: usize) -> TooBig {
         let mut answer = [0; too_big::ANSWER_LEN_MAX];
         let verdict = too_big::judge(packet, len, mtu, &mut answer);

@@ -72,6 +72,7 @@ impl Probe {
     }
 
     /// Reads a packet that came out of the tunnel; `None` if it is an ordinary one.
+    #[inline]
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         let header = packet.first_chunk::<IPV6_HEADER_LEN>()?;
         if header[0] >> 4 != 6 || header[8..24] != ADDRESS.octets() {
@@ -80,6 +81,7 @@ impl Probe {
         Some(Self::parse_body(&packet[IPV6_HEADER_LEN..]).unwrap_or(Self::Unknown))
     }
 
+    #[cold]
     fn parse_body(body: &[u8]) -> Option<Self> {
         let [VERSION, kind, id_high, id_low, value @ ..] = *body.first_chunk::<8>()? else {
             return None;

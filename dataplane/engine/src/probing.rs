@@ -61,6 +61,7 @@ impl Engine {
     }
 
     /// A probe has come out of the tunnel, in a datagram of `datagram_len` bytes.
+    #[cold]
     pub(crate) fn handle_probe(
         &mut self,
         now: Instant,
