@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, Snapshot, Update, UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Snapshot, Update, UpdateError,
 };
 
 use crate::congestion::Congestion;
@@ -92,6 +92,11 @@ impl<E: Exit> Shard<E> {
         }
     }
 
+    /// Takes a handshake message from another shard of the interface.
+    pub fn on_hand_over(&mut self, now: Instant, message: &HandOver) {
+        self.engine.handle_hand_over(now, message, &mut self.outlet);
+    }
+
     /// Ends a turn: timers that are due, then all output is ready to be taken.
     pub fn end_turn(&mut self, now: Instant) {
         while let Some(local) = self.outlet.gone_local() {
@@ -112,7 +117,7 @@ impl<E: Exit> Shard<E> {
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was changed.
-    pub fn apply(&mut self, now: Instant, update: Update) -> Result<(), UpdateError> {
+    pub fn apply(&mut self, now: Instant, update: &Update) -> Result<(), UpdateError> {
         self.engine.apply(now, update, &mut self.outlet)
     }
 

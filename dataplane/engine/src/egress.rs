@@ -7,7 +7,7 @@ use crate::ecn::Ecn;
 use crate::engine::Engine;
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
 use crate::packet::PacketHead;
-use crate::peer::PeerId;
+use crate::peer::{Peer, PeerId};
 use crate::sink::Sink;
 
 /// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
@@ -39,7 +39,11 @@ impl Engine {
                 id
             }
         };
-        let endpoint = self.peers.get(peer).endpoint;
+        let Peer { home, endpoint, .. } = self.peers.get(peer);
+        if *home != self.place.shard() {
+            self.drops.count(Drop::WrongShard);
+            return None;
+        }
         if endpoint.is_some_and(|to| head.is_datagram_to(packet, self.listen_port, to.remote)) {
             self.drops.count(Drop::RoutingLoop);
             return None;

@@ -13,13 +13,16 @@ mod ecn;
 mod egress;
 mod endpoint;
 mod engine;
+mod handover;
 mod ingress;
 mod key;
 mod message;
 mod packet;
 mod peer;
+mod place;
 mod sink;
 mod staged;
+mod steering;
 mod tunnel;
 mod update;
 
@@ -33,10 +36,13 @@ pub use ecn::Ecn;
 pub use egress::{PADDING_MULTIPLE, Route};
 pub use endpoint::{Endpoint, LocalAddress};
 pub use engine::Engine;
+pub use handover::{HAND_OVERS_MAX, HandOver};
 pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::DATA_OVERHEAD_LEN;
 pub use packet::PacketHead;
+pub use place::{Place, SHARDS_MAX};
 pub use sink::Sink;
+pub use steering::Steer;
 pub use update::{
     AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,
     UpdateError,
