@@ -19,6 +19,7 @@ pub mod counters;
 pub mod daemon;
 pub mod forge;
 pub mod netns;
+pub mod numbered;
 pub mod pair;
 pub mod relay;
 pub mod routed;
