@@ -21,6 +21,8 @@ use crate::metrics;
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 const MTU_DEFAULT: u32 = 1420;
 
+const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
+
 /// The command line of the data plane.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -42,6 +44,9 @@ pub(crate) struct Arguments {
     /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Threads to spread the peers over, each with a queue of the TUN and sockets of its own; one peer is always one's.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=SHARDS_MAX))]
+    shards: u8,
     /// Where to answer Prometheus (GET /metrics); nowhere by default.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<SocketAddr>,
@@ -93,6 +98,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         offload: !arguments.no_offload,
         udp_gso: !arguments.no_udp_gso,
         listen_port: config.update.listen_port.unwrap_or(0),
+        shards: arguments.shards.into(),
     })?;
     let server = Server::bind(Path::new(SOCKET_DIRECTORY), &arguments.interface).await?;
     let netlink = Netlink::open()?;

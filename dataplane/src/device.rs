@@ -1,22 +1,21 @@
-//! One interface: made, run on a thread of its own, told what to do, and taken down again.
+//! One interface: made, run on threads of its own, told what to do, and taken down again.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
-use ployz_engine::{Drop, Engine, Snapshot, Update};
-use tokio::sync::oneshot;
+use ployz_engine::{Drop, Engine, Place, Snapshot, Update};
 
 use crate::descriptors::Descriptors;
-use crate::driver::{self, DeviceShard};
-use crate::inbox::{Caller, Command, Inbox, inbox};
+use crate::driver::DeviceShard;
+use crate::inbox::Command;
 use crate::offload::Capabilities;
 use crate::outlet::Outlet;
 use crate::shard::Shard;
+use crate::shards::Shards;
+use crate::steering::Steering;
 use crate::sys::tun::{Tun, TunError, TunOffloads};
 use crate::sys::udp::UdpSockets;
 use crate::uapi::{Interface, InterfaceDescription, InterfaceError};
@@ -42,6 +41,15 @@ pub enum Backend {
     Epoll,
 }
 
+impl From<Backend> for BackendChoice {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::IoUring => Self::IoUring,
+            Backend::Epoll => Self::Epoll,
+        }
+    }
+}
+
 impl Backend {
     /// The name in logs and status.
     pub const fn name(self) -> &'static str {
@@ -65,6 +73,8 @@ pub struct DeviceOptions {
     pub udp_gso: bool,
     /// UDP port; 0 lets the kernel choose.
     pub listen_port: u16,
+    /// Threads that the peers are spread over: from 1 to [`ployz_engine::SHARDS_MAX`].
+    pub shards: usize,
 }
 
 /// Why there is no device.
@@ -89,61 +99,58 @@ pub enum DeviceError {
         "io_uring is not available ({0}): set kernel.io_uring_disabled=0 or allow it in the sandbox, or use --io-backend epoll"
     )]
     NoIoUring(String),
+    /// No eBPF, which several shards need.
+    #[error(
+        "no eBPF to steer packets to several shards with ({0}): run as root or with CAP_BPF, or use --shards 1"
+    )]
+    Steering(io::Error),
     /// No thread, no descriptors.
     #[error("starting the data plane failed: {0}")]
     Start(#[from] io::Error),
 }
 
-/// An interface and the thread that runs it. Dropping it without [`Device::stop`] stops it as well.
+/// An interface and the threads that run it. Dropping it without [`Device::stop`] stops it as well.
 #[derive(Debug)]
 pub struct Device {
     name: String,
-    caller: Caller,
-    thread: Option<JoinHandle<io::Result<()>>>,
-    backend: Backend,
+    shards: Shards,
     tun_offloads: TunOffloads,
     udp_offload: bool,
-    sockets: RefCell<Arc<UdpSockets>>,
+    /// One for each shard, all on one port.
+    sockets: RefCell<Vec<Arc<UdpSockets>>>,
     fwmark: Cell<u32>,
-    ended: RefCell<Option<oneshot::Receiver<()>>>,
 }
 
 impl Device {
-    /// Makes the interface and starts its thread. The interface is down and has no address.
+    /// Makes the interface and starts its threads. The interface is down and has no address.
     ///
     /// # Errors
     /// [`DeviceError`]; nothing is left behind.
     pub fn create(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let tun = Tun::create(&options.name, options.offload)?;
-        let sockets = bind(options.listen_port, 0, options.offload)?;
-        let sockets = Arc::new(sockets);
-        let tun_offloads = tun.offloads();
+        let tuns = Tun::create(&options.name, options.offload, options.shards)?;
+        let tun_offloads = tuns[0].offloads();
+        // Without shards there is nothing to steer, and nothing that would need CAP_BPF.
+        let mut steering = match options.shards {
+            1 => None,
+            _ => Some(Steering::attach(&tuns[0]).map_err(DeviceError::Steering)?),
+        };
+        let sockets = bind(options)?;
         let udp_gso = options.offload && options.udp_gso;
-        let shard = shard(Descriptors::new(tun, Arc::clone(&sockets)), udp_gso);
-        let (caller, inbox) = inbox()?;
-        let (started, backend) = mpsc::sync_channel(1);
-        let (alive, ended) = oneshot::channel();
-        let choice = options.backend;
-        let thread = std::thread::Builder::new()
-            .name("ployz-data".to_owned())
-            .spawn(move || {
-                // Dropped when the thread ends, however it ends.
-                let _alive = alive;
-                run(shard, choice, &inbox, &started)
-            })?;
-        let backend = backend
-            .recv()
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let shards = Place::all(options.shards)
+            .zip(tuns.into_iter().zip(&sockets))
+            .map(|(place, (tun, sockets))| {
+                // The first is the door, which keeps the steering.
+                let descriptors = Descriptors::new(tun, Arc::clone(sockets), steering.take());
+                shard(place, descriptors, udp_gso)
+            })
+            .collect();
         Ok(Self {
             name: options.name.clone(),
-            caller,
-            thread: Some(thread),
-            backend: backend?,
+            shards: Shards::start(shards, options.backend)?,
             tun_offloads,
             udp_offload: options.offload,
             sockets: RefCell::new(sockets),
             fwmark: Cell::new(0),
-            ended: RefCell::new(Some(ended)),
         })
     }
 
@@ -153,20 +160,20 @@ impl Device {
     }
 
     /// The loop that runs.
-    pub const fn backend(&self) -> Backend {
-        self.backend
+    pub fn backend(&self) -> Backend {
+        self.shards.backend()
     }
 
     /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
     pub fn set_mtu(&self, link: usize, smallest: usize) {
         // A stopped data plane sends nothing.
-        let _ = self.caller.call(Command::SetMtu { link, smallest });
+        let _ = self.shards.tell(|| Command::SetMtu { link, smallest });
     }
 
     /// Tells the data plane that the host's addresses or routes have changed.
     pub fn forget_locals(&self) {
         // A stopped data plane remembers nothing.
-        let _ = self.caller.call(Command::ForgetLocals);
+        let _ = self.shards.tell(|| Command::ForgetLocals);
     }
 
     /// What changes with traffic.
@@ -174,85 +181,49 @@ impl Device {
     /// # Errors
     /// If the data plane is stuck or gone.
     pub async fn snapshot(&self) -> Result<(Snapshot, bool), InterfaceError> {
-        self.ask(Command::Snapshot).await
+        self.shards.snapshot().await
     }
 
     /// Waits until the data plane has ended by itself, which it does only if the kernel fails it.
     pub async fn ended(&self) {
-        let ended = self.ended.borrow_mut().take();
-        match ended {
-            Some(ended) => {
-                let _ = ended.await;
-            }
-            None => std::future::pending().await,
-        }
+        self.shards.ended().await;
     }
 
-    /// Stops the thread and takes the interface down.
+    /// Stops the threads and takes the interface down.
     ///
     /// # Errors
-    /// What ended the loop, if it was not this call.
+    /// What ended a loop, if it was not this call.
     pub fn stop(mut self) -> io::Result<()> {
-        self.join()
+        self.shards.stop()
     }
 
-    fn join(&mut self) -> io::Result<()> {
-        let Some(thread) = self.thread.take() else {
-            return Ok(());
-        };
-        // If the queue is full the thread has commands to read, and the next try finds room.
-        while self.caller.call(Command::Stop) == Err(crate::inbox::CallError::Busy) {
-            std::thread::yield_now();
-        }
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the data plane panicked")))
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, InterfaceError> {
-        /// The shard answers within a turn; a turn of full buffers takes milliseconds.
-        const ANSWER_WAIT: Duration = Duration::from_secs(5);
-        let (reply, answer) = oneshot::channel();
-        self.caller
-            .call(command(reply))
-            .map_err(|error| InterfaceError::new(Errno::EBUSY, error.to_string()))?;
-        match tokio::time::timeout(ANSWER_WAIT, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(InterfaceError::new(
-                Errno::ENODEV,
-                "the data plane has stopped",
-            )),
-            Err(_) => Err(InterfaceError::new(
-                Errno::ETIMEDOUT,
-                "the data plane does not answer",
-            )),
-        }
+    fn port(&self) -> u16 {
+        self.sockets.borrow()[0].port()
     }
 
     /// New sockets, if `update` asks for another port: bound before anything is changed.
-    fn rebind(&self, update: &Update) -> Result<Option<Arc<UdpSockets>>, InterfaceError> {
+    fn rebind(&self, update: &Update) -> Result<Option<Vec<Arc<UdpSockets>>>, InterfaceError> {
         let Some(port) = update.listen_port else {
             return Ok(None);
         };
-        if port == self.sockets.borrow().port() {
+        if port == self.port() {
             return Ok(None);
         }
         let fwmark = update.fwmark.unwrap_or_else(|| self.fwmark.get());
-        let sockets = UdpSockets::bind(port, fwmark, self.udp_offload).map_err(|errno| {
-            InterfaceError::new(errno, format!("binding UDP port {port} failed: {errno}"))
-        })?;
-        Ok(Some(Arc::new(sockets)))
+        let sockets = UdpSockets::bind_all(port, fwmark, self.udp_offload, self.shards.count())
+            .map_err(|errno| {
+                InterfaceError::new(errno, format!("binding UDP port {port} failed: {errno}"))
+            })?;
+        Ok(Some(sockets.into_iter().map(Arc::new).collect()))
     }
-}
 
-impl std::ops::Drop for Device {
-    fn drop(&mut self) {
-        if let Err(error) = self.join() {
-            tracing::error!(%error, "the data plane had failed");
+    fn set_fwmark(&self, fwmark: u32) -> Result<(), InterfaceError> {
+        for sockets in &*self.sockets.borrow() {
+            sockets.set_fwmark(fwmark).map_err(|errno| {
+                InterfaceError::new(errno, format!("setting the firewall mark failed: {errno}"))
+            })?;
         }
+        Ok(())
     }
 }
 
@@ -261,15 +232,16 @@ impl Interface for Device {
         let sockets = self.rebind(&update)?;
         let fwmark = update.fwmark;
         if let (Some(fwmark), None) = (fwmark, &sockets) {
-            let current = Arc::clone(&self.sockets.borrow());
-            current.set_fwmark(fwmark).map_err(|errno| {
-                InterfaceError::new(errno, format!("setting the firewall mark failed: {errno}"))
-            })?;
+            self.set_fwmark(fwmark)?;
         }
-        let for_shard = sockets.clone();
-        self.ask(|reply| Command::Apply(update, for_shard, reply))
-            .await?
-            .map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
+        let update = Arc::new(update);
+        let apply = |shard: usize, reply| {
+            let sockets = sockets.as_ref().map(|sockets| Arc::clone(&sockets[shard]));
+            Command::Apply(Arc::clone(&update), sockets, reply)
+        };
+        for result in self.shards.ask(apply).await? {
+            result.map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
+        }
         if let Some(fwmark) = fwmark {
             self.fwmark.set(fwmark);
         }
@@ -280,10 +252,10 @@ impl Interface for Device {
     }
 
     async fn describe(&self) -> Result<InterfaceDescription, InterfaceError> {
-        let device = self.ask(Command::Describe).await?;
+        let device = self.shards.describe().await?;
         let (now, unix_now) = clocks();
         Ok(InterfaceDescription {
-            listen_port: self.sockets.borrow().port(),
+            listen_port: self.port(),
             fwmark: self.fwmark.get(),
             device,
             now,
@@ -296,15 +268,13 @@ impl Interface for Device {
         let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let mut status = vec![
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("backend".to_owned(), self.backend.name().to_owned()),
+            ("backend".to_owned(), self.backend().name().to_owned()),
+            ("shards".to_owned(), self.shards.count().to_string()),
             ("tun_tcp_offload".to_owned(), yes_no(self.tun_offloads.tcp)),
             ("tun_udp_offload".to_owned(), yes_no(self.tun_offloads.udp)),
             ("udp_gso".to_owned(), yes_no(udp_gso)),
             ("udp_gro".to_owned(), yes_no(self.udp_offload)),
-            (
-                "listen_port".to_owned(),
-                self.sockets.borrow().port().to_string(),
-            ),
+            ("listen_port".to_owned(), self.port().to_string()),
             ("peers".to_owned(), snapshot.peers.len().to_string()),
         ];
         for peer in &snapshot.peers {
@@ -323,18 +293,17 @@ impl Interface for Device {
     }
 }
 
-fn bind(port: u16, fwmark: u32, offload: bool) -> Result<UdpSockets, DeviceError> {
-    UdpSockets::bind(port, fwmark, offload).map_err(|errno| {
-        if errno == Errno::EADDRINUSE {
-            DeviceError::PortInUse { port }
-        } else {
-            DeviceError::Sockets(errno)
-        }
-    })
+fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {
+    let port = options.listen_port;
+    match UdpSockets::bind_all(port, 0, options.offload, options.shards) {
+        Ok(sockets) => Ok(sockets.into_iter().map(Arc::new).collect()),
+        Err(Errno::EADDRINUSE) => Err(DeviceError::PortInUse { port }),
+        Err(errno) => Err(DeviceError::Sockets(errno)),
+    }
 }
 
-fn shard(descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
-    let mut engine = Engine::new(Box::new(rand::random::<u32>));
+fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
+    let mut engine = Engine::new(place, Box::new(rand::random::<u32>));
     engine.set_listen_port(descriptors.sockets().port());
     engine.set_udp_gso(udp_gso);
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
@@ -342,55 +311,6 @@ fn shard(descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
         engine,
         Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
-}
-
-/// The thread: picks a loop, says which, runs it.
-fn run(
-    shard: DeviceShard,
-    choice: BackendChoice,
-    inbox: &Inbox,
-    started: &mpsc::SyncSender<Result<Backend, DeviceError>>,
-) -> io::Result<()> {
-    let ring = match choice {
-        BackendChoice::Epoll => None,
-        BackendChoice::Auto | BackendChoice::IoUring => match driver::uring::ring() {
-            Ok(ring) => Some(ring),
-            Err(error) if choice == BackendChoice::IoUring => {
-                // The creator waits for this, so it is there to hear it.
-                let _ = started.send(Err(DeviceError::NoIoUring(explain(&error))));
-                return Ok(());
-            }
-            Err(error) => {
-                tracing::warn!(reason = explain(&error), "no io_uring, using epoll");
-                None
-            }
-        },
-    };
-    let backend = if ring.is_some() {
-        Backend::IoUring
-    } else {
-        Backend::Epoll
-    };
-    let _ = started.send(Ok(backend));
-    let result = match ring {
-        Some(ring) => driver::uring::run(shard, ring, inbox),
-        None => driver::epoll::run(shard, inbox),
-    };
-    if let Err(error) = &result {
-        tracing::error!(%error, backend = backend.name(), "the data plane failed");
-    }
-    result
-}
-
-fn explain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "the kernel or a sandbox forbids it".to_owned(),
-        Some(libc::ENOSYS) => "the kernel has none".to_owned(),
-        _ if error.kind() == io::ErrorKind::Unsupported => {
-            "the kernel is older than 6.7 and has no multishot reads".to_owned()
-        }
-        _ => error.to_string(),
-    }
 }
 
 /// The engine's clock and the wall clock, at one moment.

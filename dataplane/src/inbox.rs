@@ -1,12 +1,14 @@
-//! How other threads speak to a shard: a short queue of commands, and a descriptor that wakes it.
+//! How other threads speak to a shard: two short queues, one of commands and one of messages from its neighbours, and a
+//! descriptor that wakes it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ployz_engine::{Description, Snapshot, Update, UpdateError};
+use ployz_engine::{Description, HAND_OVERS_MAX, HandOver, Snapshot, Update, UpdateError};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use crate::sys::udp::UdpSockets;
@@ -17,11 +19,11 @@ const COMMANDS_MAX: usize = 16;
 /// What a shard can be told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Apply an update, and use these sockets from then on.
+    /// Apply an update, which all shards share because nobody should copy its secrets, and use these sockets from then on.
     Apply(
-        Update,
+        Arc<Update>,
         Option<Arc<UdpSockets>>,
-        oneshot::Sender<Result<(), UpdateError>>,
+        oneshot::Sender<Result<(), ApplyError>>,
     ),
     /// Say everything.
     Describe(oneshot::Sender<Description>),
@@ -35,10 +37,28 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// The sending end.
+/// An update that a shard did not take, or not whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// Nothing was changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// It was applied, but packets do not find their shard.
+    #[error("steering packets to their shards failed: {0}; use --shards 1")]
+    Steering(#[from] io::Error),
+}
+
+/// The sending end for commands.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    commands: SyncSender<Command>,
+    commands: Sender<Command>,
+    event: Arc<EventFd>,
+}
+
+/// The sending end for messages of other shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbour {
+    messages: Sender<HandOver>,
     event: Arc<EventFd>,
 }
 
@@ -46,7 +66,15 @@ pub(crate) struct Caller {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     commands: Receiver<Command>,
+    messages: Receiver<HandOver>,
     event: Arc<EventFd>,
+}
+
+/// Room in the queue for one command.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    permit: Permit<'a, Command>,
+    event: &'a EventFd,
 }
 
 /// A command that was not taken.
@@ -60,50 +88,75 @@ pub(crate) enum CallError {
     Stopped,
 }
 
-/// Both ends.
+/// All ends.
 ///
 /// # Errors
 /// If the process has no descriptors left.
-pub(crate) fn inbox() -> io::Result<(Caller, Inbox)> {
-    let (sender, receiver) = sync_channel(COMMANDS_MAX);
+pub(crate) fn inbox() -> io::Result<(Caller, Neighbour, Inbox)> {
+    let (to_commands, commands) = channel(COMMANDS_MAX);
+    let (to_messages, messages) = channel(HAND_OVERS_MAX);
     let event = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
     let caller = Caller {
-        commands: sender,
+        commands: to_commands,
         event: Arc::clone(&event),
     };
-    Ok((
-        caller,
-        Inbox {
-            commands: receiver,
-            event,
-        },
-    ))
+    let neighbour = Neighbour {
+        messages: to_messages,
+        event: Arc::clone(&event),
+    };
+    let inbox = Inbox {
+        commands,
+        messages,
+        event,
+    };
+    Ok((caller, neighbour, inbox))
 }
 
 impl Caller {
-    /// Queues a command and wakes the shard.
+    /// Keeps room for a command, so that several shards can be told the same, or none.
     ///
     /// # Errors
-    /// [`CallError`]; the command was not queued.
-    pub(crate) fn call(&self, command: Command) -> Result<(), CallError> {
-        self.commands
-            .try_send(command)
-            .map_err(|error| match error {
-                TrySendError::Full(_) => CallError::Busy,
-                TrySendError::Disconnected(_) => CallError::Stopped,
-            })?;
-        // It fails only if the counter is at its maximum, and then the shard wakes as well.
-        let _ = self.event.write(1);
-        Ok(())
+    /// [`CallError`].
+    pub(crate) fn reserve(&self) -> Result<Turn<'_>, CallError> {
+        let permit = self.commands.try_reserve().map_err(|error| match error {
+            TrySendError::Full(()) => CallError::Busy,
+            TrySendError::Closed(()) => CallError::Stopped,
+        })?;
+        Ok(Turn {
+            permit,
+            event: &self.event,
+        })
+    }
+}
+
+impl Turn<'_> {
+    /// Queues a command and wakes the shard.
+    pub(crate) fn call(self, command: Command) {
+        self.permit.send(command);
+        wake(self.event);
+    }
+}
+
+impl Neighbour {
+    /// Queues a message and wakes the shard; false if it has too many.
+    pub(crate) fn send(&self, message: HandOver) -> bool {
+        let taken = self.messages.try_send(message).is_ok();
+        wake(&self.event);
+        taken
     }
 }
 
 impl Inbox {
     /// The next command. Call until `None` after every wake-up.
-    pub(crate) fn next(&self) -> Option<Command> {
+    pub(crate) fn next(&mut self) -> Option<Command> {
         self.commands.try_recv().ok()
+    }
+
+    /// The next message of a neighbour. Call until `None` after every wake-up.
+    pub(crate) fn next_message(&mut self) -> Option<HandOver> {
+        self.messages.try_recv().ok()
     }
 
     /// Makes the descriptor quiet again; do so before reading the commands.
@@ -117,4 +170,9 @@ impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
+}
+
+fn wake(event: &EventFd) {
+    // It fails only if the counter is at its maximum, and then the shard wakes as well.
+    let _ = event.write(1);
 }

@@ -5,7 +5,7 @@
 //!   TUN <--write-- offload::Coalescer <-- Engine::handle_datagram <-- recvmsg (GRO) -- UDP
 //! ```
 //!
-//! A [`Device`] is an interface and its thread. The thread runs one `shard`, which is all of the logic and no I/O, in
+//! A [`Device`] is an interface and its threads. Each thread runs one `shard`, which is all of the logic and no I/O, in
 //! one of the two loops in `driver`. All unsafe code is in `sys`.
 
 mod batch;
@@ -15,12 +15,16 @@ mod descriptors;
 mod device;
 mod driver;
 mod inbox;
+mod neighbours;
 pub mod netlink;
 pub mod offload;
 mod outlet;
 mod shard;
+mod shards;
+mod steering;
 mod sys;
 pub mod uapi;
+mod worker;
 
 pub use batch::{BATCH_LEN_MAX, SendBatch};
 pub use device::{Backend, BackendChoice, Device, DeviceError, DeviceOptions};

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, Route, Sink, Snapshot, Update, UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Route, Sink, Snapshot, Update,
+    UpdateError,
 };
 
 use crate::congestion::Congestion;
@@ -145,6 +146,11 @@ impl<E: Exit> Shard<E> {
         verdict
     }
 
+    /// Takes a handshake message from another shard of the interface.
+    pub fn on_hand_over(&mut self, now: Instant, message: &HandOver) {
+        self.engine.handle_hand_over(now, message, &mut self.outlet);
+    }
+
     /// Ends a turn: timers that are due, then all output is ready to be taken.
     pub fn end_turn(&mut self, now: Instant) {
         while let Some(local) = self.outlet.gone_local() {
@@ -165,7 +171,7 @@ impl<E: Exit> Shard<E> {
     ///
     /// # Errors
     /// [`UpdateError`]; nothing was changed.
-    pub fn apply(&mut self, now: Instant, update: Update) -> Result<(), UpdateError> {
+    pub fn apply(&mut self, now: Instant, update: &Update) -> Result<(), UpdateError> {
         self.engine.apply(now, update, &mut self.outlet)
     }
 

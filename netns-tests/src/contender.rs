@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::command::words;
 
+/// How many threads `ployzd` spreads its peers over.
+pub const SHARDS: &str = "--shards";
+
 /// How `ployzd` talks to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -80,6 +83,10 @@ impl Contender {
             Self::Gotatun => words(&format!("gotatun -f --disable-drop-privileges {interface}")),
         };
         argv.extend_from_slice(extra);
+        if self.is_ployzd() && !extra.iter().any(|flag| flag == SHARDS) {
+            let shards = env::var("PLOYZ_SHARDS").into_iter();
+            argv.extend(shards.flat_map(|shards| [SHARDS.into(), shards]));
+        }
         argv
     }
 

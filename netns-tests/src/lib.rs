@@ -9,7 +9,8 @@
 //!
 //! The daemon under test is `ployzd dataplane`, once per I/O backend. `PLOYZ_UNDER_TEST=wireguard-go`
 //! (or `boringtun`, `gotatun`) runs the same stories on another implementation, which tells a fault of
-//! the story from a fault of the daemon.
+//! the story from a fault of the daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not
+//! choose itself.
 
 pub mod attack;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod counters;
 pub mod daemon;
 pub mod forge;
 pub mod netns;
+pub mod numbered;
 pub mod pair;
 pub mod relay;
 pub mod routed;

@@ -46,9 +46,14 @@ impl Host {
     /// Starts the daemon, gives it a key and a port, and brings its interface up with the inner addresses.
     pub fn new(stage: &Stage, netns: Netns, number: u8, contender: Contender) -> Result<Self> {
         let daemon = Daemon::start_as(stage, &netns, contender, &stage.interface(), "")?;
+        Self::of(daemon, netns, number, Keys::generate(stage)?)
+    }
+
+    /// As [`Self::new`], of a daemon that runs, and with these keys.
+    pub fn of(daemon: Daemon, netns: Netns, number: u8, keys: Keys) -> Result<Self> {
         let host = Self {
             daemon,
-            keys: Keys::generate(stage)?,
+            keys,
             netns,
             number,
         };

@@ -112,7 +112,10 @@ fn are_missing(stage: &Stage) -> Result<()> {
         "setpriv --inh-caps=-net_admin --bounding-set=-net_admin",
         "",
     )?;
-    bench.is_refused(&ended, &["CAP_NET_ADMIN", "root"])
+    bench.is_refused(&ended, &["CAP_NET_ADMIN", "root"])?;
+    let without_bpf = "setpriv --inh-caps=-bpf,-sys_admin --bounding-set=-bpf,-sys_admin";
+    let ended = bench.start(without_bpf, "--shards 2")?;
+    bench.is_refused(&ended, &["CAP_BPF"])
 }
 
 fn exists_or_cannot_exist(stage: &Stage) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion};
 use ployz_dataplane::uapi::parse::{Request, parse};
 use ployz_dataplane::uapi::{InterfaceDescription, render};
-use ployz_engine::{Departure, Drop, Endpoint, Engine, Sink};
+use ployz_engine::{Departure, Drop, Endpoint, Engine, Place, Sink};
 
 pub(crate) fn parse_and_render(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("uapi");
@@ -43,11 +43,14 @@ fn interface(request: &str) -> InterfaceDescription {
     };
     let now = clock();
     let mut index = 0;
-    let mut engine = Engine::new(Box::new(move || {
-        index += 1;
-        index
-    }));
-    engine.apply(now, update, &mut Nowhere).unwrap();
+    let mut engine = Engine::new(
+        Place::ONLY,
+        Box::new(move || {
+            index += 1;
+            index
+        }),
+    );
+    engine.apply(now, &update, &mut Nowhere).unwrap();
     let device = engine.describe();
     let unix_now = Duration::from_secs(1_800_000_000);
     InterfaceDescription {

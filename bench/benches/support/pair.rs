@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
-use ployz_engine::{AllowedIpChange, Ecn, Engine, PeerUpdate, PrivateKey, Update};
+use ployz_engine::{AllowedIpChange, Ecn, Engine, PeerUpdate, Place, PrivateKey, Update};
 
 use super::packets::{A, B, udp_read};
 
@@ -73,10 +73,13 @@ impl Pair {
 impl Host {
     fn new(key: [u8; 32], at: &str, peer: [u8; 32], peer_at: &str, allowed: Ipv4Addr) -> Self {
         let mut state = u32::from(key[0]);
-        let engine = Engine::new(Box::new(move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state
-        }));
+        let engine = Engine::new(
+            Place::ONLY,
+            Box::new(move || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state
+            }),
+        );
         let all = Capabilities {
             tcp: true,
             udp: true,
@@ -93,7 +96,7 @@ impl Host {
             peers: vec![peer],
             ..Update::default()
         };
-        shard.apply(clock(), update).unwrap();
+        shard.apply(clock(), &update).unwrap();
         Self {
             shard,
             at: at.parse().unwrap(),

@@ -43,29 +43,20 @@ impl<V: Copy + PartialEq> AllowedIps<V> {
         }
     }
 
-    fn trie_mut(&mut self, prefix: IpNet) -> (&mut Trie<V>, Key) {
+    /// The value of exactly this prefix.
+    pub fn get(&self, prefix: IpNet) -> Option<V> {
         match prefix {
-            IpNet::V4(net) => {
-                let bits = u128::from(net.network().to_bits()) << 96;
-                (
-                    &mut self.v4,
-                    Key {
-                        bits,
-                        len: net.prefix_len(),
-                    },
-                )
-            }
-            IpNet::V6(net) => {
-                let bits = net.network().to_bits();
-                (
-                    &mut self.v6,
-                    Key {
-                        bits,
-                        len: net.prefix_len(),
-                    },
-                )
-            }
+            IpNet::V4(_) => self.v4.get(Key::of(prefix)),
+            IpNet::V6(_) => self.v6.get(Key::of(prefix)),
         }
+    }
+
+    fn trie_mut(&mut self, prefix: IpNet) -> (&mut Trie<V>, Key) {
+        let trie = match prefix {
+            IpNet::V4(_) => &mut self.v4,
+            IpNet::V6(_) => &mut self.v6,
+        };
+        (trie, Key::of(prefix))
     }
 }
 
@@ -83,6 +74,17 @@ struct Key {
 }
 
 impl Key {
+    fn of(prefix: IpNet) -> Self {
+        let bits = match prefix {
+            IpNet::V4(net) => u128::from(net.network().to_bits()) << 96,
+            IpNet::V6(net) => net.network().to_bits(),
+        };
+        Self {
+            bits,
+            len: prefix.prefix_len(),
+        }
+    }
+
     fn contains(self, address: u128) -> bool {
         self.len == 0 || (self.bits ^ address) >> (128 - u32::from(self.len)) == 0
     }
@@ -156,6 +158,21 @@ impl<V: Copy + PartialEq> Trie<V> {
             at = node.children[node.key.branch(address)];
         }
         best
+    }
+
+    fn get(&self, key: Key) -> Option<V> {
+        let mut at = self.root;
+        while at != NIL {
+            let node = &self.nodes[at as usize];
+            if node.key == key {
+                return node.value;
+            }
+            if node.key.len >= key.len || !node.key.contains(key.bits) {
+                return None;
+            }
+            at = node.children[node.key.branch(key.bits)];
+        }
+        None
     }
 
     fn insert(&mut self, key: Key, value: V) -> Option<V> {
@@ -297,6 +314,11 @@ mod tests {
             self.0.len() < before
         }
 
+        fn get(&self, prefix: IpNet) -> Option<u8> {
+            let entry = self.0.iter().find(|(it, _)| *it == prefix);
+            entry.map(|(_, value)| *value)
+        }
+
         fn lookup(&self, address: IpAddr) -> Option<u8> {
             let containing = self
                 .0
@@ -347,6 +369,7 @@ mod tests {
             }
             for op in &ops {
                 let (Op::Insert(p, _) | Op::Remove(p, _)) = *op;
+                prop_assert_eq!(trie.get(p), list.get(p), "{}", p);
                 for address in [p.network(), p.broadcast(), p.addr()] {
                     prop_assert_eq!(trie.lookup(address), list.lookup(address), "{}", address);
                 }

@@ -15,27 +15,28 @@ use crate::update::{AllowedIpChange, PeerUpdate, Update, UpdateError};
 pub const MAX_PEERS: usize = 1 << 16;
 
 impl Engine {
-    /// Applies `update`. Listen port and mark are the driver's business and are not looked at.
+    /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be applied does
+    /// not depend on the place: all engines of an interface that were told the same take it, or none.
     ///
     /// # Errors
     /// [`UpdateError::TooManyPeers`]; nothing was changed then.
     pub fn apply(
         &mut self,
         now: Instant,
-        update: Update,
+        update: &Update,
         sink: &mut impl Sink,
     ) -> Result<(), UpdateError> {
-        self.check_room(&update)?;
+        self.check_room(update)?;
         self.recent = Recent::default();
-        if let Some(private_key) = update.private_key {
-            self.set_private_key(now, private_key);
+        if let Some(private_key) = &update.private_key {
+            self.set_private_key(now, private_key.as_ref());
         }
         if update.replace_peers {
             for id in self.peers.ids().to_vec() {
                 self.remove_peer(id);
             }
         }
-        for peer in update.peers {
+        for peer in &update.peers {
             self.apply_peer(now, peer, sink);
         }
         Ok(())
@@ -62,7 +63,7 @@ impl Engine {
     }
 
     /// A new key ends every session: the peers know us by the old one. A peer with our own key is dropped.
-    fn set_private_key(&mut self, now: Instant, private_key: Option<PrivateKey>) {
+    fn set_private_key(&mut self, now: Instant, private_key: Option<&PrivateKey>) {
         let unchanged = match (&self.keys, &private_key) {
             (Some(keys), Some(new)) => keys.identity.private_key().expose() == new.expose(),
             (None, None) => true,
@@ -72,7 +73,7 @@ impl Engine {
             return;
         }
         self.keys = private_key.map(|key| {
-            let identity = Identity::new(key);
+            let identity = Identity::new(PrivateKey::from_bytes(*key.expose()));
             let gate = Gate::new(&identity, now);
             Keys { identity, gate }
         });
@@ -84,7 +85,7 @@ impl Engine {
         }
     }
 
-    fn apply_peer(&mut self, now: Instant, update: PeerUpdate, sink: &mut impl Sink) {
+    fn apply_peer(&mut self, now: Instant, update: &PeerUpdate, sink: &mut impl Sink) {
         let known = self.peers.by_key(&update.public_key);
         if update.remove {
             if let Some(id) = known {
@@ -101,8 +102,8 @@ impl Engine {
                 id
             }
         };
-        if let Some(preshared_key) = update.preshared_key {
-            self.set_preshared_key(id, preshared_key);
+        if let Some(preshared_key) = &update.preshared_key {
+            self.set_preshared_key(id, preshared_key.as_ref());
         }
         if let Some(remote) = update.endpoint {
             self.set_endpoint(id, remote);
@@ -110,8 +111,8 @@ impl Engine {
         if update.replace_allowed_ips {
             self.clear_allowed_ips(id);
         }
-        for change in update.allowed_ips {
-            self.change_allowed_ip(id, change);
+        for change in &update.allowed_ips {
+            self.change_allowed_ip(id, *change);
         }
         if let Some(seconds) = update.persistent_keepalive_secs {
             self.set_persistent_keepalive(now, id, seconds, sink);
@@ -122,11 +123,12 @@ impl Engine {
     }
 
     /// The preshared key is part of the handshake, so a new one begins with a new session.
-    fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<PresharedKey>) {
+    fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<&PresharedKey>) {
         let peer = self.peers.get_mut(id);
-        let expose = |key: &Option<PresharedKey>| key.as_ref().map(|key| *key.expose());
-        if expose(&peer.preshared_key) != expose(&preshared_key) {
-            peer.preshared_key = preshared_key;
+        let expose = |key: &PresharedKey| *key.expose();
+        if peer.preshared_key.as_ref().map(expose) != preshared_key.map(expose) {
+            peer.preshared_key =
+                preshared_key.and_then(|key| PresharedKey::from_bytes(expose(key)));
             self.renew_tunnel(id);
         }
     }
@@ -162,6 +164,7 @@ impl Engine {
         match change {
             AllowedIpChange::Add(prefix) => {
                 let prefix = prefix.trunc();
+                self.note_move(prefix);
                 let former = self.allowed_ips.insert(prefix, id);
                 if let Some(former) = former.filter(|former| *former != id) {
                     self.peers.get_mut(former).allowed_ips.remove(&prefix);
@@ -171,6 +174,7 @@ impl Engine {
             AllowedIpChange::Remove(prefix) => {
                 let prefix = prefix.trunc();
                 if self.allowed_ips.remove(prefix, id) {
+                    self.note_move(prefix);
                     self.peers.get_mut(id).allowed_ips.remove(&prefix);
                 }
             }
@@ -180,6 +184,7 @@ impl Engine {
     fn clear_allowed_ips(&mut self, id: PeerId) {
         for prefix in std::mem::take(&mut self.peers.get_mut(id).allowed_ips) {
             self.allowed_ips.remove(prefix, id);
+            self.note_move(prefix);
         }
     }
 
@@ -189,13 +194,14 @@ impl Engine {
         self.peers.remove(id);
     }
 
-    /// Gives a peer a tunnel without sessions, if there can be one.
+    /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.
     fn renew_tunnel(&mut self, id: PeerId) {
         self.peers.reindex(id, &mut *self.random);
         let peer = self.peers.get_mut(id);
+        let is_home = peer.home == self.place.shard();
         peer.last_initiation = None;
         peer.tunnel = match &self.keys {
-            Some(keys) if !peer.public_key.is_low_order() => Some(Tunnel::new(
+            Some(keys) if is_home && !peer.public_key.is_low_order() => Some(Tunnel::new(
                 &keys.identity,
                 &peer.public_key,
                 peer.preshared_key.as_ref(),

@@ -69,6 +69,10 @@ impl Engine {
             }
         };
         let peer = self.peers.get(id);
+        if peer.home != self.place.shard() {
+            self.drops.count(Drop::WrongShard);
+            return None;
+        }
         if peer
             .endpoint
             .is_some_and(|to| head.is_datagram_to(packet, self.listen_port, to.remote))

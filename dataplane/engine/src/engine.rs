@@ -5,11 +5,14 @@ use std::time::Instant;
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{Drop, Drops};
 use crate::endpoint::LocalAddress;
+use crate::handover::HandOvers;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
 use crate::peer::{PeerId, Peers};
+use crate::place::Place;
 use crate::sink::{Departure, Sink};
+use crate::steering::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
 use crate::update::{Description, PeerDescription, Snapshot};
 
@@ -22,11 +25,13 @@ use crate::update::{Description, PeerDescription, Snapshot};
 /// engine.route(packet), engine.encapsulate() for every packet from the TUN
 /// engine.handle_datagram()                   for every datagram from the network
 /// engine.handle_timeout(now)                 when poll_timeout() says so
+/// engine.poll_hand_over()                    after all of these, if other engines share the interface
 /// ```
 ///
 /// Output goes to the [`Sink`] that is passed in. Time is an argument; `random` was one. (boringtun reads its own clock
 /// and randomness inside `tunnel`.)
 pub struct Engine {
+    pub(crate) place: Place,
     pub(crate) random: Box<dyn FnMut() -> u32 + Send>,
     pub(crate) keys: Option<Keys>,
     pub(crate) peers: Peers,
@@ -35,6 +40,8 @@ pub struct Engine {
     pub(crate) awake: Vec<PeerId>,
     pub(crate) next_tick: Option<Instant>,
     pub(crate) drops: Drops,
+    pub(crate) hand_overs: HandOvers,
+    pub(crate) moved: Moved,
     /// The UDP port that our datagrams leave from, to recognise them inside the tunnel.
     pub(crate) listen_port: u16,
     /// No datagram is padded past the largest packet that every route through the interface takes.
@@ -64,15 +71,18 @@ pub(crate) struct Recent {
 
 impl Engine {
     /// An engine with no key and no peers. `random` draws receiver indices, which should not be guessable.
-    pub fn new(random: Box<dyn FnMut() -> u32 + Send>) -> Self {
+    pub fn new(place: Place, random: Box<dyn FnMut() -> u32 + Send>) -> Self {
         Self {
+            place,
             random,
             keys: None,
-            peers: Peers::default(),
+            peers: Peers::new(place),
             allowed_ips: AllowedIps::new(),
             awake: Vec::new(),
             next_tick: None,
             drops: Drops::default(),
+            hand_overs: HandOvers::default(),
+            moved: Moved::default(),
             listen_port: 0,
             padding_limit: usize::MAX,
             link_mtu: 0,

@@ -6,6 +6,8 @@ use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
+use crate::handover::Matter;
+use crate::key::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, Message};
 use crate::packet::PacketHead;
 use crate::peer::PeerId;
@@ -126,10 +128,30 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
+        if !self.place.is_door() {
+            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        }
         self.admit(now, from, datagram, sink)?;
         let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
         let initiator = keys.identity.initiator(datagram)?;
         let id = self.peers.by_key(&initiator).ok_or(Drop::UnknownPeer)?;
+        let home = self.peers.get(id).home;
+        if home != self.place.shard() {
+            return self.hand_over(home, Matter::Initiation(initiator), from, datagram);
+        }
+        self.answer_initiation(now, from, &initiator, datagram, sink)
+    }
+
+    /// Takes an initiation that was admitted and says that it comes from `initiator`.
+    pub(crate) fn answer_initiation(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        initiator: &PublicKey,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let id = self.peers.by_key(initiator).ok_or(Drop::UnknownPeer)?;
         let peer = self.peers.get_mut(id);
         let too_soon = peer
             .last_initiation
@@ -157,7 +179,26 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
+        if !self.place.is_door() {
+            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        }
         self.admit(now, from, datagram, sink)?;
+        let home = self.place.home_of_index(receiver_index);
+        if home != self.place.shard() {
+            return self.hand_over(home, Matter::Response(receiver_index), from, datagram);
+        }
+        self.take_response(now, from, receiver_index, datagram, sink)
+    }
+
+    /// Takes a response that was admitted.
+    pub(crate) fn take_response(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        receiver_index: u32,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
         let id = self.peer_of_session(receiver_index)?;
         self.rouse(now, id, sink);
         let peer = self.peers.get_mut(id);
@@ -174,7 +215,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A cookie proves nothing about where the peer is, so the endpoint stays.
+    /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does, and is
+    /// steered like data.
     fn handle_cookie_reply(&mut self, receiver_index: u32, datagram: &[u8]) -> Result<(), Drop> {
         let id = self.peer_of_session(receiver_index)?;
         let tunnel = self.peers.get_mut(id).tunnel.as_mut().ok_or(Drop::NoKey)?;

@@ -13,16 +13,19 @@ mod ecn;
 mod egress;
 mod endpoint;
 mod engine;
+mod handover;
 mod ingress;
 mod key;
 mod message;
 mod packet;
 mod path;
 mod peer;
+mod place;
 mod probe;
 mod probing;
 mod sink;
 mod staged;
+mod steering;
 mod tunnel;
 mod update;
 
@@ -36,11 +39,14 @@ pub use ecn::Ecn;
 pub use egress::{PADDING_MULTIPLE, Route};
 pub use endpoint::{Endpoint, LocalAddress};
 pub use engine::Engine;
+pub use handover::{HAND_OVERS_MAX, HandOver};
 pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::DATA_OVERHEAD_LEN;
 pub use packet::PacketHead;
 pub use path::batches::Batches;
+pub use place::{Place, SHARDS_MAX};
 pub use sink::{Departure, Manner, Sink};
+pub use steering::Steer;
 pub use update::{
     AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,
     UpdateError,

@@ -9,6 +9,7 @@ use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
 use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
+use crate::place::Place;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
 use crate::update::PeerSnapshot;
@@ -26,9 +27,12 @@ pub(crate) struct Peer {
     /// The same prefixes as in the engine's table, to list and to remove them.
     pub(crate) allowed_ips: BTreeSet<IpNet>,
     pub(crate) staged: StagedPackets,
-    /// None while the interface has no private key, or if no handshake with this key can mean anything.
+    /// The shard that it is at home in.
+    pub(crate) home: usize,
+    /// None while the interface has no private key, if no handshake with this key can mean anything, or in a shard that the
+    /// peer is not at home in.
     pub(crate) tunnel: Option<Tunnel>,
-    /// 24 bits; the receiver index of a session without its low byte.
+    /// 24 bits; the receiver index of a session without its low byte. The highest byte says where the peer is at home.
     pub(crate) index: u32,
     pub(crate) persistent_keepalive: Option<Duration>,
     /// When an authenticated message was last sent or received.
@@ -50,13 +54,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(public_key: PublicKey, index: u32, now: Instant) -> Self {
+    pub(crate) fn new(public_key: PublicKey, home: usize, index: u32, now: Instant) -> Self {
         Self {
             public_key,
             preshared_key: None,
             endpoint: None,
             allowed_ips: BTreeSet::new(),
             staged: StagedPackets::default(),
+            home,
             tunnel: None,
             index,
             persistent_keepalive: None,
@@ -106,8 +111,9 @@ impl Peer {
 }
 
 /// Peers by id, by public key and by receiver index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Peers {
+    place: Place,
     slots: Vec<Option<Peer>>,
     vacant: Vec<PeerId>,
     /// Ids in the order of arrival.
@@ -117,6 +123,17 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
+    pub(crate) fn new(place: Place) -> Self {
+        Self {
+            place,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            order: Vec::new(),
+            by_key: HashMap::new(),
+            by_index: HashMap::new(),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.order.len()
     }
@@ -128,8 +145,9 @@ impl Peers {
         now: Instant,
         random: &mut dyn FnMut() -> u32,
     ) -> PeerId {
-        let index = self.unused_index(random);
-        let peer = Peer::new(public_key, index, now);
+        let home = self.place.home_of(&public_key);
+        let index = self.unused_index(home, random);
+        let peer = Peer::new(public_key, home, index, now);
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             PeerId((self.slots.len() - 1) as u32)
@@ -152,7 +170,7 @@ impl Peers {
 
     /// Gives a peer a new index, so that messages for its former sessions find nobody.
     pub(crate) fn reindex(&mut self, id: PeerId, random: &mut dyn FnMut() -> u32) {
-        let index = self.unused_index(random);
+        let index = self.unused_index(self.get(id).home, random);
         let peer = self.get_mut(id);
         let former = std::mem::replace(&mut peer.index, index);
         self.by_index.remove(&former);
@@ -185,11 +203,15 @@ impl Peers {
         &self.order
     }
 
-    fn unused_index(&self, random: &mut dyn FnMut() -> u32) -> u32 {
-        // At most MAX_PEERS of 2^24 are taken, so the first draw is free in 255 of 256 cases.
+    fn unused_index(&self, home: usize, random: &mut dyn FnMut() -> u32) -> u32 {
+        // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so that
+        // three of four are free even if all peers share one of 64 homes.
         loop {
-            let index = random() >> 8;
-            if !self.by_index.contains_key(&index) {
+            let receiver_index = random();
+            let index = receiver_index >> 8;
+            if self.place.home_of_index(receiver_index) == home
+                && !self.by_index.contains_key(&index)
+            {
                 return index;
             }
         }

@@ -1,6 +1,7 @@
 //! Two and three engines that talk to each other through memory.
 
 mod paths;
+mod shards;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::{
-    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, Place,
     PresharedKey, PrivateKey, PublicKey, Sink, Update,
 };
 
@@ -60,10 +61,13 @@ struct Host {
 impl Host {
     fn new(n: u8) -> Self {
         let mut state = u32::from(n);
-        let mut engine = Engine::new(Box::new(move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state
-        }));
+        let mut engine = Engine::new(
+            Place::ONLY,
+            Box::new(move || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state
+            }),
+        );
         let private_key = PrivateKey::from_bytes([n; 32]);
         let public_key = private_key.public_key();
         let mut out = Output::default();
@@ -71,7 +75,7 @@ impl Host {
             private_key: Some(Some(private_key)),
             ..Update::default()
         };
-        engine.apply(clock(), update, &mut out).unwrap();
+        engine.apply(clock(), &update, &mut out).unwrap();
         Self {
             engine,
             at: format!("192.0.2.{n}:{n}").parse().unwrap(),
@@ -85,7 +89,7 @@ impl Host {
             peers: vec![peer],
             ..Update::default()
         };
-        self.engine.apply(clock(), update, &mut self.out).unwrap();
+        self.engine.apply(clock(), &update, &mut self.out).unwrap();
     }
 
     fn add(&mut self, other: &Self, prefixes: &[&str]) {
@@ -368,7 +372,7 @@ fn a_new_private_key_ends_the_sessions_and_drops_a_peer_with_the_same_key() {
         private_key: Some(Some(new_key)),
         ..Update::default()
     };
-    a.engine.apply(clock(), update, &mut a.out).unwrap();
+    a.engine.apply(clock(), &update, &mut a.out).unwrap();
     a.public_key = new_public;
     b.delivered();
     a.send(&packet(1, 2, 84));
@@ -378,7 +382,7 @@ fn a_new_private_key_ends_the_sessions_and_drops_a_peer_with_the_same_key() {
         private_key: Some(Some(PrivateKey::from_bytes([2; 32]))),
         ..Update::default()
     };
-    a.engine.apply(clock(), update, &mut a.out).unwrap();
+    a.engine.apply(clock(), &update, &mut a.out).unwrap();
     assert!(
         a.engine.describe().peers.is_empty(),
         "b's own key is ours now"

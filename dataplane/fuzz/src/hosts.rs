@@ -7,7 +7,7 @@ use std::time::Instant;
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, PrivateKey, Sink,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
     Snapshot, Update,
 };
 
@@ -45,10 +45,13 @@ fn update(own: u8, peers: Vec<PeerUpdate>) -> Update {
 
 fn engine(own: u8) -> Engine {
     let mut state = u32::from(own);
-    Engine::new(Box::new(move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state
-    }))
+    Engine::new(
+        Place::ONLY,
+        Box::new(move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state
+        }),
+    )
 }
 
 /// The whole data plane but for its descriptors.
@@ -78,7 +81,7 @@ impl Victim {
         let outlet = Outlet::new(NoExit::default(), capabilities, true);
         let mut shard = Shard::new(engine(own), outlet);
         let now = clock();
-        shard.apply(now, update(own, peers)).expect("few peers");
+        shard.apply(now, &update(own, peers)).expect("few peers");
         Self { now, shard }
     }
 
@@ -180,7 +183,7 @@ impl Speaker {
         let mut heard = Heard::default();
         let peers = vec![peer(victim, &["0.0.0.0/0", "::/0"])];
         engine
-            .apply(clock(), update(own, peers), &mut heard)
+            .apply(clock(), &update(own, peers), &mut heard)
             .expect("few peers");
         Self {
             engine,

@@ -8,7 +8,7 @@ use ployz_dataplane::uapi::InterfaceDescription;
 use ployz_dataplane::uapi::parse::{ParseError, Request, RequestParser, parse};
 use ployz_dataplane::uapi::render;
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, Sink, Update,
+    AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, Place, Sink, Update,
 };
 
 use super::hosts::clock;
@@ -71,13 +71,16 @@ fn check_update(update: Update) {
 /// What an interface that was empty says of itself once it is set.
 fn describe(update: Update) -> String {
     let mut state = 0u32;
-    let mut engine = Engine::new(Box::new(move || {
-        state = state.wrapping_add(0x9e37_79b9);
-        state
-    }));
+    let mut engine = Engine::new(
+        Place::ONLY,
+        Box::new(move || {
+            state = state.wrapping_add(0x9e37_79b9);
+            state
+        }),
+    );
     let (listen_port, fwmark) = (update.listen_port, update.fwmark);
     let now = clock();
-    engine.apply(now, update, &mut Nowhere).expect("few peers");
+    engine.apply(now, &update, &mut Nowhere).expect("few peers");
     let description = render::description(&InterfaceDescription {
         listen_port: listen_port.unwrap_or(0),
         fwmark: fwmark.unwrap_or(0),

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::{DeviceShard, clock, is_gone, obey};
+use super::{DeviceShard, clock, is_gone, read_inbox};
 use crate::inbox::Inbox;
+use crate::neighbours::Neighbours;
 use crate::sys::message::Incoming;
 use crate::sys::udp::UdpSockets;
 
@@ -25,7 +26,8 @@ const UDP_V6: u64 = 3;
 struct Loop<'a> {
     epoll: Epoll,
     shard: DeviceShard,
-    inbox: &'a Inbox,
+    inbox: &'a mut Inbox,
+    neighbours: &'a Neighbours,
     incoming: Box<Incoming>,
     buffer: Box<[u8]>,
 }
@@ -34,9 +36,13 @@ struct Loop<'a> {
 ///
 /// # Errors
 /// If epoll breaks.
-pub(crate) fn run(shard: DeviceShard, inbox: &Inbox) -> io::Result<()> {
+pub(crate) fn run(
+    shard: DeviceShard,
+    inbox: &mut Inbox,
+    neighbours: &Neighbours,
+) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+    epoll.add(&*inbox, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     epoll.add(
         shard.outlet().exit().tun(),
         EpollEvent::new(EpollFlags::EPOLLIN, TUN),
@@ -46,6 +52,7 @@ pub(crate) fn run(shard: DeviceShard, inbox: &Inbox) -> io::Result<()> {
         epoll,
         shard,
         inbox,
+        neighbours,
         incoming: Incoming::new(),
         buffer,
     };
@@ -71,7 +78,7 @@ impl Loop<'_> {
                     UDP_V6 => self.receive(now, true),
                     _ => {
                         let before = Arc::clone(self.shard.outlet().exit().sockets());
-                        match obey(now, &mut self.shard, self.inbox) {
+                        match read_inbox(now, &mut self.shard, self.inbox) {
                             std::ops::ControlFlow::Break(()) => return Ok(()),
                             std::ops::ControlFlow::Continue(true) => {
                                 self.forget_sockets(&before)?;
@@ -83,6 +90,7 @@ impl Loop<'_> {
                 }
             }
             self.shard.end_turn(now);
+            self.neighbours.deliver(self.shard.engine_mut());
             self.shard.outlet_mut().drain();
         }
     }

@@ -8,8 +8,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use ployz_engine::Update;
+
 use crate::descriptors::Descriptors;
-use crate::inbox::{Command, Inbox};
+use crate::inbox::{ApplyError, Command, Inbox};
 use crate::shard::Shard;
 
 /// The shard that both drive.
@@ -29,15 +31,29 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBADFD)
 }
 
-/// Carries out the commands that wait; `Break` after a stop. The flag says that the sockets were exchanged.
-fn obey(now: Instant, shard: &mut DeviceShard, inbox: &Inbox) -> ControlFlow<(), bool> {
+/// Takes all that waits in the inbox; `Break` after a stop. The flag says that the sockets were exchanged.
+fn read_inbox(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow<(), bool> {
     inbox.silence();
+    let mut new_sockets = false;
+    loop {
+        // Taken out before the commands: what the sender was told before it wrote this, we are told before we read it.
+        let message = inbox.next_message();
+        new_sockets |= obey(now, shard, inbox)?;
+        match message {
+            Some(message) => shard.on_hand_over(now, &message),
+            None => return ControlFlow::Continue(new_sockets),
+        }
+    }
+}
+
+/// Carries out the commands that wait.
+fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow<(), bool> {
     let mut new_sockets = false;
     // A caller that has gone away does not want the answer.
     while let Some(command) = inbox.next() {
         match command {
             Command::Apply(update, sockets, reply) => {
-                let result = shard.apply(now, update);
+                let result = apply(now, shard, &update);
                 if let (Ok(()), Some(sockets)) = (&result, sockets) {
                     shard.engine_mut().set_listen_port(sockets.port());
                     shard.outlet_mut().exit_mut().set_sockets(sockets);
@@ -57,4 +73,10 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &Inbox) -> ControlFlow<(),
         }
     }
     ControlFlow::Continue(new_sockets)
+}
+
+fn apply(now: Instant, shard: &mut DeviceShard, update: &Update) -> Result<(), ApplyError> {
+    shard.apply(now, update)?;
+    let changes = shard.engine_mut().take_steering();
+    Ok(shard.outlet().exit().steer(&changes)?)
 }

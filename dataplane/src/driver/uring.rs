@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use ployz_engine::Manner;
 
-use super::{DeviceShard, clock, is_gone, obey};
+use super::{DeviceShard, clock, is_gone, read_inbox};
 use crate::inbox::Inbox;
+use crate::neighbours::Neighbours;
 use crate::outlet::Exit;
 use crate::sys::ring::{Completion, Ring, Source};
 
@@ -32,7 +33,12 @@ pub(crate) fn ring() -> io::Result<Ring> {
 ///
 /// # Errors
 /// If the ring breaks.
-pub(crate) fn run(mut shard: DeviceShard, mut ring: Ring, inbox: &Inbox) -> io::Result<()> {
+pub(crate) fn run(
+    mut shard: DeviceShard,
+    mut ring: Ring,
+    inbox: &mut Inbox,
+    neighbours: &Neighbours,
+) -> io::Result<()> {
     ring.set_source(Source::Wake, Some(inbox.as_fd()));
     ring.set_source(Source::Tun, Some(shard.outlet().exit().tun().as_fd()));
     set_sockets(&shard, &mut ring);
@@ -45,6 +51,7 @@ pub(crate) fn run(mut shard: DeviceShard, mut ring: Ring, inbox: &Inbox) -> io::
             return end;
         }
         shard.end_turn(now);
+        neighbours.deliver(shard.engine_mut());
         give_output(&mut shard, &mut ring);
     }
 }
@@ -59,7 +66,7 @@ fn take_input(
     now: Instant,
     shard: &mut DeviceShard,
     ring: &mut Ring,
-    inbox: &Inbox,
+    inbox: &mut Inbox,
 ) -> ControlFlow<io::Result<()>> {
     while let Some(completion) = ring.next() {
         match completion {
@@ -74,7 +81,7 @@ fn take_input(
             }
             Completion::Sent(batch, result) => shard.outlet_mut().sent(batch, result),
             Completion::Written(buffer, result) => shard.outlet_mut().written(buffer, result),
-            Completion::Wake => match obey(now, shard, inbox) {
+            Completion::Wake => match read_inbox(now, shard, inbox) {
                 ControlFlow::Break(()) => return ControlFlow::Break(Ok(())),
                 ControlFlow::Continue(true) => set_sockets(shard, ring),
                 ControlFlow::Continue(false) => {}

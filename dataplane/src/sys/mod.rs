@@ -4,10 +4,12 @@
 //! bytes (addresses, control messages) is.
 
 pub(crate) mod address;
+pub(crate) mod bpf;
 mod buffers;
 pub(crate) mod control;
 mod depth;
 pub(crate) mod message;
+mod reuseport;
 pub(crate) mod ring;
 pub(crate) mod tun;
 pub(crate) mod udp;

@@ -2,13 +2,15 @@
 //!
 //! # Safety
 //!
-//! Three ioctls, each with a pointer to a value on the stack or with a plain integer.
+//! Four ioctls, each with a pointer to a value on the stack or with a plain integer.
 #![expect(unsafe_code, reason = "ioctl(2)")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+
+use super::bpf::Program;
 
 /// The device that makes TUN interfaces.
 const DEVICE: &str = "/dev/net/tun";
@@ -17,6 +19,8 @@ pub(crate) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Fail if the interface exists (uapi/linux/if_tun.h).
 const IFF_TUN_EXCL: i32 = 0x8000;
+/// Let a program choose the queue of every packet.
+const TUNSETSTEERINGEBPF: libc::Ioctl = 0x8004_54e0_u32 as libc::Ioctl;
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
 const TUN_F_TSO6: libc::c_ulong = 0x04;
@@ -34,7 +38,7 @@ pub(crate) struct TunOffloads {
     pub udp: bool,
 }
 
-/// An open TUN interface; it goes away with this value.
+/// One queue of an open TUN interface, which goes away with the last of them.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
@@ -73,21 +77,30 @@ pub enum TunError {
 }
 
 impl Tun {
-    /// Makes the interface `name`.
+    /// Makes the interface `name` with so many queues.
     ///
     /// # Errors
     /// [`TunError`], which names the cause and the mend. Nothing is left behind.
-    pub(crate) fn create(name: &str, offload: bool) -> Result<Self, TunError> {
+    pub(crate) fn create(name: &str, offload: bool, queues: usize) -> Result<Vec<Self>, TunError> {
         if !is_valid_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
+        let shared = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+        let mut tuns = vec![Self::open(name, offload, shared | IFF_TUN_EXCL)?];
+        for _ in 1..queues {
+            tuns.push(Self::open(name, offload, shared)?);
+        }
+        Ok(tuns)
+    }
+
+    fn open(name: &str, offload: bool, flags: libc::c_int) -> Result<Self, TunError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(DEVICE)
             .map_err(|error| explain_open(name, error))?;
-        attach(&file, name).map_err(|error| explain_attach(name, error))?;
+        attach(&file, name, flags).map_err(|error| explain_attach(name, error))?;
         let offloads = set_up(&file, offload).map_err(|source| TunError::Other {
             name: name.to_owned(),
             source,
@@ -98,6 +111,18 @@ impl Tun {
     /// Which offloads the kernel granted.
     pub(crate) const fn offloads(&self) -> TunOffloads {
         self.offloads
+    }
+
+    /// Has `program` choose the queue of every packet that is sent through the interface, whichever queue this is.
+    ///
+    /// # Errors
+    /// `EINVAL` on a kernel without it (before 4.16).
+    pub(crate) fn steer(&self, program: &Program) -> io::Result<()> {
+        let fd = program.as_fd().as_raw_fd();
+        // SAFETY: the kernel reads one `int` behind a pointer that outlives the call, and takes a reference of its own.
+        let result =
+            unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const fd) };
+        super::check(result as isize).map(drop)
     }
 
     /// Reads one packet with its vnet header, without waiting.
@@ -133,13 +158,13 @@ fn is_valid_name(name: &str) -> bool {
             .contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || !c.is_ascii())
 }
 
-fn attach(file: &File, name: &str) -> io::Result<()> {
+fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | IFF_TUN_EXCL;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
     // The flags are a `short` in C as well: the highest bit is IFF_TUN_EXCL.
     request.ifr_ifru.ifru_flags = (flags as u16).cast_signed();
     // SAFETY: the kernel reads and writes one `ifreq` behind a pointer that outlives the call.
@@ -213,7 +238,7 @@ mod tests {
             "ä",
         ] {
             assert!(
-                matches!(Tun::create(name, true), Err(TunError::Name(_))),
+                matches!(Tun::create(name, true, 1), Err(TunError::Name(_))),
                 "{name}"
             );
         }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket,
 };
 
-use super::check;
+use super::{check, reuseport};
 
 /// The standing queue under load is this buffer: it must hold what arrives while another program has the processor, a
 /// scheduler's slice of 3 ms, which is 1.9 MB at 5 Gb/s. More would only add latency. The kernel doubles it for its own
@@ -34,7 +34,7 @@ pub(crate) enum Fragmentation {
     Always,
 }
 
-/// The two sockets of an interface, on one port.
+/// The two sockets of a shard, on one port.
 #[derive(Debug)]
 pub(crate) struct UdpSockets {
     v4: OwnedFd,
@@ -44,34 +44,59 @@ pub(crate) struct UdpSockets {
 }
 
 impl UdpSockets {
-    /// Binds both families to `port`, or to one that the kernel chooses.
+    /// Binds so many times both families to `port`, or to one that the kernel chooses. Datagrams are steered to the sockets
+    /// of their shard (`reuseport.rs`).
     ///
     /// # Errors
     /// `EADDRINUSE` if either is taken.
-    pub(crate) fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
+    pub(crate) fn bind_all(
+        port: u16,
+        fwmark: u32,
+        offload: bool,
+        shards: usize,
+    ) -> Result<Vec<Self>, Errno> {
+        let mut all = vec![Self::bind(port, fwmark, offload)?];
+        if shards == 1 {
+            return Ok(all);
+        }
+        // The first is alone on its port and opens it to the others once it is; their order is that of the shards.
+        let port = all[0].port;
+        all[0].set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        for _ in 1..shards {
+            all.push(Self::bind_once(port, fwmark, offload, Port::Shared)?);
+        }
+        for socket in all[0].both() {
+            reuseport::steer(socket, shards as u32).map_err(errno)?;
+        }
+        Ok(all)
+    }
+
+    fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
         // With the port left to the kernel, the one it gives us for IPv4 may be taken for IPv6: then draw again.
         const DRAWS: usize = 8;
-        let mut result = Self::bind_once(port, fwmark, offload);
+        let mut result = Self::bind_once(port, fwmark, offload, Port::Own);
         for _ in 1..DRAWS {
             if port != 0 || !matches!(result, Err(Errno::EADDRINUSE)) {
                 break;
             }
-            result = Self::bind_once(port, fwmark, offload);
+            result = Self::bind_once(port, fwmark, offload, Port::Own);
         }
         result
     }
 
-    fn bind_once(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
+    fn bind_once(port: u16, fwmark: u32, offload: bool, sharing: Port) -> Result<Self, Errno> {
         let v4 = open(
             AddressFamily::Inet,
             (Ipv4Addr::UNSPECIFIED, port).into(),
             offload,
+            sharing,
         )?;
         let port = bound_port(v4.as_fd())?;
         let v6 = match open(
             AddressFamily::Inet6,
             (Ipv6Addr::UNSPECIFIED, port).into(),
             offload,
+            sharing,
         ) {
             Ok(v6) => Some(v6),
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => None,
@@ -137,19 +162,32 @@ impl UdpSockets {
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`.
     pub(crate) fn set_fwmark(&self, fwmark: u32) -> Result<(), Errno> {
-        for socket in [Some(self.v4()), self.v6()].into_iter().flatten() {
-            set_option(
-                socket,
-                libc::SOL_SOCKET,
-                libc::SO_MARK,
-                fwmark.cast_signed(),
-            )?;
-        }
-        Ok(())
+        self.set(libc::SOL_SOCKET, libc::SO_MARK, fwmark.cast_signed())
+    }
+
+    fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+        self.both()
+            .try_for_each(|socket| set_option(socket, level, name, value))
+    }
+
+    fn both(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(self.v4()), self.v6()].into_iter().flatten()
     }
 }
 
-fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<OwnedFd, Errno> {
+/// Whether others may bind to a socket's port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Own,
+    Shared,
+}
+
+fn open(
+    family: AddressFamily,
+    address: SocketAddr,
+    offload: bool,
+    sharing: Port,
+) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Datagram, flags, None)?;
     let socket = fd.as_fd();
@@ -179,6 +217,9 @@ fn open(family: AddressFamily, address: SocketAddr, offload: bool) -> Result<Own
     .or_else(|_| set_option(socket, libc::SOL_SOCKET, send, SEND_BUFFER_BYTES))?;
     if offload {
         set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+    }
+    if sharing == Port::Shared {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(fd)
@@ -217,9 +258,11 @@ fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Resu
             len,
         )
     };
-    check(result as isize)
-        .map(|_| ())
-        .map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    check(result as isize).map(|_| ()).map_err(errno)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The first value of `SO_MEMINFO`, `SK_MEMINFO_RMEM_ALLOC` (uapi/linux/sock_diag.h).
@@ -243,18 +286,79 @@ fn received_memory(socket: BorrowedFd<'_>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]
     fn both_families_share_a_port_and_a_taken_one_is_refused() {
-        let sockets = UdpSockets::bind(0, 0, true).unwrap();
-        assert_ne!(sockets.port(), 0);
-        assert_eq!(
-            UdpSockets::bind(sockets.port(), 0, true).unwrap_err(),
-            Errno::EADDRINUSE
-        );
-        let remote = "192.0.2.1:1".parse().unwrap();
-        let fd = sockets.for_remote(remote).map(|fd| fd.as_raw_fd());
-        assert_eq!(fd, Some(sockets.v4().as_raw_fd()));
+        for shards in [1, 3] {
+            let all = UdpSockets::bind_all(0, 0, true, shards).unwrap();
+            let port = all[0].port();
+            assert_ne!(port, 0);
+            assert!(all.iter().all(|sockets| sockets.port() == port));
+            for others in [1, 3] {
+                let refused = UdpSockets::bind_all(port, 0, true, others);
+                assert_eq!(refused.unwrap_err(), Errno::EADDRINUSE);
+            }
+            let remote = "192.0.2.1:1".parse().unwrap();
+            let fd = all[0].for_remote(remote).map(|fd| fd.as_raw_fd());
+            assert_eq!(fd, Some(all[0].v4().as_raw_fd()));
+        }
+    }
+
+    /// A message of a type that is for a receiver index, at 4, with this highest byte.
+    fn message(kind: u8, highest_byte: u8, len: usize) -> Vec<u8> {
+        let mut message = vec![0xee; len];
+        message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        message[7] = highest_byte;
+        message
+    }
+
+    /// A socket that sends everything at one time, in segments of this length.
+    fn sender(segment_len: i32) -> UdpSocket {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        set_option(
+            sender.as_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            segment_len,
+        )
+        .unwrap();
+        sender
+    }
+
+    #[test]
+    fn every_datagram_comes_to_its_shard() {
+        const SHARDS: u8 = 3;
+        let all = UdpSockets::bind_all(0, 0, true, usize::from(SHARDS)).unwrap();
+        let port = all[0].port();
+        let receivers: Vec<UdpSocket> = all.into_iter().map(|it| it.v4.into()).collect();
+        let deliver = |segment_len: i32, bytes: &[u8]| {
+            let to = ("127.0.0.1", port);
+            sender(segment_len).send_to(bytes, to).unwrap();
+            // Over loopback a datagram is there when the sender returns.
+            let heard = |receiver: &UdpSocket| match receiver.recv(&mut [0; 4096]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                result => result.is_ok(),
+            };
+            receivers.iter().map(heard).collect::<Vec<_>>()
+        };
+        let only = |shard: u8| -> Vec<bool> { (0..SHARDS).map(|it| it == shard).collect() };
+        for byte in [0, 1, 2, 3, 0x7f, 0xff] {
+            let home = only(byte % SHARDS);
+            let data = message(4, byte, 80);
+            assert_eq!(deliver(0, &data), home, "data");
+            assert_eq!(deliver(0, &message(3, byte, 64)), home, "a cookie");
+            assert_eq!(deliver(0, &message(1, byte, 148)), only(0), "an initiation");
+            assert_eq!(deliver(0, &message(2, byte, 92)), only(0), "a response");
+            assert_eq!(deliver(0, &message(9, byte, 100)), only(0), "anything else");
+            assert_eq!(deliver(0, &[4, 0, 0]), only(0), "what is cut off");
+            for (kind, len) in [(1, 148), (2, 92)] {
+                let both = [message(kind, 0, len), data.clone()].concat();
+                assert_eq!(deliver(len as i32, &both), home, "data behind a handshake");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
-use ployz_engine::{AllowedIpChange, Engine, PeerUpdate, PrivateKey, PublicKey, Update};
+use ployz_engine::{AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Update};
 
 /// The test carries everything itself; the plain way out is for when buffers run out, which they must not.
 #[derive(Default)]
@@ -44,10 +44,13 @@ pub(crate) fn key(n: u8) -> PrivateKey {
 
 pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
     let mut seed = u32::from(own);
-    let engine = Engine::new(Box::new(move || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        seed
-    }));
+    let engine = Engine::new(
+        Place::ONLY,
+        Box::new(move || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed
+        }),
+    );
     let outlet = Outlet::new(
         Exitless::default(),
         Capabilities {
@@ -69,7 +72,7 @@ pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
         peers: vec![peer],
         ..Update::default()
     };
-    shard.apply(clock(), update).expect("room for one peer");
+    shard.apply(clock(), &update).expect("room for one peer");
     shard
 }
 
