@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ployz_engine::{Manner, Steer};
+use ployz_engine::Manner;
 
 use crate::batch::SendBatch;
 use crate::offload::TunBuffer;
 use crate::outlet::Exit;
-use crate::steering::Steering;
 use crate::sys::tun::Tun;
 use crate::sys::udp::{Fragmentation, UdpSockets};
 
@@ -23,27 +22,12 @@ const FULL_WAIT_MS: u16 = 50;
 pub(crate) struct Descriptors {
     tun: Tun,
     sockets: Arc<UdpSockets>,
-    /// At the door, if there is anything to steer.
-    steering: Option<Steering>,
 }
 
 impl Descriptors {
     /// Puts them together.
-    pub(crate) fn new(tun: Tun, sockets: Arc<UdpSockets>, steering: Option<Steering>) -> Self {
-        Self {
-            tun,
-            sockets,
-            steering,
-        }
-    }
-
-    /// Steers packets as the engines route them.
-    ///
-    /// # Errors
-    /// `ENOSPC` if there are too many prefixes.
-    pub(crate) fn steer(&self, changes: &[Steer]) -> io::Result<()> {
-        let steering = self.steering.as_ref();
-        steering.map_or(Ok(()), |steering| steering.follow(changes))
+    pub(crate) fn new(tun: Tun, sockets: Arc<UdpSockets>) -> Self {
+        Self { tun, sockets }
     }
 
     /// The TUN.

@@ -10,7 +10,7 @@ use ployz_engine::{Drop, Engine, Place, Snapshot, Update};
 
 use crate::descriptors::Descriptors;
 use crate::driver::DeviceShard;
-use crate::inbox::Command;
+use crate::inbox::{Change, Command};
 use crate::offload::Capabilities;
 use crate::outlet::Outlet;
 use crate::shard::Shard;
@@ -114,6 +114,8 @@ pub enum DeviceError {
 pub struct Device {
     name: String,
     shards: Shards,
+    /// If there are several.
+    steering: Option<Steering>,
     tun_offloads: TunOffloads,
     udp_offload: bool,
     /// One for each shard, all on one port.
@@ -130,7 +132,7 @@ impl Device {
         let tuns = Tun::create(&options.name, options.offload, options.shards)?;
         let tun_offloads = tuns[0].offloads();
         // Without shards there is nothing to steer, and nothing that would need CAP_BPF.
-        let mut steering = match options.shards {
+        let steering = match options.shards {
             1 => None,
             _ => Some(Steering::attach(&tuns[0]).map_err(DeviceError::Steering)?),
         };
@@ -139,14 +141,14 @@ impl Device {
         let shards = Place::all(options.shards)
             .zip(tuns.into_iter().zip(&sockets))
             .map(|(place, (tun, sockets))| {
-                // The first is the door, which keeps the steering.
-                let descriptors = Descriptors::new(tun, Arc::clone(sockets), steering.take());
+                let descriptors = Descriptors::new(tun, Arc::clone(sockets));
                 shard(place, descriptors, udp_gso)
             })
             .collect();
         Ok(Self {
             name: options.name.clone(),
             shards: Shards::start(shards, options.backend)?,
+            steering,
             tun_offloads,
             udp_offload: options.offload,
             sockets: RefCell::new(sockets),
@@ -217,6 +219,34 @@ impl Device {
         Ok(Some(sockets.into_iter().map(Arc::new).collect()))
     }
 
+    /// Has all shards apply `update`, and steers as they route from then on.
+    async fn change(
+        &self,
+        update: Update,
+        sockets: Option<&[Arc<UdpSockets>]>,
+    ) -> Result<(), InterfaceError> {
+        let update = Arc::new(update);
+        let steering = self.steering.as_ref().map(Steering::sender);
+        let change = |shard: usize, reply| {
+            let change = Change {
+                update: Arc::clone(&update),
+                sockets: sockets.map(|sockets| Arc::clone(&sockets[shard])),
+                // The first is the door.
+                steering: steering.filter(|_| shard == 0).cloned(),
+            };
+            Command::Apply(change, reply)
+        };
+        let answers = self.shards.ask(change).await;
+        // Whatever came of it: the door may have answered when another did not.
+        let steered = self.steering.as_ref().map_or(Ok(()), Steering::follow);
+        for answer in answers? {
+            answer.map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
+        }
+        steered.map_err(|error| {
+            InterfaceError::new(Errno::ENOSPC, format!("steering failed: {error}"))
+        })
+    }
+
     fn set_fwmark(&self, fwmark: u32) -> Result<(), InterfaceError> {
         for sockets in &*self.sockets.borrow() {
             sockets.set_fwmark(fwmark).map_err(|errno| {
@@ -234,14 +264,7 @@ impl Interface for Device {
         if let (Some(fwmark), None) = (fwmark, &sockets) {
             self.set_fwmark(fwmark)?;
         }
-        let update = Arc::new(update);
-        let apply = |shard: usize, reply| {
-            let sockets = sockets.as_ref().map(|sockets| Arc::clone(&sockets[shard]));
-            Command::Apply(Arc::clone(&update), sockets, reply)
-        };
-        for result in self.shards.ask(apply).await? {
-            result.map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
-        }
+        self.change(update, sockets.as_deref()).await?;
         if let Some(fwmark) = fwmark {
             self.fwmark.set(fwmark);
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ployz_engine::{Description, HAND_OVERS_MAX, HandOver, Snapshot, Update, UpdateError};
+use ployz_engine::{Description, HAND_OVERS_MAX, HandOver, Snapshot, Steer, Update, UpdateError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -14,17 +14,13 @@ use tokio::sync::oneshot;
 use crate::sys::udp::UdpSockets;
 
 /// Commands are rare and answered within a turn; more than this many waiting means that the shard is stuck.
-const COMMANDS_MAX: usize = 16;
+pub(crate) const COMMANDS_MAX: usize = 16;
 
 /// What a shard can be told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Apply an update, which all shards share because nobody should copy its secrets, and use these sockets from then on.
-    Apply(
-        Arc<Update>,
-        Option<Arc<UdpSockets>>,
-        oneshot::Sender<Result<(), ApplyError>>,
-    ),
+    /// Change the configuration.
+    Apply(Change, oneshot::Sender<Result<(), UpdateError>>),
     /// Say everything.
     Describe(oneshot::Sender<Description>),
     /// Say what changes with traffic, and whether UDP GSO is in use.
@@ -37,15 +33,15 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// An update that a shard did not take, or not whole.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    /// Nothing was changed.
-    #[error(transparent)]
-    Update(#[from] UpdateError),
-    /// It was applied, but packets do not find their shard.
-    #[error("steering packets to their shards failed: {0}; use --shards 1")]
-    Steering(#[from] io::Error),
+/// A change of the configuration.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// All shards share it, because nobody should copy its secrets.
+    pub(crate) update: Arc<Update>,
+    /// What to use from then on, if the port changes.
+    pub(crate) sockets: Option<Arc<UdpSockets>>,
+    /// Where the door says, before it answers, what has to be steered otherwise.
+    pub(crate) steering: Option<Sender<Vec<Steer>>>,
 }
 
 /// The sending end for commands.

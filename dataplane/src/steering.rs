@@ -4,12 +4,15 @@
 //! knows nothing of peers. So it is made by a program that looks the destination up in the same prefixes that the engines
 //! have, kept in a map next to them.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ployz_engine::Steer;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::inbox::COMMANDS_MAX;
 use crate::sys::bpf::{PrefixMap, Program};
 use crate::sys::tun::Tun;
 
@@ -24,6 +27,8 @@ const FAMILY_BITS: u8 = 32;
 #[derive(Debug)]
 pub(crate) struct Steering {
     map: PrefixMap<KEY_LEN>,
+    sender: Sender<Vec<Steer>>,
+    changes: RefCell<Receiver<Vec<Steer>>>,
 }
 
 impl Steering {
@@ -35,28 +40,43 @@ impl Steering {
         let map = PrefixMap::create(PREFIXES_MAX)?;
         // The program keeps the map, and the interface the program.
         tun.steer(&Program::load(&program(map.raw_fd()))?)?;
-        Ok(Self { map })
+        // One for each command that can wait.
+        let (sender, changes) = channel(COMMANDS_MAX);
+        Ok(Self {
+            map,
+            sender,
+            changes: RefCell::new(changes),
+        })
     }
 
-    /// Takes over what has changed.
+    /// Where the door says what has changed, in the order in which it has.
+    pub(crate) const fn sender(&self) -> &Sender<Vec<Steer>> {
+        &self.sender
+    }
+
+    /// Takes over what the door has said.
     ///
     /// # Errors
     /// `ENOSPC` beyond a million prefixes; the rest is taken over nevertheless.
-    pub(crate) fn follow(&self, changes: &[Steer]) -> io::Result<()> {
+    pub(crate) fn follow(&self) -> io::Result<()> {
         let mut outcome = Ok(());
-        for change in changes {
-            let key = key(change.prefix);
-            let result = match change.shard {
-                Some(shard) => self.map.insert(&key, shard as u32),
-                None => match self.map.remove(&key) {
-                    // Given and taken within one update.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    result => result,
-                },
-            };
-            outcome = outcome.and(result);
+        while let Ok(changes) = self.changes.borrow_mut().try_recv() {
+            let results = changes.into_iter().map(|change| self.steer(change));
+            outcome = results.fold(outcome, io::Result::and);
         }
         outcome
+    }
+
+    fn steer(&self, change: Steer) -> io::Result<()> {
+        let key = key(change.prefix);
+        match change.shard {
+            Some(shard) => self.map.insert(&key, shard as u32),
+            None => match self.map.remove(&key) {
+                // Given and taken within one update.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
+        }
     }
 }
 

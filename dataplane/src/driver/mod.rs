@@ -8,10 +8,11 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use ployz_engine::Update;
+use ployz_engine::UpdateError;
+use tokio::sync::mpsc::Sender;
 
 use crate::descriptors::Descriptors;
-use crate::inbox::{ApplyError, Command, Inbox};
+use crate::inbox::{Change, Command, Inbox};
 use crate::shard::Shard;
 
 /// The shard that both drive.
@@ -52,9 +53,9 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow
     // A caller that has gone away does not want the answer.
     while let Some(command) = inbox.next() {
         match command {
-            Command::Apply(update, sockets, reply) => {
-                let result = apply(now, shard, &update);
-                if let (Ok(()), Some(sockets)) = (&result, sockets) {
+            Command::Apply(change, reply) => {
+                let result = apply(now, shard, &change);
+                if let (Ok(()), Some(sockets)) = (&result, change.sockets) {
                     shard.engine_mut().set_listen_port(sockets.port());
                     shard.outlet_mut().exit_mut().set_sockets(sockets);
                     new_sockets = true;
@@ -75,8 +76,11 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow
     ControlFlow::Continue(new_sockets)
 }
 
-fn apply(now: Instant, shard: &mut DeviceShard, update: &Update) -> Result<(), ApplyError> {
-    shard.apply(now, update)?;
-    let changes = shard.engine_mut().take_steering();
-    Ok(shard.outlet().exit().steer(&changes)?)
+fn apply(now: Instant, shard: &mut DeviceShard, change: &Change) -> Result<(), UpdateError> {
+    shard.apply(now, &change.update)?;
+    // Without room, which does not happen while somebody reads, it goes with the next change.
+    if let Some(Ok(permit)) = change.steering.as_ref().map(Sender::try_reserve) {
+        permit.send(shard.engine_mut().take_steering());
+    }
+    Ok(())
 }
