@@ -154,7 +154,7 @@ impl<E: Exit> Shard<E> {
     /// Ends a turn: timers that are due, then all output is ready to be taken.
     pub fn end_turn(&mut self, now: Instant) {
         while let Some(local) = self.outlet.gone_local() {
-            self.engine.forget_local(local);
+            self.engine.forget_locals(|it| it == local);
         }
         self.engine.handle_timeout(now, &mut self.outlet);
         self.outlet.close();

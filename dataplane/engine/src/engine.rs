@@ -113,22 +113,13 @@ impl Engine {
         self.drops.count(reason);
     }
 
-    /// One of our addresses is no good as a source any more: answers leave from where the kernel chooses.
-    pub fn forget_local(&mut self, local: LocalAddress) {
+    /// Some of our addresses may be no good as a source any more: answers leave from where the kernel chooses, until the peer
+    /// is heard there again.
+    pub fn forget_locals(&mut self, gone: impl Fn(LocalAddress) -> bool) {
         for id in self.peers.ids().to_vec() {
             if let Some(endpoint) = &mut self.peers.get_mut(id).endpoint
-                && endpoint.local == Some(local)
+                && endpoint.local.is_some_and(&gone)
             {
-                endpoint.local = None;
-            }
-        }
-    }
-
-    /// The host's addresses or routes have changed: every answer leaves from where the kernel chooses, until its peer is
-    /// heard again.
-    pub fn forget_locals(&mut self) {
-        for id in self.peers.ids().to_vec() {
-            if let Some(endpoint) = &mut self.peers.get_mut(id).endpoint {
                 endpoint.local = None;
             }
         }

@@ -69,7 +69,7 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow
                 let _ = reply.send((shard.snapshot(), shard.outlet().sends_segmented()));
             }
             Command::SetMtu { link, smallest } => shard.engine_mut().set_mtu(link, smallest),
-            Command::ForgetLocals => shard.engine_mut().forget_locals(),
+            Command::ForgetLocals => shard.engine_mut().forget_locals(|_| true),
             Command::Stop => return ControlFlow::Break(()),
         }
     }
