@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::metrics;
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
-const MTU_DEFAULT: u32 = 1420;
+pub(crate) const MTU_DEFAULT: u32 = 1420;
 
 /// The command line of the data plane.
 #[derive(Debug, clap::Args)]
@@ -153,7 +153,7 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
 }
 
 /// Answers scrapes, if anybody wants them. Never returns.
-async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
+pub(crate) async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
     match listener {
         Some(listener) => metrics::serve(listener, device).await,
         None => std::future::pending().await,
@@ -161,7 +161,7 @@ async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
 }
 
 /// Keeps padding below every MTU on the way in. Never returns.
-async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
+pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
     loop {
         match watch.changed().await {
             Ok(Some(change)) => {
@@ -179,7 +179,7 @@ async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
 }
 
 /// Lets sticky source addresses go when a better route may need another. Never returns.
-async fn follow_host(mut watch: HostWatch, device: &Device) {
+pub(crate) async fn follow_host(mut watch: HostWatch, device: &Device) {
     /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
     const SETTLE: Duration = Duration::from_secs(1);
     loop {
@@ -193,7 +193,7 @@ async fn follow_host(mut watch: HostWatch, device: &Device) {
 }
 
 /// Says `ready` to whoever waits on stdout, and to systemd.
-fn announce_ready() -> anyhow::Result<()> {
+pub(crate) fn announce_ready() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;
