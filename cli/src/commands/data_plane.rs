@@ -1,14 +1,14 @@
-//! `ployzctl status`: asks a running data plane, over the socket that `wg` uses, what it is like.
+//! `ployzctl status --interface`: asks a running data plane, over the socket that `wg` uses, what it is like.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ployz_api::{Code, Failure};
 use serde_json::{Map, Value};
 
-use crate::arguments::StatusArguments;
-use crate::outcome::{Code, Failure, Success};
+use crate::outcome::{Outcome, Success};
 
 const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
 /// The data plane answers within a turn, which takes milliseconds.
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The answer has some thirty lines; more than this is not an answer.
 const LINES_MAX: usize = 1_000;
 
-pub(crate) fn run(arguments: &StatusArguments) -> Result<Success, Failure> {
-    let socket = find_socket(Path::new(SOCKET_DIRECTORY), arguments.interface.as_deref())?;
+pub(super) fn run(interface: Option<&str>) -> Outcome {
+    let socket = find_socket(Path::new(SOCKET_DIRECTORY), interface)?;
     let interface = socket
         .file_stem()
         .unwrap_or_default()
@@ -75,7 +75,7 @@ fn ask(socket: &Path) -> std::io::Result<Vec<(String, String)>> {
     Ok(lines)
 }
 
-fn understand(interface: &str, lines: &[(String, String)]) -> Result<Success, Failure> {
+fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
     let backend = lines.iter().find(|(key, _)| key == "backend");
     if backend.is_none() {
         let message = format!("{interface} is run by another WireGuard, which has no status");
@@ -101,7 +101,11 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Result<Success, Fa
         text += &format!("\ndropped          {count} {reason}");
     }
     payload.insert("drops".to_owned(), drops.into());
-    Ok(Success { text, payload })
+    Ok(Success {
+        message: String::new(),
+        text,
+        payload,
+    })
 }
 
 fn yes_no_or_text(value: &str) -> Value {
