@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
-use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
+use ployz_dataplane::{BackendChoice, Device, DeviceError, DeviceOptions, TunError};
 use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Update};
 use tokio::net::TcpListener;
 
@@ -37,12 +37,13 @@ pub(crate) struct PeerTraffic {
 impl Overlay {
     /// Makes the interface, with its key and its port, up and without an address.
     pub(crate) async fn create(config: &Config, key: &PrivateKey) -> anyhow::Result<Self> {
-        let device = Device::create(&DeviceOptions {
+        let device = create(&DeviceOptions {
             name: config.interface.clone(),
             backend: BackendChoice::Auto,
             offload: true,
             listen_port: config.wg_port,
-        })?;
+        })
+        .await?;
         let link = Link::by_name(&Netlink::open()?, &config.interface).await?;
         link.set_mtu(config.mtu).await?;
         let key = PrivateKey::from_bytes(*key.expose());
@@ -124,6 +125,22 @@ impl Overlay {
     pub(crate) async fn status(&self) -> anyhow::Result<BTreeMap<String, String>> {
         Ok(self.device.status().await?.into_iter().collect())
     }
+}
+
+/// A daemon that was killed leaves its interface and port to the kernel, which takes a moment to let go of them.
+async fn create(options: &DeviceOptions) -> Result<Device, DeviceError> {
+    const RELEASE_WAIT: Duration = Duration::from_secs(2);
+    const POLL: Duration = Duration::from_millis(20);
+    let attempts = RELEASE_WAIT.as_millis() / POLL.as_millis();
+    for _ in 0..attempts {
+        match Device::create(options) {
+            Err(DeviceError::Tun(TunError::Exists(_)) | DeviceError::PortInUse { .. }) => {
+                tokio::time::sleep(POLL).await;
+            }
+            result => return result,
+        }
+    }
+    Device::create(options)
 }
 
 /// A machine's addresses as its interface has them: each with the prefix of the whole overlay.

@@ -12,6 +12,7 @@
 //! the story from a fault of the daemon.
 
 pub mod attack;
+pub mod cluster;
 pub mod command;
 pub mod contender;
 pub mod counters;
