@@ -159,6 +159,32 @@ impl Machine {
         serde_json::from_str(&finished.stdout).with_context(|| finished.to_string())
     }
 
+    /// Gets into the network that `founder` is in; the token that did it.
+    pub fn join(&self, founder: &Self) -> Result<String> {
+        let token = founder.invite("")?;
+        let document = self.import(&token)?;
+        ensure!(text(&document, "/payload/status") == "joined", "{document}");
+        Ok(token)
+    }
+
+    /// Waits until the daemon is in a network and its store answers.
+    pub fn wait_ready(&self, patience: Duration) -> Result<()> {
+        wait_until(format!("{} to be ready", self.name), patience, || {
+            self.ctl("mesh ready").is_ok_and(|ready| ready.succeeded())
+        })
+    }
+
+    /// The process of the store's server here.
+    pub fn store_pid(&self) -> Result<Pid> {
+        let status = self.json("status")?;
+        let pid = status
+            .pointer("/payload/storage/pid")
+            .and_then(Value::as_i64);
+        Ok(Pid::from_raw(
+            pid.context("no store runs here")?.try_into()?,
+        ))
+    }
+
     /// Whether `target` answers to a ping from here.
     #[must_use]
     pub fn reaches(&self, target: &str) -> bool {

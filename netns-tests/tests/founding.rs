@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
-use ployz_netns_tests::wait::{now, wait_until};
+use ployz_netns_tests::wait::now;
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 
 /// What the issue grants a daemon to take up its traffic again.
@@ -136,11 +136,7 @@ fn resume_after_kill(stage: &Stage, machine: &mut Machine) -> Result<()> {
     );
     let killed = now();
     machine.start(stage)?;
-    wait_until("the machine to be ready again", RESUME_WAIT, || {
-        machine
-            .ctl("mesh ready")
-            .is_ok_and(|ready| ready.succeeded())
-    })?;
+    machine.wait_ready(RESUME_WAIT)?;
     ensure!(
         killed.elapsed() < RESUME_WAIT,
         "back after {:?}",
@@ -155,11 +151,7 @@ fn resume_after_stop(stage: &Stage, machine: &mut Machine) -> Result<()> {
     ensure!(!machine.data_dir.join("local.json").exists());
     ensure!(!machine.netns.has_link(&machine.interface));
     machine.start(stage)?;
-    wait_until("the machine to be ready again", RESUME_WAIT, || {
-        machine
-            .ctl("mesh ready")
-            .is_ok_and(|ready| ready.succeeded())
-    })?;
+    machine.wait_ready(RESUME_WAIT)?;
     is_the_same(&before, machine)
 }
 
