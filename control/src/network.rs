@@ -124,7 +124,7 @@ impl Network {
             Effect::Configure(peers) => daemon.overlay.change_peers(peers).await?,
             Effect::Admit(nkeys) => {
                 if let Some(storage) = &self.storage {
-                    let settings = self.nats_settings(daemon, nkeys.into_iter());
+                    let settings = self.nats_settings(daemon, nkeys.into_iter())?;
                     storage.nats.configure(&settings)?;
                 }
             }
@@ -144,19 +144,25 @@ impl Network {
         &self,
         daemon: &Daemon,
         nkeys: impl Iterator<Item = (MachineId, String)>,
-    ) -> Settings {
+    ) -> anyhow::Result<Settings> {
         let own = daemon.identity.machine_id;
-        Settings {
+        // Whatever the records say: without itself among them it could not mend them.
+        let coordinator = User {
+            machine: own,
+            nkey: daemon.identity.nkey()?,
+            coordinator: true,
+        };
+        let others = nkeys.filter(|(machine, _)| *machine != own);
+        let others = others.map(|(machine, nkey)| User {
+            machine,
+            nkey,
+            coordinator: false,
+        });
+        Ok(Settings {
             machine: own,
             listen: (self.membership.overlay_ip, daemon.config.nats_port).into(),
-            users: nkeys
-                .map(|(machine, nkey)| User {
-                    machine,
-                    nkey,
-                    coordinator: machine == own,
-                })
-                .collect(),
-        }
+            users: std::iter::once(coordinator).chain(others).collect(),
+        })
     }
 
     /// Watches the store, again and again. Never returns.

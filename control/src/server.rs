@@ -38,8 +38,8 @@ const RECEIVE_WINDOW: u32 = 256 * 1024;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Whoever sends more slowly than a request in this time is not meant to be here.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// The longest there is: founding, which waits for nats-server.
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// More than everything that founding waits for, each with a deadline of its own, so that it is never cut off halfway.
+const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Without a certificate, one request is all there is to do.
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 const IDLE_MAX: Duration = Duration::from_secs(30);

@@ -112,9 +112,15 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         confirmed_at: clock::now().unix_secs,
         machines,
     };
-    daemon.files.write(VIEW_FILE, &view)?;
-    daemon.files.write(FILE, &membership)?;
     daemon.overlay.add_addresses(&addresses).await?;
+    let commit = || -> anyhow::Result<()> {
+        daemon.files.write(VIEW_FILE, &view)?;
+        daemon.files.write(FILE, &membership)
+    };
+    if let Err(error) = commit() {
+        daemon.overlay.remove_addresses(&addresses).await?;
+        return Err(error);
+    }
     daemon.enter(membership.clone(), store, None, management)?;
     Ok(membership)
 }
