@@ -52,7 +52,8 @@ enum Trust {
     Fingerprint(String),
 }
 
-/// Asks with a credential, at its endpoints in their order, and waits for the answer up to `patience`.
+/// Asks with a credential, at its endpoints in their order, and waits up to `patience` for the answer of the first that
+/// is there.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -112,7 +113,8 @@ async fn ask_any(
     let name = CertificateName::any_machine(network);
     let mut causes = Vec::new();
     for endpoint in endpoints {
-        match connect(&config, *endpoint, &name).await {
+        let wait = CONNECT_WAIT.min(patience);
+        match connect(&config, *endpoint, &name, wait).await {
             Ok(connection) => {
                 return tokio::time::timeout(patience, exchange(&connection, request))
                     .await
@@ -128,6 +130,7 @@ async fn connect(
     config: &ClientConfig,
     remote: SocketAddr,
     name: &str,
+    wait: Duration,
 ) -> Result<Connection, String> {
     let local: SocketAddr = match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -137,9 +140,9 @@ async fn connect(
     let connecting = endpoint
         .connect_with(config.clone(), remote, name)
         .map_err(|e| e.to_string())?;
-    tokio::time::timeout(CONNECT_WAIT, connecting)
+    tokio::time::timeout(wait, connecting)
         .await
-        .map_err(|_| format!("no answer within {CONNECT_WAIT:?}"))?
+        .map_err(|_| format!("no answer within {wait:?}"))?
         .map_err(|e| e.to_string())
 }
 
