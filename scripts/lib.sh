@@ -45,3 +45,7 @@ use_rust() {
 
 # Where cargo puts what it builds.
 target_dir() { echo "${CARGO_TARGET_DIR:-$root/target}"; }
+
+# Where scripts/setup puts the store's server, and which one.
+readonly NATS_SERVER=2.14.6
+nats_server_path() { echo "$(target_dir)/nats-server-$NATS_SERVER/nats-server"; }

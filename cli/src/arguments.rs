@@ -1,6 +1,12 @@
 //! Every flag there is.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
+use ipnet::Ipv4Net;
+use ployz_api::{InviteId, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -8,6 +14,8 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) output: OutputArguments,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -15,26 +23,174 @@ pub(crate) struct Arguments {
 /// How to say what came of it.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArguments {
-    /// One JSON document on stdout, on failure as well.
+    /// One JSON document on stdout, on failure as well
     #[arg(long, global = true, conflicts_with = "plain")]
     pub(crate) json: bool,
-    /// key=value.
+    /// One record a line, key=value
     #[arg(long, global = true)]
     pub(crate) plain: bool,
-    /// Nothing on success (JSON is printed all the same).
+    /// Nothing on success (JSON is printed all the same)
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 }
 
+/// Whom to ask.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionArguments {
+    /// The local daemon's data directory, where its credential for root is
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PLOYZ_DATA_DIR",
+        default_value = "/var/lib/ployz"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// How long to wait for the answer: 500ms, 10s, 2m
+    #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// What a running data plane is like: backend, offloads, drops.
+    /// What the daemon is and how it is
     Status(StatusArguments),
+    /// The network that this machine is in, or is to be in
+    #[command(subcommand, alias = "network")]
+    Mesh(MeshCommand),
+    /// The machines of the network
+    #[command(subcommand)]
+    Machine(MachineCommand),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The interface to ask about [default: the only one there is]
+    /// Ask the data plane of this interface instead, as run by `ployzd dataplane`
     #[arg(short, long)]
     pub(crate) interface: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeshCommand {
+    /// Found a network here, and print the first invite to it
+    Init(MeshInitArguments),
+    /// Join the network that an invite is for
+    Join(TokenArguments),
+    /// Exit 0 if data plane, control and store all work, 1 if not
+    Ready,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeshInitArguments {
+    /// What to call it
+    #[arg(default_value = "ployz")]
+    pub(crate) name: Name,
+    /// Read the name from stdin
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) name_stdin: bool,
+    /// Where subnets come from [default: 10.101.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) cluster_cidr: Option<Ipv4Net>,
+    /// How large each machine's subnet is [default: 24]
+    #[arg(long, value_name = "BITS")]
+    pub(crate) subnet_prefix_len: Option<u8>,
+    /// Where others reach this machine's WireGuard [default: its addresses]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) endpoint: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TokenArguments {
+    /// The token that `machine invite create` printed; other users of this machine can see it here
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Read the token from stdin
+    #[arg(long)]
+    pub(crate) token_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// All machines
+    #[command(alias = "list")]
+    Ls {
+        /// More columns
+        #[arg(long)]
+        wide: bool,
+    },
+    /// Everything about one machine
+    Inspect {
+        /// Its id, its name, or the unique beginning of either
+        machine: String,
+    },
+    /// Letting machines in
+    #[command(subcommand)]
+    Invite(InviteCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Make an invite for one machine
+    Create {
+        /// For how long it can be used
+        #[arg(long, value_name = "SECS", default_value_t = TTL_SECS_DEFAULT,
+              value_parser = clap::value_parser!(u64).range(1..=TTL_SECS_MAX))]
+        ttl_secs: u64,
+        /// What the machine will be called
+        #[arg(long)]
+        name: Option<Name>,
+    },
+    /// Invites that can be used
+    List {
+        /// Those that cannot be used any more as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take an invite back
+    Revoke {
+        /// Which one
+        invite_id: InviteId,
+    },
+    /// Join the network that an invite is for
+    Import(TokenArguments),
+}
+
+/// A number and ms, s, m or h.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("say a number and ms, s, m or h, as in 10s".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
+    let span = number.checked_mul(millis).ok_or("no such span")?;
+    Ok(Duration::from_millis(span))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_go_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "5", "s", "-1s", "1y", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

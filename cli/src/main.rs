@@ -2,21 +2,27 @@
 
 mod arguments;
 mod commands;
+mod connection;
 mod outcome;
 mod printer;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
+use connection::Connection;
 use printer::Printer;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let printer = Printer::new(&arguments.output);
-    let result = match &arguments.command {
-        Command::Status(status) => commands::status::run(status),
+    let connection = Connection::new(arguments.connection);
+    let result = match arguments.command {
+        Command::Status(status) => commands::status::run(&connection, status.interface.as_deref()),
+        Command::Mesh(command) => commands::mesh::run(&connection, command),
+        Command::Machine(command) => commands::machine::run(&connection, command),
     };
     printer.print(&result);
     ExitCode::from(result.map_or_else(|failure| failure.code.exit_status(), |_| 0))

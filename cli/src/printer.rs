@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::arguments::OutputArguments;
-use crate::outcome::{Failure, Success};
+use crate::outcome::{Outcome, Success};
 
 #[derive(Debug)]
 pub(crate) struct Printer {
@@ -36,7 +36,7 @@ impl Printer {
         clippy::print_stderr,
         reason = "this is what prints"
     )]
-    pub(crate) fn print(&self, result: &Result<Success, Failure>) {
+    pub(crate) fn print(&self, result: &Outcome) {
         if let Some(text) = self.stdout(result) {
             println!("{text}");
         }
@@ -45,21 +45,21 @@ impl Printer {
         }
     }
 
-    fn stdout(&self, result: &Result<Success, Failure>) -> Option<String> {
+    fn stdout(&self, result: &Outcome) -> Option<String> {
         match (self.mode, result) {
             (Mode::Json, _) => Some(format!("{:#}", document(result))),
             (Mode::Text | Mode::Plain, Err(_)) => None,
             (Mode::Text | Mode::Plain, Ok(_)) if self.quiet => None,
             (Mode::Text, Ok(success)) => Some(success.text.clone()),
-            (Mode::Plain, Ok(success)) => Some(record(&success.payload)),
+            (Mode::Plain, Ok(success)) => Some(records(success)),
         }
     }
 
-    fn stderr(&self, result: &Result<Success, Failure>) -> Option<String> {
+    fn stderr(&self, result: &Outcome) -> Option<String> {
         let (Mode::Text | Mode::Plain, Err(failure)) = (self.mode, result) else {
             return None;
         };
-        let error = format!("error [{}]: {}", failure.code.name(), failure.message);
+        let error = format!("error [{}]: {}", failure.code, failure.message);
         Some(match &failure.hint {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error,
@@ -67,14 +67,33 @@ impl Printer {
     }
 }
 
-fn document(result: &Result<Success, Failure>) -> Value {
+fn document(result: &Outcome) -> Value {
     match result {
         Ok(success) => {
-            json!({"ok": true, "code": "OK", "message": "", "payload": success.payload})
+            let Success {
+                message, payload, ..
+            } = success;
+            json!({"ok": true, "code": "OK", "message": message, "payload": payload})
         }
         Err(failure) => json!({
-            "ok": false, "code": failure.code.name(), "message": failure.message, "hint": failure.hint,
+            "ok": false, "code": failure.code, "message": failure.message, "hint": failure.hint,
         }),
+    }
+}
+
+/// A list is a line for each of its rows; everything else is one line.
+fn records(success: &Success) -> String {
+    let payload = &success.payload;
+    let rows = ["rows", "invites"]
+        .into_iter()
+        .find_map(|key| payload.get(key)?.as_array());
+    match rows {
+        Some(rows) => {
+            let rows = rows.iter().filter_map(Value::as_object);
+            rows.map(record).collect::<Vec<_>>().join("\n")
+        }
+        None if payload.is_empty() => format!("message={:?}", success.message),
+        None => record(payload),
     }
 }
 
@@ -110,21 +129,23 @@ fn bare(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::outcome::Code;
+    use ployz_api::{Code, Failure};
 
-    fn success() -> Result<Success, Failure> {
+    use super::*;
+
+    fn success() -> Outcome {
         let Value::Object(payload) = json!({"kind": "status", "peers": 2, "drops": {"spoof": 1}})
         else {
             unreachable!()
         };
         Ok(Success {
+            message: String::new(),
             text: "two peers".to_owned(),
             payload,
         })
     }
 
-    fn failure() -> Result<Success, Failure> {
+    fn failure() -> Outcome {
         Err(Failure::new(Code::DaemonUnreachable, "no answer").hint("start it"))
     }
 
@@ -144,6 +165,19 @@ mod tests {
             (&json["ok"], &json["payload"]["kind"]),
             (&json!(true), &json!("status"))
         );
+    }
+
+    #[test]
+    fn a_list_is_a_line_for_each_row() {
+        let Value::Object(payload) = json!({"kind": "l", "rows": [{"id": 1}, {"id": 2}]}) else {
+            unreachable!()
+        };
+        let list = Success {
+            message: String::new(),
+            text: String::new(),
+            payload,
+        };
+        assert_eq!(records(&list), "id=1\nid=2");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::metrics;
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
-const MTU_DEFAULT: u32 = 1420;
+pub(crate) const MTU_DEFAULT: u32 = 1420;
 
 const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
 
@@ -164,7 +164,7 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
 }
 
 /// Answers scrapes, if anybody wants them. Never returns.
-async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
+pub(crate) async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
     match listener {
         Some(listener) => metrics::serve(listener, device).await,
         None => std::future::pending().await,
@@ -172,7 +172,7 @@ async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
 }
 
 /// Keeps packets and their padding below every MTU on the way in. Never returns.
-async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
+pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
     loop {
         match watch.changed().await {
             Ok(Some(change)) => {
@@ -188,7 +188,7 @@ async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
 }
 
 /// Lets sticky source addresses go when a better route may need another. Never returns.
-async fn follow_host(mut watch: HostWatch, device: &Device) {
+pub(crate) async fn follow_host(mut watch: HostWatch, device: &Device) {
     /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
     const SETTLE: Duration = Duration::from_secs(1);
     loop {
@@ -202,7 +202,7 @@ async fn follow_host(mut watch: HostWatch, device: &Device) {
 }
 
 /// Says `ready` to whoever waits on stdout, and to systemd.
-fn announce_ready() -> anyhow::Result<()> {
+pub(crate) fn announce_ready() -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;

@@ -1,8 +1,25 @@
 //! `ployzd`: the daemon.
 
+mod authority;
+mod clock;
+mod config;
+mod daemon;
 mod dataplane;
+mod files;
+mod host;
+mod identity;
+mod membership;
 mod metrics;
+mod nats;
+mod network;
+mod overlay;
+mod requests;
+mod run;
+mod server;
+mod store;
+mod tls;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,20 +28,26 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "ployzd", version)]
 struct Arguments {
+    /// Log as JSON, one object a line
+    #[arg(long, global = true)]
+    log_json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon: data plane, control task, management.
+    Run(Box<config::Arguments>),
     /// Run the data plane alone, in the foreground; set it up with `wg` or --config.
     Dataplane(dataplane::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging();
+    start_logging(arguments.log_json);
     let result = match arguments.command {
+        Command::Run(arguments) => run::run(*arguments),
         Command::Dataplane(arguments) => dataplane::run(arguments),
     };
     match result {
@@ -37,13 +60,18 @@ fn main() -> ExitCode {
 }
 
 /// To stderr: stdout is for what a program waits for. `PLOYZ_LOG` selects, as in `PLOYZ_LOG=debug`.
-fn start_logging() {
+fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PLOYZ_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=warn"));
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
 }
 
 /// One line, the whole chain of causes.

@@ -300,10 +300,10 @@ impl Interface for Device {
             ("listen_port".to_owned(), self.port().to_string()),
             ("peers".to_owned(), snapshot.peers.len().to_string()),
         ];
-        for peer in &snapshot.peers {
+        for (number, peer) in snapshot.peers.iter().enumerate() {
             if let Some(mtu) = peer.path_mtu {
                 let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
-                status.push(("path".to_owned(), path));
+                status.push((format!("path_{number}"), path));
             }
         }
         for &reason in Drop::ALL {

@@ -13,6 +13,7 @@
 //! choose itself.
 
 pub mod attack;
+pub mod cluster;
 pub mod command;
 pub mod contender;
 pub mod counters;

@@ -132,7 +132,8 @@ impl Host {
     /// What the daemon has found out about the path to its only peer.
     pub fn path(&self) -> Option<PathReport> {
         let status = self.daemon.uapi().status().ok()?;
-        let mut words = status.get("path")?.split(' ').skip(1);
+        let (_, path) = status.iter().find(|(key, _)| key.starts_with("path_"))?;
+        let mut words = path.split(' ').skip(1);
         Some(PathReport {
             mtu: words.next()?.parse().ok()?,
             batches: words.next()?.to_owned(),

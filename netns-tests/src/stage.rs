@@ -90,6 +90,11 @@ impl Stage {
         Ok(path)
     }
 
+    /// A place that is not there yet, for a directory that goes with the stage.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{}-{name}", self.number()))
+    }
+
     /// A log file that is shown if the story fails.
     pub fn log(&self, name: &str) -> PathBuf {
         let path = self.directory.join(format!("{}-{name}.log", self.number()));

@@ -1,3 +1,36 @@
-//! One file a command.
+//! One file a command, or a family of them.
 
+mod data_plane;
+pub(crate) mod machine;
+pub(crate) mod mesh;
 pub(crate) mod status;
+
+use std::io::Read as _;
+
+use ployz_api::{Code, Failure};
+
+/// Tokens and names are shorter; whatever else comes is not read.
+const STDIN_MAX: u64 = 16 * 1024;
+
+/// Reads a word from stdin, so that it is in nobody's list of processes.
+fn word_from_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(STDIN_MAX).read_to_string(&mut text);
+    let word = text.trim();
+    if read.is_err() || word.is_empty() {
+        return Err(Failure::new(
+            Code::InvalidArgument,
+            "nothing came from stdin",
+        ));
+    }
+    Ok(word.to_owned())
+}
+
+/// The daemon is of a version that says something else.
+fn unexpected() -> Failure {
+    Failure::new(
+        Code::Unsupported,
+        "the daemon answered something that this ployzctl does not know",
+    )
+    .hint("use the ployzctl that came with the daemon")
+}

@@ -112,6 +112,26 @@ impl Link {
         }
     }
 
+    /// Takes an address from it. One that it does not have is fine.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub async fn remove_address(&self, address: IpNet) -> Result<(), NetlinkError> {
+        let handle = self.netlink.handle.address();
+        // The message that adds an address is the one that names it.
+        let message = handle
+            .add(self.index, address.addr(), address.prefix_len())
+            .message_mut()
+            .clone();
+        match handle.del(message).execute().await {
+            Err(error) if errno(&error) != Some(Errno::EADDRNOTAVAIL) => Err(failed(
+                format!("take the address {address} from {}", self.name),
+                &error,
+            )),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Routes a prefix through it. One that is routed through it is fine.
     ///
     /// # Errors

@@ -1,0 +1,236 @@
+//! `ployzctl machine`.
+
+use ployz_api::{
+    InviteId, InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request,
+    Secret,
+};
+
+use super::{unexpected, word_from_stdin};
+use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
+use crate::connection::Connection;
+use crate::outcome::{Outcome, Success};
+use crate::table::Table;
+
+pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
+    match command {
+        MachineCommand::Ls { wide } => list(connection, wide),
+        MachineCommand::Inspect { machine } => inspect(connection, machine),
+        MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
+            create(connection, ttl_secs, name)
+        }
+        MachineCommand::Invite(InviteCommand::List { all }) => invites(connection, all),
+        MachineCommand::Invite(InviteCommand::Revoke { invite_id }) => {
+            revoke(connection, invite_id)
+        }
+        MachineCommand::Invite(InviteCommand::Import(token)) => import(connection, token),
+    }
+}
+
+/// Joins a network; also `mesh join`.
+pub(super) fn import(connection: &Connection, arguments: TokenArguments) -> Outcome {
+    let token = Secret::new(match arguments.token {
+        Some(token) => token,
+        None => word_from_stdin()?,
+    });
+    let answer = connection.ask(&Request::InviteImport { token })?;
+    let Some(Payload::MachineJoin(join)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    let text = format!(
+        "{} ({}) in network {}: {}\noverlay     {}",
+        join.name, join.id, join.network, join.status, join.overlay_ip
+    );
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+fn list(connection: &Connection, wide: bool) -> Outcome {
+    let answer = connection.ask(&Request::MachineList)?;
+    let Some(Payload::MachineList(list)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    Ok(Success::new(
+        answer.message,
+        listed(list, wide),
+        answer.payload.as_ref(),
+    ))
+}
+
+fn listed(list: &MachineList, wide: bool) -> String {
+    if list.rows.is_empty() {
+        return "no machines".to_owned();
+    }
+    let mut heading = vec![
+        "NAME",
+        "LIFECYCLE",
+        "AUTHORITY",
+        "REGION ROLE",
+        "OVERLAY IP",
+        "REACHABLE",
+        "ID",
+    ];
+    if wide {
+        heading.extend([
+            "REGION",
+            "AZ",
+            "SUBNET",
+            "OVERLAY IP6",
+            "VERSION",
+            "HANDSHAKE",
+            "CREATED",
+        ]);
+    }
+    let mut table = Table::new(&heading);
+    for row in &list.rows {
+        table.row(cells(row, wide));
+    }
+    let mut text = table.render();
+    if list.stale {
+        text += &format!(
+            "\nthis is how it was {} s ago: the store does not answer",
+            list.view_age_secs
+        );
+    }
+    text
+}
+
+fn cells(row: &MachineRow, wide: bool) -> Vec<String> {
+    let mut cells = vec![
+        row.name.to_string(),
+        row.lifecycle.to_string(),
+        row.authority.to_string(),
+        row.region_role.to_string(),
+        row.overlay_ip.to_string(),
+        if row.reachable { "yes" } else { "no" }.to_owned(),
+        row.id.to_string(),
+    ];
+    if wide {
+        let handshake = row.handshake_age_secs.map(|age| format!("{age} s ago"));
+        cells.extend([
+            row.region.clone(),
+            row.availability_zone.clone().unwrap_or_default(),
+            row.subnet
+                .map(|subnet| subnet.to_string())
+                .unwrap_or_default(),
+            row.overlay_ip6.to_string(),
+            row.version.clone().unwrap_or_default(),
+            handshake.unwrap_or_default(),
+            date(row.created_at),
+        ]);
+    }
+    cells
+}
+
+fn inspect(connection: &Connection, machine: String) -> Outcome {
+    let answer = connection.ask(&Request::MachineInspect { machine })?;
+    let Some(Payload::MachineInspect(inspect)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    Ok(Success::new(
+        answer.message,
+        inspected(inspect),
+        answer.payload.as_ref(),
+    ))
+}
+
+fn inspected(inspect: &MachineInspect) -> String {
+    let row = &inspect.machine;
+    let age =
+        |secs: Option<u64>| secs.map_or_else(|| "never".to_owned(), |secs| format!("{secs} s ago"));
+    let observed = inspect.observed.as_ref().map_or_else(
+        || "nothing yet".to_owned(),
+        |observed| format!("{observed:#}"),
+    );
+    format!(
+        "{} ({})\n\ndesired\n{:#}\n\nobserved, {}\n{observed}\n\nfrom here\nendpoint    {}\nhandshake   {}\nreceived    {} B\nsent        {} B",
+        row.name,
+        row.id,
+        inspect.desired,
+        age(row.observed_age_secs),
+        inspect
+            .endpoint
+            .map_or_else(|| "—".to_owned(), |it| it.to_string()),
+        age(row.handshake_age_secs),
+        inspect.rx_bytes.unwrap_or(0),
+        inspect.tx_bytes.unwrap_or(0),
+    )
+}
+
+fn create(connection: &Connection, ttl_secs: u64, name: Option<Name>) -> Outcome {
+    let answer = connection.ask(&Request::InviteCreate(InviteRequest { ttl_secs, name }))?;
+    let Some(Payload::Invite(invite)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    let text = format!(
+        "invite      {}\nexpires     {} UTC\n\nOn the next machine:\n  ployzctl machine invite import --token {}",
+        invite.invite_id,
+        date(invite.expires_at),
+        invite.token.expose()
+    );
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+fn invites(connection: &Connection, all: bool) -> Outcome {
+    let answer = connection.ask(&Request::InviteList { all })?;
+    let Some(Payload::InviteList(list)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    let mut table = Table::new(&["INVITE", "STATUS", "CREATED", "EXPIRES", "CONSUMED BY"]);
+    for invite in &list.invites {
+        table.row(vec![
+            invite.invite_id.to_string(),
+            invite.status.to_string(),
+            date(invite.created_at),
+            date(invite.expires_at),
+            invite
+                .consumed_by
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
+        ]);
+    }
+    let text = if list.invites.is_empty() {
+        "no invites".to_owned()
+    } else {
+        table.render()
+    };
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+fn revoke(connection: &Connection, invite_id: InviteId) -> Outcome {
+    let answer = connection.ask(&Request::InviteRevoke { invite_id })?;
+    let text = answer.message.clone();
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+/// Seconds since 1970 as `YYYY-MM-DD HH:MM`, in UTC (Howard Hinnant's `civil_from_days`).
+fn date(unix_secs: u64) -> String {
+    let (days, secs) = (unix_secs / 86_400 + 719_468, unix_secs % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
+        secs / 3_600,
+        secs % 3_600 / 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00");
+        assert_eq!(date(951_827_696), "2000-02-29 12:34");
+        assert_eq!(date(1_796_083_199), "2026-11-30 23:59");
+    }
+}

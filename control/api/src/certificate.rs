@@ -1,0 +1,122 @@
+//! Who somebody is, as their certificate says it: one DNS name, `<subject>.<role>.<network>.ployz`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What the holder of a certificate may do; `ployz_core::permits` has the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Everything but credentials and the network itself.
+    Operator,
+    /// Look, and change nothing.
+    Reader,
+    /// A machine of the network, for what machines do among themselves.
+    Machine,
+    /// Nobody that we know: no certificate at all.
+    Stranger,
+}
+
+impl Role {
+    /// Every role, for tables and tests.
+    pub const ALL: [Self; 5] = [
+        Self::Admin,
+        Self::Operator,
+        Self::Reader,
+        Self::Machine,
+        Self::Stranger,
+    ];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Reader => "reader",
+            Self::Machine => "machine",
+            Self::Stranger => "stranger",
+        }
+    }
+}
+
+/// The network of certificates that a daemon signs for its own host only.
+pub const LOCAL_NETWORK: &str = "local";
+
+/// The one DNS name of a certificate that says who holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateName {
+    /// A machine's id, or a person's name.
+    pub subject: String,
+    /// What they may do.
+    pub role: Role,
+    /// The network that vouches for it.
+    pub network: String,
+}
+
+impl CertificateName {
+    /// The name under which every machine of a network answers, whichever it is.
+    pub fn any_machine(network: &str) -> String {
+        format!("{}.{}.ployz", Role::Machine.name(), network.to_lowercase())
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (subject, network) = (self.subject.to_lowercase(), self.network.to_lowercase());
+        write!(f, "{subject}.{}.{network}.ployz", self.role.name())
+    }
+}
+
+impl FromStr for CertificateName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let words: Vec<&str> = text.split('.').collect();
+        let [subject, role, network, "ployz"] = words[..] else {
+            return Err(());
+        };
+        let role = Role::ALL
+            .into_iter()
+            .find(|candidate| *candidate != Role::Stranger && candidate.name() == role)
+            .ok_or(())?;
+        Ok(Self {
+            subject: subject.to_owned(),
+            role,
+            network: network.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_and_nobody_is_certified_a_stranger() {
+        for role in Role::ALL {
+            let name = CertificateName {
+                subject: "root".to_owned(),
+                role,
+                network: LOCAL_NETWORK.to_owned(),
+            };
+            let expected = if role == Role::Stranger {
+                Err(())
+            } else {
+                Ok(name.clone())
+            };
+            assert_eq!(name.to_string().parse(), expected);
+        }
+        for other in [
+            "",
+            "machine.local.ployz",
+            "a.b.c.d.ployz",
+            "x.admin.local.example",
+        ] {
+            assert_eq!(other.parse::<CertificateName>(), Err(()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What it takes to speak to a daemon.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// Where in its data directory a daemon leaves the credential for root of its own host.
+pub const LOCAL_CREDENTIAL_FILE: &str = "local.json";
+
+/// Where to dial, whom to trust, and who to be.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Tried in this order.
+    pub endpoints: Vec<SocketAddr>,
+    /// The network as its certificates call it.
+    pub network: String,
+    /// The authority that the daemon's certificate has to come from.
+    pub ca_pem: String,
+    /// Our own certificate.
+    pub certificate_pem: String,
+    /// Its key.
+    pub key_pem: Secret,
+}

@@ -1,0 +1,67 @@
+//! Words about machines that the store, the wire and the command line share.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! word {
+    ($name:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+/// What the operator wants of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// Parked.
+    Standby,
+    /// Takes workloads.
+    Active,
+    /// Keeps its workloads, takes no new ones.
+    Draining,
+}
+word!(Lifecycle { Standby => "standby", Active => "active", Draining => "draining" });
+
+/// Whether a machine holds the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authority {
+    /// It does, and with it the network's CA.
+    Storage,
+    /// It does not.
+    Compute,
+}
+word!(Authority { Storage => "storage", Compute => "compute" });
+
+/// What a machine is for within its region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegionRole {
+    /// Holds data: the founder's.
+    HomeData,
+    /// Computes: everybody else's.
+    Compute,
+}
+word!(RegionRole { HomeData => "home_data", Compute => "compute" });
+
+/// What has become of an invite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InviteStatus {
+    /// It can be used.
+    Active,
+    /// Somebody used it.
+    Consumed,
+    /// It was taken back.
+    Revoked,
+    /// It was not used in time.
+    Expired,
+}
+word!(InviteStatus {
+    Active => "active", Consumed => "consumed", Revoked => "revoked", Expired => "expired",
+});

@@ -1,0 +1,147 @@
+//! What a daemon can be asked.
+
+use std::net::SocketAddr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InviteId, MachineId};
+use crate::name::Name;
+use crate::secret::Secret;
+
+/// How long an invite lasts unless somebody says otherwise.
+pub const TTL_SECS_DEFAULT: u64 = 600;
+
+/// A week: an invite that lies about for longer is forgotten by everybody but its finder.
+pub const TTL_SECS_MAX: u64 = 7 * 24 * 3600;
+
+/// One request, of which a stream carries one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What is this daemon, and how is it?
+    Status,
+    /// Found a network here.
+    MeshInit(MeshInitRequest),
+    /// Which machines are there?
+    MachineList,
+    /// Everything about one of them.
+    MachineInspect {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+    },
+    /// Make an invite.
+    InviteCreate(InviteRequest),
+    /// Which invites are there?
+    InviteList {
+        /// Those that cannot be used any more as well.
+        all: bool,
+    },
+    /// Take an invite back.
+    InviteRevoke {
+        /// Which one.
+        invite_id: InviteId,
+    },
+    /// Join the network that an invite is for.
+    InviteImport {
+        /// The token that `invite create` printed.
+        token: Secret,
+    },
+    /// From the joining daemon to a coordinator: let me in.
+    InviteRedeem(RedeemRequest),
+}
+
+/// How to found a network.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshInitRequest {
+    /// What to call it.
+    pub name: Name,
+    /// Where subnets come from.
+    pub cluster_cidr: Option<Ipv4Net>,
+    /// How large each is.
+    pub subnet_prefix_len: Option<u8>,
+    /// Where the others reach this machine's WireGuard; its own addresses if none is given.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What kind of invite.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// How long it can be used.
+    pub ttl_secs: u64,
+    /// What the machine that uses it will be called.
+    pub name: Option<Name>,
+}
+
+/// What a machine shows of itself to be let in. No secret key is among it: those never leave their machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedeemRequest {
+    /// Which invite.
+    pub invite_id: InviteId,
+    /// Its secret, in hexadecimal digits.
+    pub secret: Secret,
+    /// Who wants to join.
+    pub machine_id: MachineId,
+    /// What it calls itself.
+    pub name: Name,
+    /// Its region.
+    pub region: String,
+    /// Its WireGuard key, in base64.
+    pub wireguard_key: String,
+    /// Its key for the store.
+    pub nkey: String,
+    /// The key that its certificate will be for: an uncompressed point of P-256, in hexadecimal digits.
+    pub certificate_key: String,
+    /// Where its WireGuard can be reached.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// A request by name only, for the table of who may do what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of `Request`")]
+pub enum Operation {
+    Status,
+    MeshInit,
+    MachineList,
+    MachineInspect,
+    InviteCreate,
+    InviteList,
+    InviteRevoke,
+    InviteImport,
+    InviteRedeem,
+}
+
+impl Operation {
+    /// Every one, for tables and tests.
+    pub const ALL: [Self; 9] = [
+        Self::Status,
+        Self::MeshInit,
+        Self::MachineList,
+        Self::MachineInspect,
+        Self::InviteCreate,
+        Self::InviteList,
+        Self::InviteRevoke,
+        Self::InviteImport,
+        Self::InviteRedeem,
+    ];
+}
+
+impl Request {
+    /// Which one it is.
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Self::Status => Operation::Status,
+            Self::MeshInit(_) => Operation::MeshInit,
+            Self::MachineList => Operation::MachineList,
+            Self::MachineInspect { .. } => Operation::MachineInspect,
+            Self::InviteCreate(_) => Operation::InviteCreate,
+            Self::InviteList { .. } => Operation::InviteList,
+            Self::InviteRevoke { .. } => Operation::InviteRevoke,
+            Self::InviteImport { .. } => Operation::InviteImport,
+            Self::InviteRedeem(_) => Operation::InviteRedeem,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What a daemon answers, which is also what `--json` prints.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::code::Code;
+use crate::id::{InviteId, MachineId, NetworkId};
+use crate::machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+use crate::name::Name;
+use crate::secret::Secret;
+
+/// How a request ended.
+pub type Outcome = Result<Success, Failure>;
+
+/// It was done.
+#[derive(Debug)]
+pub struct Success {
+    /// One sentence about it; empty when the payload says it all.
+    pub message: String,
+    /// What there is to know.
+    pub payload: Option<Payload>,
+}
+
+impl From<Payload> for Success {
+    fn from(payload: Payload) -> Self {
+        Self {
+            message: String::new(),
+            payload: Some(payload),
+        }
+    }
+}
+
+/// It was not, and nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Which kind.
+    pub code: Code,
+    /// What happened.
+    pub message: String,
+    /// The command that mends it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// With the command that mends it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// An [`Outcome`] as one document.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// Whether it was done.
+    pub ok: bool,
+    /// `OK`, or why not.
+    pub code: Code,
+    /// One sentence.
+    pub message: String,
+    /// The command that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What there is to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+}
+
+impl From<Outcome> for Response {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(Success { message, payload }) => Self {
+                ok: true,
+                code: Code::Ok,
+                message,
+                hint: None,
+                payload,
+            },
+            Err(Failure {
+                code,
+                message,
+                hint,
+            }) => Self {
+                ok: false,
+                code,
+                message,
+                hint,
+                payload: None,
+            },
+        }
+    }
+}
+
+impl From<Response> for Outcome {
+    fn from(response: Response) -> Self {
+        let Response {
+            ok,
+            code,
+            message,
+            hint,
+            payload,
+        } = response;
+        if ok {
+            Ok(Success { message, payload })
+        } else {
+            Err(Failure {
+                code,
+                message,
+                hint,
+            })
+        }
+    }
+}
+
+/// What an answer carries.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is named as its content is")]
+pub enum Payload {
+    Status(Box<Status>),
+    MeshInit(Box<MeshInit>),
+    MachineList(MachineList),
+    MachineInspect(Box<MachineInspect>),
+    Invite(Invite),
+    InviteList(InviteList),
+    MachineJoin(MachineJoin),
+    Redeemed(Box<Redeemed>),
+}
+
+/// A daemon and its machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's.
+    pub version: String,
+    /// Who it is.
+    pub id: MachineId,
+    /// What it is called.
+    pub name: Name,
+    /// The network that it is in.
+    pub network: Option<Name>,
+    /// That network's id.
+    pub network_id: Option<NetworkId>,
+    /// What the operator wants of it.
+    pub lifecycle: Option<Lifecycle>,
+    /// Its address in the overlay.
+    pub overlay_ip: Option<Ipv4Addr>,
+    /// And its IPv6 one.
+    pub overlay_ip6: Option<Ipv6Addr>,
+    /// How packets travel.
+    pub data_plane: DataPlane,
+    /// Whether it holds the store.
+    pub storage: StorageState,
+    /// How current its view of the network is.
+    pub control: Control,
+}
+
+/// A data plane: what the shard says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DataPlane {
+    /// `io_uring` or `epoll`.
+    pub backend: String,
+    /// The interface.
+    pub interface: String,
+    /// Everything else, by name.
+    pub details: BTreeMap<String, String>,
+}
+
+/// What a machine has to do with the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StorageState {
+    /// None of it is here.
+    None,
+    /// `nats-server` runs here.
+    Running {
+        /// Its process.
+        pid: u32,
+        /// What it answered to `--version`.
+        version: String,
+    },
+    /// It should run, and does not.
+    Down,
+}
+
+/// A machine's link to the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Control {
+    /// Whether the store answers.
+    pub connected: bool,
+    /// Since when the view has not been confirmed.
+    pub view_age_secs: Option<u64>,
+    /// Machines in view.
+    pub machines: usize,
+}
+
+/// A network was founded, or had been.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshInit {
+    pub network: Name,
+    pub network_id: NetworkId,
+    pub id: MachineId,
+    pub name: Name,
+    pub overlay_ip: Ipv4Addr,
+    pub overlay_ip6: Ipv6Addr,
+    pub subnet: Ipv4Net,
+    /// The first invite; none when the network had been there before.
+    pub invite: Option<Invite>,
+}
+
+/// All machines in view.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineList {
+    /// When the store last confirmed it.
+    pub view_age_secs: u64,
+    /// Whether that is longer ago than it should be.
+    pub stale: bool,
+    /// By name.
+    pub rows: Vec<MachineRow>,
+}
+
+/// One machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MachineRow {
+    pub id: MachineId,
+    pub name: Name,
+    pub lifecycle: Lifecycle,
+    pub authority: Authority,
+    pub region: String,
+    pub region_role: RegionRole,
+    pub availability_zone: Option<String>,
+    pub overlay_ip: Ipv4Addr,
+    pub overlay_ip6: Ipv6Addr,
+    pub subnet: Option<Ipv4Net>,
+    pub created_at: u64,
+    pub version: Option<String>,
+    pub workloads: u32,
+    pub reachable: bool,
+    pub handshake_age_secs: Option<u64>,
+    pub observed_age_secs: Option<u64>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One machine with everything known about it: the operator's word and its own, apart.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineInspect {
+    /// As in the list.
+    pub machine: MachineRow,
+    /// Its record in `machines`.
+    pub desired: Value,
+    /// Its record in `observed`.
+    pub observed: Option<Value>,
+    /// Where this daemon last heard from it.
+    pub endpoint: Option<SocketAddr>,
+    /// Bytes that this daemon got from it.
+    pub rx_bytes: Option<u64>,
+    /// Bytes that this daemon sent to it.
+    pub tx_bytes: Option<u64>,
+}
+
+/// A new invite.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Invite {
+    /// Its id.
+    pub invite_id: InviteId,
+    /// What the joining machine needs; nobody can be told it again.
+    pub token: Secret,
+    /// Seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// Invites.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InviteList {
+    /// By age.
+    pub invites: Vec<InviteRow>,
+}
+
+/// One invite.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct InviteRow {
+    pub invite_id: InviteId,
+    pub status: InviteStatus,
+    pub created_at: u64,
+    pub expires_at: u64,
+    pub consumed_by: Option<MachineId>,
+}
+
+/// This machine has joined, or had.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MachineJoin {
+    pub id: MachineId,
+    pub name: Name,
+    pub network: Name,
+    pub overlay_ip: Ipv4Addr,
+    pub status: String,
+}
+
+/// What a coordinator gives a machine that it lets in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Redeemed {
+    /// The network's id.
+    pub network_id: NetworkId,
+    /// The network's name.
+    pub network: Name,
+    /// Where its subnets come from.
+    pub cluster_cidr: Ipv4Net,
+    /// Its authority.
+    pub ca_pem: String,
+    /// The joiner's certificate.
+    pub certificate_pem: String,
+    /// Where the store is, in the overlay.
+    pub store: Vec<(IpAddr, u16)>,
+    /// The records of all machines, the joiner's among them.
+    pub machines: Vec<Value>,
+}

@@ -1,0 +1,124 @@
+//! The token of an invite: all that a machine needs to find a network, to trust it, and to be let in once.
+//!
+//! `ployz1.` and then, in base64 for URLs, JSON followed by the first eight bytes of its SHA-256. The checksum is for
+//! people, who cut and mistype; what protects the network is the secret.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::id::{InviteId, NetworkId};
+use crate::secret::Secret;
+
+/// 128 bits cannot be guessed.
+pub const SECRET_LEN: usize = 16;
+
+const PREFIX: &str = "ployz1.";
+const CHECKSUM_LEN: usize = 8;
+/// Some 400 bytes with two endpoints; a daemon has a handful of addresses.
+const LEN_MAX: usize = 8 * 1024;
+
+/// What a token says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The network.
+    pub network_id: NetworkId,
+    /// SHA-256 of its CA's certificate, in hexadecimal digits.
+    pub ca_fingerprint: String,
+    /// Where coordinators listen, tried in this order.
+    pub endpoints: Vec<SocketAddr>,
+    /// Which invite.
+    pub invite_id: InviteId,
+    /// What proves that the token was given, in hexadecimal digits.
+    pub secret: Secret,
+    /// Seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// Text that is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no invite token: it was cut or changed on its way")]
+pub struct InvalidToken;
+
+impl Token {
+    /// As one word.
+    pub fn encode(&self) -> Secret {
+        #[expect(clippy::expect_used, reason = "strings and numbers are always JSON")]
+        let mut bytes = Zeroizing::new(serde_json::to_vec(self).expect("a token is JSON"));
+        let checksum = Sha256::digest(&*bytes);
+        bytes.extend_from_slice(&checksum[..CHECKSUM_LEN]);
+        Secret::new(format!("{PREFIX}{}", BASE64.encode(&*bytes)))
+    }
+
+    /// From one word.
+    ///
+    /// # Errors
+    /// [`InvalidToken`] if a single character is missing, added or different.
+    pub fn decode(text: &str) -> Result<Self, InvalidToken> {
+        let text = text.trim();
+        if text.len() > LEN_MAX {
+            return Err(InvalidToken);
+        }
+        let word = text.strip_prefix(PREFIX).ok_or(InvalidToken)?;
+        let bytes = Zeroizing::new(BASE64.decode(word).map_err(|_| InvalidToken)?);
+        let (json, checksum) = bytes
+            .split_last_chunk::<CHECKSUM_LEN>()
+            .ok_or(InvalidToken)?;
+        if Sha256::digest(json)[..CHECKSUM_LEN] != checksum[..] {
+            return Err(InvalidToken);
+        }
+        serde_json::from_slice(json).map_err(|_| InvalidToken)
+    }
+}
+
+/// The SHA-256 of something public, in hexadecimal digits.
+pub fn fingerprint(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token {
+            network_id: NetworkId::new(1, 2),
+            ca_fingerprint: fingerprint(b"ca"),
+            endpoints: vec!["192.0.2.1:51821".parse().unwrap()],
+            invite_id: InviteId::new(3, 4),
+            secret: Secret::new("ab".repeat(SECRET_LEN)),
+            expires_at: 5,
+        }
+    }
+
+    #[test]
+    fn a_token_reads_back_whole_and_only_whole() {
+        let word = token().encode();
+        let word = word.expose();
+        let read = Token::decode(&format!(" {word}\n")).unwrap();
+        assert_eq!(read.invite_id, token().invite_id);
+        assert_eq!(read.secret.expose(), token().secret.expose());
+        for end in 0..word.len() {
+            assert!(Token::decode(&word[..end]).is_err(), "cut at {end}");
+        }
+        for at in 0..word.len() {
+            for other in ["A", "b", "9", "_", "="] {
+                if &word[at..=at] != other {
+                    let mut altered = word.to_owned();
+                    altered.replace_range(at..=at, other);
+                    assert!(Token::decode(&altered).is_err(), "{other} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_does_not_show_its_secret() {
+        assert!(!format!("{:?}", token()).contains("abab"));
+    }
+}

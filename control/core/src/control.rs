@@ -1,0 +1,211 @@
+//! The control task without I/O.
+//!
+//! Whoever drives it passes in what the store says and what time it is, carries out the effects, and calls
+//! [`Control::handle_timeout`] when [`Control::poll_timeout`] says so:
+//!
+//! ```text
+//!   handle(Input, now) ─┐                      ┌─ Configure  the data plane
+//!                       │                      ├─ Admit      to the store, where it is here
+//!                       ├─▶ Control ─ effect ──┼─ Save       the view, for a start without the store
+//!   handle_timeout(now)─┘   poll_effect()      ├─ Resync     watch the store anew, from a full listing
+//!                                              └─ Observe    tell the store how this machine is
+//! ```
+//!
+//! A watch can die without a word, so changes are hints: what counts is a full listing every `RESYNC_INTERVAL`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use ployz_api::MachineId;
+use ployz_engine::{PeerUpdate, PublicKey};
+
+use crate::machines::{MachineRecord, ObservedRecord};
+use crate::peers::{PeerPlan, changes, plan};
+use crate::view::{SavedView, View};
+
+/// How long a dead watch can go unnoticed. 200 machines make ten listings a second of it.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
+/// How often a machine says how it is.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The time, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For intervals.
+    pub instant: Instant,
+    /// For ages that outlive the process; seconds since 1970.
+    pub unix_secs: u64,
+}
+
+/// What happens to a control task.
+#[derive(Debug)]
+pub enum Input {
+    /// What was on disk.
+    Restored(SavedView),
+    /// All machines, each with the revision of its record.
+    Listed(Vec<(MachineRecord, u64)>),
+    /// News of one.
+    Changed(Change),
+}
+
+/// News from the store.
+#[derive(Debug)]
+pub enum Change {
+    /// A machine is as it now is.
+    Machine(Box<MachineRecord>, u64),
+    /// A machine is no more.
+    MachineGone(MachineId, u64),
+    /// A machine has said something of itself, which the store got at this time (seconds since 1970).
+    Observed(ObservedRecord, u64),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Change these peers.
+    Configure(Vec<PeerUpdate>),
+    /// Let these, and nobody else, connect to the store: each with its key for it.
+    Admit(BTreeMap<MachineId, String>),
+    /// Write the view to disk.
+    Save(SavedView),
+    /// Watch the store anew.
+    Resync,
+    /// Say how this machine is.
+    Observe,
+}
+
+/// The control task of one machine.
+#[derive(Debug)]
+pub struct Control {
+    own: MachineId,
+    view: View,
+    peers: BTreeMap<PublicKey, PeerPlan>,
+    nkeys: BTreeMap<MachineId, String>,
+    effects: VecDeque<Effect>,
+    resync_at: Instant,
+    observe_at: Instant,
+}
+
+impl Control {
+    /// A task that knows nothing yet and is due for everything.
+    pub fn new(own: MachineId, now: Now) -> Self {
+        Self {
+            own,
+            view: View::default(),
+            peers: BTreeMap::new(),
+            nkeys: BTreeMap::new(),
+            effects: VecDeque::new(),
+            resync_at: now.instant,
+            observe_at: now.instant,
+        }
+    }
+
+    /// What it knows.
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Something has happened.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Restored(saved) => self.restore(saved),
+            Input::Listed(machines) => self.list(machines, now),
+            Input::Changed(Change::Machine(record, revision)) => {
+                self.hear_of(*record, revision);
+                self.settle(true);
+            }
+            Input::Changed(Change::MachineGone(id, revision)) => {
+                let known = self.view.machines.get(&id);
+                if known.is_some_and(|(_, known)| *known < revision) {
+                    self.view.machines.remove(&id);
+                    self.view.observed.remove(&id);
+                    self.settle(true);
+                }
+            }
+            Input::Changed(Change::Observed(record, at)) => {
+                self.view.observed.insert(record.id, (record, at));
+            }
+        }
+    }
+
+    /// It is time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if now.instant >= self.resync_at {
+            self.resync_at = now.instant + RESYNC_INTERVAL;
+            self.effects.push_back(Effect::Resync);
+        }
+        if now.instant >= self.observe_at {
+            self.observe_at = now.instant + OBSERVE_INTERVAL;
+            self.effects.push_back(Effect::Observe);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Instant {
+        self.resync_at.min(self.observe_at)
+    }
+
+    /// What is to be done next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn restore(&mut self, saved: SavedView) {
+        // Revision 0 is older than every record in the store.
+        for record in saved.machines {
+            self.view.machines.entry(record.id).or_insert((record, 0));
+        }
+        self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
+        self.settle(false);
+    }
+
+    fn list(&mut self, machines: Vec<(MachineRecord, u64)>, now: Now) {
+        let listed: BTreeMap<MachineId, u64> = machines
+            .iter()
+            .map(|(record, revision)| (record.id, *revision))
+            .collect();
+        self.view.machines.retain(|id, _| listed.contains_key(id));
+        self.view.observed.retain(|id, _| listed.contains_key(id));
+        for (record, revision) in machines {
+            self.hear_of(record, revision);
+        }
+        self.view.confirmed_at = now.unix_secs;
+        self.settle(true);
+    }
+
+    /// A listing and a watch may overtake each other: only what is newer counts.
+    fn hear_of(&mut self, record: MachineRecord, revision: u64) {
+        let known = self.view.machines.get(&record.id);
+        if known.is_none_or(|(_, known)| *known < revision) {
+            self.view.machines.insert(record.id, (record, revision));
+        }
+    }
+
+    /// Draws the consequences of a new view.
+    fn settle(&mut self, save: bool) {
+        let peers = plan(self.own, self.view.machines());
+        let updates = changes(&self.peers, &peers);
+        self.peers = peers;
+        if !updates.is_empty() {
+            self.effects.push_back(Effect::Configure(updates));
+        }
+        let nkeys: BTreeMap<MachineId, String> = self
+            .view
+            .machines()
+            .map(|machine| (machine.id, machine.nkey.clone()))
+            .collect();
+        if nkeys != self.nkeys {
+            self.nkeys.clone_from(&nkeys);
+            self.effects.push_back(Effect::Admit(nkeys));
+        }
+        if save {
+            self.effects.push_back(Effect::Save(SavedView {
+                confirmed_at: self.view.confirmed_at,
+                machines: self.view.machines().cloned().collect(),
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! An invite and what can happen to it.
+//!
+//! ```text
+//!             redeem                       (the same machine again: still consumed, and let in)
+//!   active ────────────▶ consumed ◀─┐
+//!     │ │                    └──────┘
+//!     │ └── revoke ─────▶ revoked ◀── revoke
+//!     └──── time ───────▶ expired        (computed when it is read, never stored)
+//! ```
+//!
+//! There is no way back to active, and a record is never deleted: single use means single use for ever.
+
+use ployz_api::{Code, Failure, InviteId, InviteRow, InviteStatus, MachineId, Name, fingerprint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::machines::RECORD_VERSION;
+
+/// An invite in bucket `invites`, under its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRecord {
+    version: u32,
+    id: InviteId,
+    /// SHA-256 of the secret: the store never holds the secret itself.
+    secret_digest: String,
+    created_at: u64,
+    expires_at: u64,
+    /// What the machine that uses it will be called.
+    name: Option<Name>,
+    #[serde(default)]
+    consumed_by: Option<MachineId>,
+    #[serde(default)]
+    revoked_at: Option<u64>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// How an invite lets somebody in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redemption {
+    /// For the first time: the record has to be written before anything else happens.
+    Consume(InviteRecord),
+    /// This machine has been here before and did not hear the answer.
+    Again,
+}
+
+/// Why an invite lets nobody in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InviteRefusal {
+    /// There is no such invite, or the secret is wrong: a stranger is not told which.
+    #[error("there is no such invite")]
+    Invalid,
+    /// Its time is over.
+    #[error("the invite has expired")]
+    Expired,
+    /// Another machine has used it.
+    #[error("the invite has been used by another machine")]
+    Consumed,
+    /// It was taken back.
+    #[error("the invite has been revoked")]
+    Revoked,
+}
+
+impl From<InviteRefusal> for Failure {
+    fn from(refusal: InviteRefusal) -> Self {
+        let code = match refusal {
+            InviteRefusal::Invalid => Code::InviteInvalid,
+            InviteRefusal::Expired => Code::InviteExpired,
+            InviteRefusal::Consumed => Code::InviteConsumed,
+            InviteRefusal::Revoked => Code::InviteRevoked,
+        };
+        Self::new(code, refusal.to_string())
+            .hint("ployzctl machine invite create (on a machine of the network)")
+    }
+}
+
+impl InviteRecord {
+    /// A new one, with the [`secret_digest`] of its secret.
+    pub fn new(
+        id: InviteId,
+        secret_digest: String,
+        created_at: u64,
+        ttl_secs: u64,
+        name: Option<Name>,
+    ) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            id,
+            secret_digest,
+            created_at,
+            expires_at: created_at.saturating_add(ttl_secs),
+            name,
+            consumed_by: None,
+            revoked_at: None,
+            unknown: Map::new(),
+        }
+    }
+
+    /// What it is at this time.
+    pub const fn status(&self, unix_secs: u64) -> InviteStatus {
+        if self.consumed_by.is_some() {
+            InviteStatus::Consumed
+        } else if self.revoked_at.is_some() {
+            InviteStatus::Revoked
+        } else if unix_secs >= self.expires_at {
+            InviteStatus::Expired
+        } else {
+            InviteStatus::Active
+        }
+    }
+
+    /// A machine shows a secret.
+    ///
+    /// # Errors
+    /// [`InviteRefusal`].
+    pub fn redeem(
+        &self,
+        machine: MachineId,
+        secret: &str,
+        unix_secs: u64,
+    ) -> Result<Redemption, InviteRefusal> {
+        if secret_digest(secret) != self.secret_digest {
+            return Err(InviteRefusal::Invalid);
+        }
+        match self.status(unix_secs) {
+            InviteStatus::Active => Ok(Redemption::Consume(Self {
+                consumed_by: Some(machine),
+                ..self.clone()
+            })),
+            InviteStatus::Consumed if self.consumed_by == Some(machine) => Ok(Redemption::Again),
+            InviteStatus::Consumed => Err(InviteRefusal::Consumed),
+            InviteStatus::Revoked => Err(InviteRefusal::Revoked),
+            InviteStatus::Expired => Err(InviteRefusal::Expired),
+        }
+    }
+
+    /// An operator takes it back. `None` when there is nothing to write: it is revoked already.
+    ///
+    /// # Errors
+    /// [`InviteRefusal::Consumed`]: then there is a machine to be removed instead.
+    pub fn revoke(&self, unix_secs: u64) -> Result<Option<Self>, InviteRefusal> {
+        match self.status(unix_secs) {
+            InviteStatus::Active | InviteStatus::Expired => Ok(Some(Self {
+                revoked_at: Some(unix_secs),
+                ..self.clone()
+            })),
+            InviteStatus::Revoked => Ok(None),
+            InviteStatus::Consumed => Err(InviteRefusal::Consumed),
+        }
+    }
+
+    /// What the machine that uses it will be called, if the operator has said so.
+    pub const fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    /// When it ceases to be of use, in seconds since 1970.
+    pub const fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+
+    /// For a list.
+    pub const fn row(&self, unix_secs: u64) -> InviteRow {
+        InviteRow {
+            invite_id: self.id,
+            status: self.status(unix_secs),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            consumed_by: self.consumed_by,
+        }
+    }
+}
+
+/// What the store holds in a secret's place. The secret has 128 random bits, so a plain hash cannot be turned round.
+pub fn secret_digest(secret: &str) -> String {
+    fingerprint(secret.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: MachineId = MachineId::new(0, 1);
+    const BOB: MachineId = MachineId::new(0, 2);
+    const EARLY: u64 = 10;
+    const LATE: u64 = 700;
+
+    fn fresh() -> InviteRecord {
+        InviteRecord::new(InviteId::new(0, 0), secret_digest("right"), 0, 600, None)
+    }
+
+    fn consumed() -> InviteRecord {
+        let Ok(Redemption::Consume(record)) = fresh().redeem(ALICE, "right", EARLY) else {
+            unreachable!()
+        };
+        record
+    }
+
+    fn revoked() -> InviteRecord {
+        fresh().revoke(EARLY).unwrap().unwrap()
+    }
+
+    /// Every state, every input, as a table.
+    #[test]
+    fn every_state_meets_every_input() {
+        use InviteRefusal::{Consumed, Expired, Invalid, Revoked};
+        use InviteStatus as S;
+        type Refused = Result<bool, InviteRefusal>;
+        let (wrote, again) = (Ok(true), Ok(false));
+        #[rustfmt::skip]
+        let table: [(InviteRecord, u64, S, Refused, Refused, Refused, Refused); 7] = [
+            // state      at     is            alice          bob             wrong secret  revoke
+            (fresh(),    EARLY, S::Active,    wrote,         wrote,          Err(Invalid), wrote),
+            (fresh(),    599,   S::Active,    wrote,         wrote,          Err(Invalid), wrote),
+            (fresh(),    600,   S::Expired,   Err(Expired),  Err(Expired),   Err(Invalid), wrote),
+            (consumed(), EARLY, S::Consumed,  again,         Err(Consumed),  Err(Invalid), Err(Consumed)),
+            (consumed(), LATE,  S::Consumed,  again,         Err(Consumed),  Err(Invalid), Err(Consumed)),
+            (revoked(),  EARLY, S::Revoked,   Err(Revoked),  Err(Revoked),   Err(Invalid), again),
+            (revoked(),  LATE,  S::Revoked,   Err(Revoked),  Err(Revoked),   Err(Invalid), again),
+        ];
+        for (record, at, status, alice, bob, wrong, revoke) in table {
+            let redeem = |machine, secret| {
+                let redemption = record.redeem(machine, secret, at);
+                redemption.map(|done| matches!(done, Redemption::Consume(_)))
+            };
+            assert_eq!(record.status(at), status);
+            assert_eq!(redeem(ALICE, "right"), alice, "alice, {status} at {at}");
+            assert_eq!(redeem(BOB, "right"), bob, "bob, {status} at {at}");
+            assert_eq!(
+                redeem(ALICE, "wrong"),
+                wrong,
+                "wrong secret, {status} at {at}"
+            );
+            let revoked = record.revoke(at).map(|written| written.is_some());
+            assert_eq!(revoked, revoke, "revoke, {status} at {at}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_kept() {
+        let mut json = serde_json::to_value(fresh()).unwrap();
+        json["later"] = "kept".into();
+        let record: InviteRecord = serde_json::from_value(json).unwrap();
+        let revoked = serde_json::to_value(record.revoke(1).unwrap()).unwrap();
+        assert_eq!(revoked["later"], "kept");
+    }
+}

@@ -1,0 +1,24 @@
+//! The control plane without I/O: what is in the store, who may ask for what, and what follows from it for this machine.
+//!
+//! [`Control`] is the control task: store changes and time go in, effects come out. Everything else here is a pure
+//! function over records. Clocks and chance are arguments.
+
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod control;
+mod invite;
+mod machines;
+mod peers;
+mod permissions;
+mod view;
+
+pub use addresses::{
+    AddressError, AddressPlan, Addresses, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT,
+};
+pub use control::{Change, Control, Effect, Input, Now};
+pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
+pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
+pub use peers::{PeerPlan, changes, plan};
+pub use permissions::permits;
+pub use view::{SavedView, SelectError, View};

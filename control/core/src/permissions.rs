@@ -1,0 +1,57 @@
+//! Who may ask for what: the whole table.
+
+use ployz_api::{Operation, Role};
+
+/// Whether somebody of this role may ask for this.
+pub const fn permits(role: Role, operation: Operation) -> bool {
+    match operation {
+        Operation::Status | Operation::MachineList | Operation::MachineInspect => match role {
+            Role::Admin | Role::Operator | Role::Reader => true,
+            Role::Machine | Role::Stranger => false,
+        },
+        // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'.
+        Operation::InviteCreate | Operation::InviteList | Operation::InviteRevoke => match role {
+            Role::Admin | Role::Operator => true,
+            Role::Reader | Role::Machine | Role::Stranger => false,
+        },
+        Operation::MeshInit | Operation::InviteImport => match role {
+            Role::Admin => true,
+            Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
+        },
+        // The invite's secret is what lets a stranger in; everybody else is in already.
+        Operation::InviteRedeem => match role {
+            Role::Stranger => true,
+            Role::Admin | Role::Operator | Role::Reader | Role::Machine => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table once more, as an operator would draw it.
+    #[test]
+    fn every_role_meets_every_operation() {
+        use Operation as O;
+        #[rustfmt::skip]
+        let table = [
+            //                   admin  operator reader machine stranger
+            (O::Status,         [true,  true,    true,  false,  false]),
+            (O::MeshInit,       [true,  false,   false, false,  false]),
+            (O::MachineList,    [true,  true,    true,  false,  false]),
+            (O::MachineInspect, [true,  true,    true,  false,  false]),
+            (O::InviteCreate,   [true,  true,    false, false,  false]),
+            (O::InviteList,     [true,  true,    false, false,  false]),
+            (O::InviteRevoke,   [true,  true,    false, false,  false]),
+            (O::InviteImport,   [true,  false,   false, false,  false]),
+            (O::InviteRedeem,   [false, false,   false, false,  true]),
+        ];
+        assert_eq!(table.map(|(operation, _)| operation), Operation::ALL);
+        for (operation, row) in table {
+            for (role, expected) in Role::ALL.into_iter().zip(row) {
+                assert_eq!(permits(role, operation), expected, "{role:?} {operation:?}");
+            }
+        }
+    }
+}

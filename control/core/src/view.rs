@@ -1,0 +1,95 @@
+//! What this machine knows of the network.
+
+use std::collections::BTreeMap;
+
+use ployz_api::MachineId;
+use serde::{Deserialize, Serialize};
+
+use crate::machines::{MachineRecord, ObservedRecord};
+
+/// The records that have been seen, by machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    pub(crate) machines: BTreeMap<MachineId, (MachineRecord, u64)>,
+    pub(crate) observed: BTreeMap<MachineId, (ObservedRecord, u64)>,
+    /// When the store last said that this is how it is; seconds since 1970.
+    pub(crate) confirmed_at: u64,
+}
+
+/// A view as it lies on disk, for a start without the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedView {
+    /// When the store last confirmed it; seconds since 1970.
+    pub confirmed_at: u64,
+    /// All machines.
+    pub machines: Vec<MachineRecord>,
+}
+
+/// A machine that was not found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// Nothing begins like that.
+    #[error("there is no machine '{0}'")]
+    NotFound(String),
+    /// Several do.
+    #[error("'{wanted}' could be any of {candidates}")]
+    Ambiguous {
+        /// What was asked for.
+        wanted: String,
+        /// Their names.
+        candidates: String,
+    },
+}
+
+impl View {
+    /// All machines, by id.
+    pub fn machines(&self) -> impl Iterator<Item = &MachineRecord> {
+        self.machines.values().map(|(record, _)| record)
+    }
+
+    /// One of them.
+    pub fn machine(&self, id: MachineId) -> Option<&MachineRecord> {
+        self.machines.get(&id).map(|(record, _)| record)
+    }
+
+    /// What a machine last said of itself, and when the store got it, in seconds since 1970.
+    pub fn observed(&self, id: MachineId) -> Option<(&ObservedRecord, u64)> {
+        self.observed.get(&id).map(|(record, at)| (record, *at))
+    }
+
+    /// How long ago the store confirmed the view.
+    pub const fn age_secs(&self, unix_secs: u64) -> u64 {
+        unix_secs.saturating_sub(self.confirmed_at)
+    }
+
+    /// Finds the one machine that an operator means: by its id or name, or by the unique beginning of either.
+    ///
+    /// # Errors
+    /// [`SelectError`].
+    pub fn select(&self, wanted: &str) -> Result<&MachineRecord, SelectError> {
+        let lower = wanted.to_lowercase();
+        let id = |machine: &MachineRecord| machine.id.to_string().to_lowercase();
+        let exact =
+            |machine: &&MachineRecord| id(machine) == lower || machine.name.as_str() == wanted;
+        if let Some(machine) = self.machines().find(exact) {
+            return Ok(machine);
+        }
+        let begins = |machine: &&MachineRecord| {
+            id(machine).starts_with(&lower) || machine.name.as_str().starts_with(wanted)
+        };
+        let candidates: Vec<&MachineRecord> = self.machines().filter(begins).collect();
+        match candidates[..] {
+            _ if wanted.is_empty() => Err(SelectError::NotFound(String::new())),
+            [] => Err(SelectError::NotFound(wanted.to_owned())),
+            [machine] => Ok(machine),
+            [..] => Err(SelectError::Ambiguous {
+                wanted: wanted.to_owned(),
+                candidates: candidates
+                    .iter()
+                    .map(|machine| machine.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
+    }
+}

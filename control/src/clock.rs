@@ -1,0 +1,33 @@
+//! The edge where the control plane gets its clocks and its chance.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use ployz_core::Now;
+
+/// The time on both clocks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge where cores get their clocks"
+)]
+pub(crate) fn now() -> Now {
+    Now {
+        instant: Instant::now(),
+        unix_secs: since_1970().as_secs(),
+    }
+}
+
+/// The parts of a new id: milliseconds since 1970, and chance.
+pub(crate) fn id_parts() -> (u64, u128) {
+    let unix_ms = since_1970().as_millis();
+    (u64::try_from(unix_ms).unwrap_or(u64::MAX), rand::random())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge where cores get their clocks"
+)]
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! What `ployzd run` is told: by flags, the environment and a file, in that order of weight, parsed once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args as _;
+use ployz_api::Name;
+use serde::Deserialize;
+
+const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
+
+/// The command line of `ployzd run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A TOML file with the same settings, their dashes as underscores.
+    #[arg(long, env = "PLOYZD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What somebody has said, wherever they said it.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// Where everything is kept [default: /var/lib/ployz]
+    #[arg(long, env = "PLOYZD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What to call this machine [default: the host's name]
+    #[arg(long, env = "PLOYZD_NAME")]
+    name: Option<Name>,
+    /// The region it is in [default: local]
+    #[arg(long, env = "PLOYZD_REGION")]
+    region: Option<Name>,
+    /// The overlay's interface [default: ployz0]
+    #[arg(long, env = "PLOYZD_INTERFACE", value_name = "NAME")]
+    interface: Option<String>,
+    /// MTU of the interface in bytes [default: 1420]
+    #[arg(long, env = "PLOYZD_MTU", value_parser = clap::value_parser!(u32).range(1280..=65_535))]
+    mtu: Option<u32>,
+    /// WireGuard's UDP port [default: 51820]
+    #[arg(long, env = "PLOYZD_WG_PORT", value_name = "PORT")]
+    wg_port: Option<u16>,
+    /// Where other machines reach it [default: the host's addresses with that port]
+    #[arg(
+        long,
+        env = "PLOYZD_WG_ENDPOINT",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    wg_endpoint: Vec<SocketAddr>,
+    /// Where management requests from afar are taken, over QUIC [default: 0.0.0.0:51821]
+    #[arg(long, env = "PLOYZD_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// The nats-server to run where the store is [default: nats-server beside ployzd]
+    #[arg(long, env = "PLOYZD_NATS_SERVER", value_name = "FILE")]
+    nats_server: Option<PathBuf>,
+    /// The store's port in the overlay [default: 4222]
+    #[arg(long, env = "PLOYZD_NATS_PORT", value_name = "PORT")]
+    nats_port: Option<u16>,
+    /// Where to answer Prometheus (GET /metrics); nowhere by default
+    #[arg(long, env = "PLOYZD_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
+}
+
+/// All of it, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) name: Name,
+    pub(crate) region: Name,
+    pub(crate) interface: String,
+    pub(crate) mtu: u32,
+    pub(crate) wg_port: u16,
+    pub(crate) wg_endpoint: Vec<SocketAddr>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) nats_server: PathBuf,
+    pub(crate) nats_port: u16,
+    pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and fills in what nobody has said.
+    pub(crate) fn load(arguments: Arguments) -> anyhow::Result<Self> {
+        refuse_unknown(std::env::vars_os().map(|(key, _)| key.to_string_lossy().into_owned()))?;
+        let file = match &arguments.config {
+            Some(path) => read(path)?,
+            None => Settings::default(),
+        };
+        arguments.settings.or(file).complete()
+    }
+}
+
+impl Settings {
+    fn or(self, other: Self) -> Self {
+        let wg_endpoint = if self.wg_endpoint.is_empty() {
+            other.wg_endpoint
+        } else {
+            self.wg_endpoint
+        };
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            name: self.name.or(other.name),
+            region: self.region.or(other.region),
+            interface: self.interface.or(other.interface),
+            mtu: self.mtu.or(other.mtu),
+            wg_port: self.wg_port.or(other.wg_port),
+            wg_endpoint,
+            listen: self.listen.or(other.listen),
+            nats_server: self.nats_server.or(other.nats_server),
+            nats_port: self.nats_port.or(other.nats_port),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+        }
+    }
+
+    fn complete(self) -> anyhow::Result<Config> {
+        let mtu = self.mtu.unwrap_or(crate::dataplane::MTU_DEFAULT);
+        if !(1280..=65_535).contains(&mtu) {
+            bail!("mtu is {mtu}: IPv6 needs 1280 bytes, and 65535 is the most there is");
+        }
+        Ok(Config {
+            data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/ployz".into()),
+            name: self.name.map_or_else(host_name, Ok)?,
+            region: self.region.unwrap_or_else(|| Name::nearest("local")),
+            interface: self.interface.unwrap_or_else(|| "ployz0".to_owned()),
+            mtu,
+            wg_port: self.wg_port.unwrap_or(51_820),
+            wg_endpoint: self.wg_endpoint,
+            listen: self.listen.unwrap_or_else(|| ([0, 0, 0, 0], 51_821).into()),
+            nats_server: self.nats_server.map_or_else(beside_ourselves, Ok)?,
+            nats_port: self.nats_port.unwrap_or(4_222),
+            metrics_listen: self.metrics_listen,
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
+
+fn host_name() -> anyhow::Result<Name> {
+    let name = nix::unistd::gethostname().context("the host has no name: say --name")?;
+    Ok(Name::nearest(&name.to_string_lossy()))
+}
+
+/// Never the one on the PATH: which version runs is not for whoever set that to decide.
+fn beside_ourselves() -> anyhow::Result<PathBuf> {
+    let ourselves = std::env::current_exe().context("find ployzd's own file")?;
+    Ok(ourselves.with_file_name("nats-server"))
+}
+
+/// A setting that is misspelt must not be ignored.
+fn refuse_unknown(keys: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let command = Arguments::augment_args(clap::Command::new("run"));
+    let known: Vec<String> = command
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()))
+        .collect();
+    let unknown: Vec<String> = keys
+        .filter(|key| key.starts_with(ENVIRONMENT_PREFIX) && !known.contains(key))
+        .collect();
+    if !unknown.is_empty() {
+        bail!(
+            "the environment has {}, which is no setting; there are {}",
+            unknown.join(", "),
+            known.join(", ")
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = settings("wg_prot = 1").unwrap_err().to_string();
+        assert!(error.contains("wg_prot"), "{error}");
+        let environment = ["PLOYZD_NAME", "PLOYZD_WG_PROT", "PLOYZ_LOG", "PATH"];
+        let error = refuse_unknown(environment.map(str::to_owned).into_iter()).unwrap_err();
+        assert!(
+            error.to_string().contains("PLOYZD_WG_PROT, which"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_said_first_counts_and_the_rest_is_filled_in() {
+        let flags = settings("name = \"a\"\nwg_port = 1").unwrap();
+        let file =
+            settings("name = \"b\"\nnats_port = 2\nwg_endpoint = [\"192.0.2.1:3\"]").unwrap();
+        let config = flags.or(file).complete().unwrap();
+        assert_eq!(config.name.as_str(), "a");
+        assert_eq!((config.wg_port, config.nats_port), (1, 2));
+        assert_eq!(config.wg_endpoint.len(), 1);
+        assert_eq!(config.interface, "ployz0");
+    }
+}

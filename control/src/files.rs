@@ -1,0 +1,158 @@
+//! The data directory: one daemon's, mode 0700, and every file in it 0600 and written whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+/// An open data directory, which no other daemon can open.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl DataDirectory {
+    /// Opens it, and makes it first if it is not there.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let named = || path.display().to_string();
+        if !path.exists() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .with_context(named)?;
+        }
+        let metadata = fs::metadata(path).with_context(named)?;
+        if metadata.uid() != nix::unistd::geteuid().as_raw() {
+            bail!(
+                "{} belongs to somebody else: choose another --data-dir",
+                named()
+            );
+        }
+        fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(named)?;
+        let file = private()
+            .create(true)
+            .truncate(false)
+            .open(path.join("lock"))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| anyhow::anyhow!("{} is in use: another ployzd runs on it", named()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where a file of it is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Reads a file of it; `None` if there is none.
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        let path = self.path(name);
+        let text = match fs::read(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let value = serde_json::from_slice(&text).with_context(|| {
+            format!("{} is damaged: restore it, or move it away", path.display())
+        })?;
+        Ok(Some(value))
+    }
+
+    /// Writes a file of it.
+    pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let text = Zeroizing::new(serde_json::to_vec_pretty(value)?);
+        self.write_bytes(name, &text)
+    }
+
+    /// As [`Self::write`], as it is.
+    pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.path(name);
+        replace(&path, bytes).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Makes a directory in it.
+    pub(crate) fn make_directory(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.path(name);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| path.display().to_string())
+    }
+
+    /// Takes a file or directory away, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| path.display().to_string())
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Beside it, then over it: whoever reads finds the old file or the new one, also after a power cut.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = private().create(true).truncate(true).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_private_and_one_daemons() {
+        let path = std::env::temp_dir().join(format!("ployz-files-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        files.write("a.json", &"secret").unwrap();
+        assert_eq!(
+            files.read::<String>("a.json").unwrap().as_deref(),
+            Some("secret")
+        );
+        assert_eq!(files.read::<String>("b.json").unwrap(), None);
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&files.path("a.json"))), (0o700, 0o600));
+        assert!(
+            DataDirectory::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("in use")
+        );
+        files.write_bytes("a.json", b"{").unwrap();
+        let error = files.read::<String>("a.json").unwrap_err().to_string();
+        assert!(error.contains("a.json is damaged"), "{error}");
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,41 @@
+//! The network that this machine is in, as it lies on disk. When the file is there, the machine is a member.
+
+use std::net::IpAddr;
+
+use ipnet::Ipv4Net;
+use ployz_api::{Name, NetworkId};
+use ployz_core::AddressPlan;
+use serde::{Deserialize, Serialize};
+
+/// The file of a [`Membership`].
+pub(crate) const FILE: &str = "network.json";
+/// The file of the network's authority, on machines that hold the store.
+pub(crate) const AUTHORITY_FILE: &str = "ca.json";
+/// The file of the last good view.
+pub(crate) const VIEW_FILE: &str = "view.json";
+
+/// What a machine has to know to be in a network without asking anybody.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Membership {
+    pub(crate) network_id: NetworkId,
+    pub(crate) network: Name,
+    pub(crate) name: Name,
+    pub(crate) cluster_cidr: Ipv4Net,
+    /// How addresses are handed out; only a machine that holds the store has to know.
+    pub(crate) addresses: Option<AddressPlan>,
+    pub(crate) overlay_ip: std::net::Ipv4Addr,
+    pub(crate) overlay_ip6: std::net::Ipv6Addr,
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) ca_pem: String,
+    pub(crate) certificate_pem: String,
+    /// Where the store is, in the overlay.
+    pub(crate) store: Vec<(IpAddr, u16)>,
+}
+
+impl Membership {
+    /// Whether this machine holds the store.
+    pub(crate) const fn is_storage(&self) -> bool {
+        self.addresses.is_some()
+    }
+}

@@ -1,0 +1,10 @@
+//! The store's server: a real `nats-server`, as a process of its own that outlives `ployzd`.
+
+mod process;
+mod server;
+mod settings;
+mod version;
+
+pub(crate) use server::{Certificates, NatsServer};
+pub(crate) use settings::{Settings, User, inbox_prefix};
+pub(crate) use version::{Version, refuse_old};

@@ -1,0 +1,88 @@
+//! A process that is recognised after we were restarted: a number alone may be another's by then.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// One process of one boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Since boot, in the kernel's ticks.
+    started_ticks: u64,
+    boot_id: String,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Some(Self {
+            pid,
+            started_ticks: started_ticks(pid)?,
+            boot_id: boot_id()?,
+        })
+    }
+
+    /// Whether that very process still runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    /// Sends it a signal; one that has gone is no error.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        let pid = i32::try_from(self.pid).map_err(|_| Errno::ESRCH)?;
+        match kill(Pid::from_raw(pid), signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// `None` for one that has ended, even if nobody has asked it how.
+fn started_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses, which may hold anything. proc(5): state is 3, starttime is 22.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(22 - 4)?.parse().ok()
+}
+
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_its_number_and_from_its_remains() {
+        let own = Process::of(std::process::id()).unwrap();
+        assert!(own.is_alive());
+        let earlier = Process {
+            started_ticks: own.started_ticks - 1,
+            ..own
+        };
+        assert!(!earlier.is_alive());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while Process::of(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(
+            child.wait().unwrap().success(),
+            "its remains were no process"
+        );
+    }
+}

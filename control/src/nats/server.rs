@@ -1,0 +1,177 @@
+//! The supervised server: started once, adopted after that, started again when it has ended.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use ployz_api::StorageState;
+use tokio::process::Command;
+
+use super::process::Process;
+use super::settings::Settings;
+use super::version::Version;
+use crate::files::DataDirectory;
+
+/// Everything of the server's is in here.
+pub(crate) const DIRECTORY: &str = "nats";
+const PROCESS_FILE: &str = "nats/process.json";
+const CONFIG_FILE: &str = "nats/config.json";
+
+/// How soon an end is noticed.
+const POLL: Duration = Duration::from_secs(1);
+/// A server that ends at once is not started more often than this.
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+/// It flushes to disk at the end.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// A server and where it lives.
+#[derive(Debug)]
+pub(crate) struct NatsServer {
+    files: Rc<DataDirectory>,
+    program: PathBuf,
+    version: Version,
+}
+
+/// What it proves itself with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Certificates<'a> {
+    pub(crate) ca_pem: &'a str,
+    pub(crate) certificate_pem: &'a str,
+    pub(crate) key_pem: &'a str,
+}
+
+impl NatsServer {
+    /// A server of this program, which is asked for its version first. Nothing is started.
+    pub(crate) async fn new(
+        files: Rc<DataDirectory>,
+        program: &Path,
+    ) -> Result<Self, ployz_api::Failure> {
+        Ok(Self {
+            files,
+            program: program.to_owned(),
+            version: Version::of(program).await?,
+        })
+    }
+
+    /// Writes what it needs to start.
+    pub(crate) fn set_up(
+        &self,
+        settings: &Settings,
+        certificates: Certificates<'_>,
+    ) -> anyhow::Result<()> {
+        self.files.make_directory(DIRECTORY)?;
+        for (name, text) in [
+            ("nats/ca.pem", certificates.ca_pem),
+            ("nats/certificate.pem", certificates.certificate_pem),
+            ("nats/key.pem", certificates.key_pem),
+        ] {
+            self.files.write_bytes(name, text.as_bytes())?;
+        }
+        self.configure(settings)
+    }
+
+    /// Writes its configuration, and has it read if it runs.
+    pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
+        let rendered = settings.render(&self.files.path(DIRECTORY));
+        self.files.write(CONFIG_FILE, &rendered)?;
+        if let Some(process) = self.running() {
+            process
+                .signal(Signal::SIGHUP)
+                .context("reload nats-server")?;
+        }
+        Ok(())
+    }
+
+    /// Starts it, unless it runs.
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
+        if let Some(process) = self.running() {
+            tracing::info!(pid = process.pid, "nats-server runs: adopted");
+            return Ok(());
+        }
+        let mut child = Command::new(&self.program)
+            .arg("--config")
+            .arg(self.files.path(CONFIG_FILE))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // What it says before it has read where to log.
+            .stderr(File::create(self.files.path("nats/stderr"))?)
+            // A signal to our group, as Ctrl-C is, is none of its business.
+            .process_group(0)
+            .spawn()
+            .with_context(|| self.program.display().to_string())?;
+        let pid = child.id().context("nats-server ended at once")?;
+        let process = Process::of(pid).context("nats-server ended at once")?;
+        self.files.write(PROCESS_FILE, &process)?;
+        tracing::info!(pid, version = %self.version, "nats-server started");
+        tokio::task::spawn_local(async move {
+            // Somebody has to ask how it ended, or its remains stay.
+            if let Ok(status) = child.wait().await {
+                tracing::info!(pid, %status, "nats-server ended");
+            }
+        });
+        Ok(())
+    }
+
+    /// Starts it whenever it has ended. Never returns.
+    pub(crate) async fn supervise(&self) {
+        let mut wait = POLL;
+        loop {
+            tokio::time::sleep(wait).await;
+            if self.running().is_some() {
+                wait = POLL;
+                continue;
+            }
+            tracing::warn!("nats-server is not running: starting it");
+            if let Err(error) = self.start() {
+                tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
+            }
+            wait = (wait * 2).min(RESTART_WAIT_MAX);
+        }
+    }
+
+    /// Ends it, and takes away everything that it had.
+    pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
+        if let Some(process) = self.running() {
+            process.signal(Signal::SIGTERM)?;
+            let gone = async {
+                while process.is_alive() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            if tokio::time::timeout(STOP_WAIT, gone).await.is_err() {
+                process.signal(Signal::SIGKILL)?;
+            }
+        }
+        self.files.remove(DIRECTORY)
+    }
+
+    /// For `status`.
+    pub(crate) fn state(&self) -> StorageState {
+        match self.running() {
+            Some(process) => StorageState::Running {
+                pid: process.pid,
+                version: self.version.to_string(),
+            },
+            None => StorageState::Down,
+        }
+    }
+
+    /// The last thing that it said, for when it does not come up.
+    pub(crate) fn last_words(&self) -> String {
+        ["nats/stderr", "nats/log"]
+            .into_iter()
+            .filter_map(|name| std::fs::read_to_string(self.files.path(name)).ok())
+            .filter_map(|text| text.lines().last().map(str::to_owned))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    fn running(&self) -> Option<Process> {
+        let process: Process = self.files.read(PROCESS_FILE).ok().flatten()?;
+        process.is_alive().then_some(process)
+    }
+}

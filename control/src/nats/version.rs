@@ -1,0 +1,95 @@
+//! Which `nats-server` will do.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ployz_api::{Code, Failure};
+use tokio::process::Command;
+
+/// It prints one line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Major, minor, patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(u32, u32, u32);
+
+/// Earlier ones lose acknowledged writes.
+const OLDEST: Version = Version(2, 12, 8);
+
+impl Version {
+    /// Asks a program which version it is, and refuses one that is too old by name.
+    pub(crate) async fn of(program: &Path) -> Result<Self, Failure> {
+        let shown = program.display();
+        let failed = |cause: &str| {
+            Failure::new(
+                Code::InstallFailed,
+                format!("{shown} is no nats-server: {cause}"),
+            )
+            .hint("install nats-server beside ployzd, or say where it is with --nats-server")
+        };
+        let asking = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(PATIENCE, asking)
+            .await
+            .map_err(|_| failed("it does not say its version"))?
+            .map_err(|error| failed(&error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = Self::parse(text.trim().trim_start_matches("nats-server: "))
+            .ok_or_else(|| failed("it does not say its version"))?;
+        refuse_old(version, &shown.to_string())?;
+        Ok(version)
+    }
+
+    /// Reads `v2.14.6` or `2.14.6`; a suffix makes no difference.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let plain = text.trim_start_matches('v').split('-').next()?;
+        let mut numbers = plain.split('.').map(str::parse);
+        let mut number = || numbers.next()?.ok();
+        Some(Self(number()?, number()?, number()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// What is too old is not used, whoever started it.
+pub(crate) fn refuse_old(version: Version, whose: &str) -> Result<(), Failure> {
+    if version < OLDEST {
+        let message = format!(
+            "{whose} is nats-server {version}, and {OLDEST} is the oldest that keeps what it acknowledges"
+        );
+        return Err(Failure::new(Code::InstallFailed, message)
+            .hint("install nats-server 2.14.6, or say where it is with --nats-server"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_compared_and_refused_by_name() {
+        assert_eq!(Version::parse("v2.14.6"), Some(Version(2, 14, 6)));
+        assert_eq!(Version::parse("2.15.0-RC.1"), Some(Version(2, 15, 0)));
+        assert_eq!(Version::parse("2.14"), None);
+        for (text, good) in [
+            ("2.9.10", false),
+            ("2.12.7", false),
+            ("2.12.8", true),
+            ("2.15.1", true),
+        ] {
+            let version = Version::parse(text).unwrap();
+            assert_eq!(refuse_old(version, "x").is_ok(), good, "{text}");
+        }
+        let refusal = refuse_old(Version(2, 9, 10), "/usr/bin/nats-server").unwrap_err();
+        assert!(refusal.message.contains("2.9.10") && refusal.message.contains("2.12.8"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Making, listing and taking back invites.
+
+use ployz_api::{
+    Code, Failure, Invite, InviteId, InviteList, InviteRequest, InviteStatus, Outcome, Payload,
+    SECRET_LEN, Secret, Success, TTL_SECS_MAX, Token, fingerprint,
+};
+use ployz_core::{InviteRecord, secret_digest};
+use zeroize::Zeroizing;
+
+use super::internal;
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::host;
+use crate::identity::hex;
+use crate::store::{INVITES, Revised};
+use crate::tls;
+
+pub(super) async fn create(daemon: &Daemon, request: InviteRequest) -> Outcome {
+    Ok(Payload::Invite(make(daemon, request).await?).into())
+}
+
+/// Makes an invite. Its secret is in the answer and nowhere else.
+pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invite, Failure> {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    if !(1..=TTL_SECS_MAX).contains(&request.ttl_secs) {
+        let message = format!(
+            "an invite lasts 1 to {TTL_SECS_MAX} seconds, not {}",
+            request.ttl_secs
+        );
+        return Err(Failure::new(Code::InvalidArgument, message));
+    }
+    let (unix_ms, random) = clock::id_parts();
+    let invite_id = InviteId::new(unix_ms, random);
+    let secret = Secret::new(hex(&*Zeroizing::new(rand::random::<[u8; SECRET_LEN]>())));
+    let created_at = clock::now().unix_secs;
+    let digest = secret_digest(secret.expose());
+    let record = InviteRecord::new(
+        invite_id,
+        digest,
+        created_at,
+        request.ttl_secs,
+        request.name,
+    );
+    let authority = tls::certificate(&network.membership.ca_pem).map_err(internal)?;
+    let token = Token {
+        network_id: network.membership.network_id,
+        ca_fingerprint: fingerprint(&authority),
+        endpoints: host::endpoints(daemon.config.listen, &daemon.config.interface),
+        invite_id,
+        secret,
+        expires_at: record.expires_at(),
+    };
+    let created = network
+        .store
+        .create(INVITES, &invite_id.to_string(), &record)
+        .await?;
+    if !created {
+        return Err(Failure::new(Code::Conflict, "an invite of this id exists"));
+    }
+    tracing::info!(%invite_id, expires_at = token.expires_at, "invite created");
+    Ok(Invite {
+        invite_id,
+        expires_at: token.expires_at,
+        token: token.encode(),
+    })
+}
+
+pub(super) async fn list(daemon: &Daemon, all: bool) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let records: Vec<InviteRecord> = network.store.list(INVITES).await?;
+    let now = clock::now().unix_secs;
+    let mut invites: Vec<_> = records
+        .iter()
+        .map(|record| record.row(now))
+        .filter(|row| all || row.status == InviteStatus::Active)
+        .collect();
+    invites.sort_by_key(|row| row.invite_id);
+    Ok(Payload::InviteList(InviteList { invites }).into())
+}
+
+pub(super) async fn revoke(daemon: &Daemon, invite_id: InviteId) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let key = invite_id.to_string();
+    let found: Option<Revised<InviteRecord>> = network.store.get(INVITES, &key).await?;
+    let Some(Revised { value, revision }) = found else {
+        let message = format!("there is no invite {invite_id}");
+        return Err(Failure::new(Code::InviteInvalid, message).hint("ployzctl machine invite list"));
+    };
+    let message = match value.revoke(clock::now().unix_secs)? {
+        None => format!("invite {invite_id} had been revoked before"),
+        Some(revoked) => {
+            if !network
+                .store
+                .update(INVITES, &key, &revoked, revision)
+                .await?
+            {
+                let message = "somebody has used or revoked it at this very moment";
+                return Err(Failure::new(Code::Conflict, message)
+                    .hint("ployzctl machine invite list --all"));
+            }
+            tracing::info!(%invite_id, "invite revoked");
+            format!("invite {invite_id} is revoked")
+        }
+    };
+    Ok(Success {
+        message,
+        payload: None,
+    })
+}

@@ -1,0 +1,52 @@
+//! What this daemon is and how it is.
+
+use ployz_api::{Control, DataPlane, Outcome, Payload, Status, StorageState};
+
+use super::internal;
+use crate::clock;
+use crate::daemon::Daemon;
+
+pub(super) async fn status(daemon: &Daemon) -> Outcome {
+    let details = daemon.overlay.status().await.map_err(internal)?;
+    let network = daemon.network();
+    let membership = network.as_ref().map(|network| &network.membership);
+    let own = daemon.identity.machine_id;
+    let lifecycle = network
+        .as_ref()
+        .and_then(|network| network.view().machine(own).map(|machine| machine.lifecycle));
+    let storage = network
+        .as_ref()
+        .and_then(|network| network.storage.as_ref());
+    let control = network.as_ref().map_or(
+        Control {
+            connected: false,
+            view_age_secs: None,
+            machines: 0,
+        },
+        |network| Control {
+            connected: network.store.is_connected(),
+            view_age_secs: Some(network.view().age_secs(clock::now().unix_secs)),
+            machines: network.view().machines().count(),
+        },
+    );
+    Ok(Payload::Status(Box::new(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        id: own,
+        name: membership
+            .map_or(&daemon.config.name, |it| &it.name)
+            .clone(),
+        network: membership.map(|it| it.network.clone()),
+        network_id: membership.map(|it| it.network_id),
+        lifecycle,
+        overlay_ip: membership.map(|it| it.overlay_ip),
+        overlay_ip6: membership.map(|it| it.overlay_ip6),
+        data_plane: DataPlane {
+            backend: daemon.overlay.backend().to_owned(),
+            interface: daemon.config.interface.clone(),
+            details,
+        },
+        storage: storage.map_or(StorageState::None, |storage| storage.nats.state()),
+        control,
+    }))
+    .into())
+}

@@ -1,0 +1,99 @@
+//! The server's side of TLS: whose certificates count, and what they say of their holder.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ployz_api::{ALPN, CertificateName, Role};
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+/// What a server shows and whom it believes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presence<'a> {
+    pub(crate) ca_pem: &'a str,
+    pub(crate) certificate_pem: &'a str,
+    pub(crate) key_pem: &'a str,
+    /// Whether somebody without a certificate may come in, for the one thing that strangers may ask.
+    pub(crate) strangers: bool,
+}
+
+/// TLS for QUIC: version 1.3, certificates of one authority, nothing before the handshake is over.
+pub(crate) fn server(presence: Presence<'_>) -> anyhow::Result<QuicServerConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier(presence, provider)?)
+        .with_single_cert(chain(presence)?, key(presence.key_pem)?)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(QuicServerConfig::try_from(tls)?)
+}
+
+/// TLS for a client of the store: it shows its certificate, and trusts the network's authority only.
+pub(crate) fn store_client(presence: Presence<'_>) -> anyhow::Result<rustls::ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let mut chain = chain(presence)?;
+    // The authority is what both sides know already.
+    chain.truncate(1);
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots(presence.ca_pem)?)
+        .with_client_auth_cert(chain, key(presence.key_pem)?)?)
+}
+
+/// What a certificate, which has been verified, says of its holder. None says nothing, one of ours always something.
+pub(crate) fn role(chain: &[CertificateDer<'_>], network: &str) -> Option<CertificateName> {
+    let certificate = webpki::EndEntityCert::try_from(chain.first()?).ok()?;
+    certificate
+        .valid_dns_names()
+        .filter_map(|name| name.parse::<CertificateName>().ok())
+        .find(|name| name.network.eq_ignore_ascii_case(network))
+}
+
+/// Somebody without a certificate.
+pub(crate) fn stranger(network: &str) -> CertificateName {
+    CertificateName {
+        subject: String::new(),
+        role: Role::Stranger,
+        network: network.to_owned(),
+    }
+}
+
+fn verifier(
+    presence: Presence<'_>,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let roots = Arc::new(roots(presence.ca_pem)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    Ok(if presence.strangers {
+        builder.allow_unauthenticated().build()?
+    } else {
+        builder.build()?
+    })
+}
+
+/// Our certificate and the authority's: a machine that joins knows the latter by its hash only.
+fn chain(presence: Presence<'_>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    [presence.certificate_pem, presence.ca_pem]
+        .into_iter()
+        .map(certificate)
+        .collect()
+}
+
+pub(crate) fn certificate(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).context("a certificate")
+}
+
+fn key(pem: &str) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).context("a private key")
+}
+
+fn roots(ca_pem: &str) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(ca_pem)?)?;
+    Ok(roots)
+}

@@ -1,0 +1,236 @@
+//! Machines with `ployzd run` on one network segment.
+//!
+//! ```text
+//!              switch
+//!       ┌─────────┼─────────┐
+//!   10.0.0.1   10.0.0.2   10.0.0.3 …     eth0 of m1, m2, m3 …
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::Netns;
+use crate::command::{Finished, PATIENCE, mortal, run};
+use crate::contender::ployzd;
+use crate::stage::Stage;
+use crate::wait::wait_until;
+
+/// Machines on a switch. Nothing runs on them yet.
+#[derive(Debug)]
+pub struct Segment {
+    switch: Netns,
+}
+
+impl Segment {
+    pub fn new(stage: &Stage) -> Result<Self> {
+        let switch = Netns::new(stage, "switch")?;
+        switch.bridge("br0", &[])?;
+        Ok(Self { switch })
+    }
+
+    /// Connects another machine.
+    pub fn machine(&self, stage: &Stage, number: u8) -> Result<Machine> {
+        let netns = Netns::new(stage, &format!("m{number}"))?;
+        let port = format!("p{number}");
+        netns.cable("eth0", &self.switch, &port)?;
+        self.switch
+            .run(&format!("ip link set dev {port} master br0"))?;
+        netns.address("eth0", &format!("10.0.0.{number}/24"))?;
+        Ok(Machine {
+            daemon: None,
+            name: format!("m{number}"),
+            interface: stage.interface(),
+            data_dir: stage.place("data"),
+            nats_server: nats_server(),
+            netns,
+        })
+    }
+}
+
+/// A machine and its daemon.
+#[derive(Debug)]
+pub struct Machine {
+    // Fields drop in this order, and the daemon has to end while its namespace is still there.
+    daemon: Option<Running>,
+    pub name: String,
+    pub interface: String,
+    pub data_dir: PathBuf,
+    pub nats_server: PathBuf,
+    pub netns: Netns,
+}
+
+#[derive(Debug)]
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Machine {
+    /// Starts the daemon and waits for its word that it is ready.
+    pub fn start(&mut self, stage: &Stage) -> Result<()> {
+        let stdout = stage.log(&format!("{}-stdout", self.name));
+        let argv = self.netns.argv(&self.daemon_argv());
+        let child = mortal(&argv)
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout)?)
+            .stderr(File::create(stage.log(&format!("{}-stderr", self.name)))?)
+            .spawn()
+            .with_context(|| argv.join(" "))?;
+        let running = self.daemon.insert(Running(child));
+        wait_until(
+            format!("ployzd on {} to be ready", self.name),
+            PATIENCE,
+            || {
+                let died = !matches!(running.0.try_wait(), Ok(None));
+                died || fs::read_to_string(&stdout).is_ok_and(|text| text.contains("ready"))
+            },
+        )?;
+        let alive = matches!(running.0.try_wait(), Ok(None));
+        ensure!(alive, "ployzd on {} ended at once", self.name);
+        Ok(())
+    }
+
+    /// As a power cut of the process: no goodbye to anybody.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Asks the daemon to stop, and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut running = self.daemon.take().context("it does not run")?;
+        kill(Pid::from_raw(running.0.id().try_into()?), Signal::SIGTERM)?;
+        wait_until("ployzd to stop", PATIENCE, || {
+            running
+                .0
+                .try_wait()
+                .is_ok_and(|status| status.is_some_and(|it| it.success()))
+        })
+    }
+
+    /// Runs `ployzctl` there; it may fail.
+    pub fn ctl(&self, arguments: &str) -> Result<Finished> {
+        self.ctl_with(arguments, "")
+    }
+
+    /// As [`Self::ctl`], with something on stdin.
+    pub fn ctl_with(&self, arguments: &str, stdin: &str) -> Result<Finished> {
+        let line = format!(
+            "{} --data-dir {} {arguments}",
+            ployzctl().display(),
+            self.data_dir.display()
+        );
+        let argv = self.netns.argv(&crate::command::words(&line));
+        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+    }
+
+    /// The document that `ployzctl --json` prints.
+    pub fn json(&self, arguments: &str) -> Result<Value> {
+        let finished = self.ctl(&format!("--json {arguments}"))?;
+        serde_json::from_str(&finished.stdout).with_context(|| finished.to_string())
+    }
+
+    /// The code of a document.
+    pub fn code(&self, arguments: &str) -> Result<String> {
+        Ok(text(&self.json(arguments)?, "/code"))
+    }
+
+    /// Makes an invite here; its token.
+    pub fn invite(&self, flags: &str) -> Result<String> {
+        let document = self.json(&format!("machine invite create {flags}"))?;
+        ensure!(document["ok"] == true, "{document}");
+        Ok(text(&document, "/payload/token"))
+    }
+
+    /// Uses a token here; the document.
+    pub fn import(&self, token: &str) -> Result<Value> {
+        let finished = self.ctl_with("--json machine invite import --token-stdin", token)?;
+        serde_json::from_str(&finished.stdout).with_context(|| finished.to_string())
+    }
+
+    /// Gets into the network that `founder` is in; the token that did it.
+    pub fn join(&self, founder: &Self) -> Result<String> {
+        let token = founder.invite("")?;
+        let document = self.import(&token)?;
+        ensure!(text(&document, "/payload/status") == "joined", "{document}");
+        Ok(token)
+    }
+
+    /// Waits until the daemon is in a network and its store answers.
+    pub fn wait_ready(&self, patience: Duration) -> Result<()> {
+        wait_until(format!("{} to be ready", self.name), patience, || {
+            self.ctl("mesh ready").is_ok_and(|ready| ready.succeeded())
+        })
+    }
+
+    /// The process of the store's server here.
+    pub fn store_pid(&self) -> Result<Pid> {
+        let status = self.json("status")?;
+        let pid = status
+            .pointer("/payload/storage/pid")
+            .and_then(Value::as_i64);
+        Ok(Pid::from_raw(
+            pid.context("no store runs here")?.try_into()?,
+        ))
+    }
+
+    /// Whether `target` answers to a ping from here.
+    #[must_use]
+    pub fn reaches(&self, target: &str) -> bool {
+        self.netns
+            .attempt(&format!("ping -n -q -c 1 -W 1 {target}"))
+            .is_ok_and(|ping| ping.succeeded())
+    }
+
+    fn daemon_argv(&self) -> Vec<String> {
+        let own = |path: &Path| path.display().to_string();
+        [
+            own(&ployzd()),
+            "run".to_owned(),
+            "--data-dir".to_owned(),
+            own(&self.data_dir),
+            "--name".to_owned(),
+            self.name.clone(),
+            "--interface".to_owned(),
+            self.interface.clone(),
+            "--nats-server".to_owned(),
+            own(&self.nats_server),
+        ]
+        .to_vec()
+    }
+}
+
+/// A string within a document; empty if it is not there.
+#[must_use]
+pub fn text(document: &Value, pointer: &str) -> String {
+    let value = document.pointer(pointer).and_then(Value::as_str);
+    value.unwrap_or_default().to_owned()
+}
+
+fn ployzctl() -> PathBuf {
+    env::var_os("PLOYZCTL").map_or_else(|| ployzd().with_file_name("ployzctl"), PathBuf::from)
+}
+
+fn nats_server() -> PathBuf {
+    let fetched = || {
+        let target = ployzd();
+        let target = target
+            .ancestors()
+            .nth(2)
+            .map(Path::to_owned)
+            .unwrap_or_default();
+        target.join("nats-server-2.14.6/nats-server")
+    };
+    env::var_os("NATS_SERVER_UNDER_TEST").map_or_else(fetched, PathBuf::from)
+}
