@@ -60,9 +60,10 @@ fn main() -> ExitCode {
 }
 
 /// To stderr: stdout is for what a program waits for. `PLOYZ_LOG` selects, as in `PLOYZ_LOG=debug`.
+/// What the client of the store has to say comes through `store`, as news and not as alarm.
 fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PLOYZ_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
