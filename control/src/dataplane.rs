@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     /// Neither TSO nor USO on the TUN, neither GSO nor GRO on UDP.
     #[arg(long)]
     no_offload: bool,
+    /// Send every datagram by itself: for a path to a stock WireGuard that mangles batches (UDP GSO). Between ployz machines
+    /// this is found out and done for each path.
+    #[arg(long)]
+    no_udp_gso: bool,
     /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -92,6 +96,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         name: arguments.interface.clone(),
         backend: arguments.io_backend.into(),
         offload: !arguments.no_offload,
+        udp_gso: !arguments.no_udp_gso,
         listen_port: config.update.listen_port.unwrap_or(0),
         shards: arguments.shards.into(),
     })?;
@@ -166,16 +171,14 @@ async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
     }
 }
 
-/// Keeps padding below every MTU on the way in. Never returns.
+/// Keeps packets and their padding below every MTU on the way in. Never returns.
 async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
     loop {
         match watch.changed().await {
             Ok(Some(change)) => {
-                let mtu = change
-                    .smallest_route_mtu
-                    .unwrap_or(u32::MAX)
-                    .min(change.mtu);
-                device.set_padding_limit(mtu as usize);
+                let routes = change.smallest_route_mtu.unwrap_or(u32::MAX);
+                let smallest = routes.min(change.mtu);
+                device.set_mtu(change.mtu as usize, smallest as usize);
             }
             // Gone from this namespace: if it was removed, the data plane notices; if it was moved, it goes on.
             Ok(None) => std::future::pending().await,

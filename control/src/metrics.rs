@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use ployz_dataplane::{Backend, Device};
-use ployz_engine::{PeerSnapshot, Snapshot};
+use ployz_engine::{Batches, PeerSnapshot, Snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -129,6 +129,21 @@ impl State {
         each("ployz_peer_staged_packets", "gauge", help, &|peer| {
             Some(peer.staged_packets as u64)
         });
+        let help = "Longest IP packet that reaches the peer, outside the tunnel; absent before it was measured.";
+        each("ployz_peer_path_mtu_bytes", "gauge", help, &|peer| {
+            peer.path_mtu.map(|mtu| mtu as u64)
+        });
+        let help = "1 if batches reach the peer as they were sent, 0 if they do not and datagrams are sent one by one; absent before it was tested.";
+        each(
+            "ployz_peer_udp_gso",
+            "gauge",
+            help,
+            &|peer| match peer.batches {
+                Batches::Untested => None,
+                Batches::Work => Some(1),
+                Batches::Broken => Some(0),
+            },
+        );
     }
 }
 
@@ -239,12 +254,17 @@ mod tests {
         let mut drops = Drops::default();
         drops.count_many(Drop::Spoof, 3);
         let peer = |byte, last_handshake| PeerSnapshot {
-            public_key: PublicKey::from_bytes([byte; 32]),
-            endpoint: None,
             rx_bytes: 92,
             tx_bytes: u64::MAX,
             last_handshake,
             staged_packets: 2,
+            path_mtu: (byte == 0).then_some(1_400),
+            batches: if byte == 0 {
+                Batches::Broken
+            } else {
+                Batches::Untested
+            },
+            ..PeerSnapshot::unheard(PublicKey::from_bytes([byte; 32]))
         };
         let peers = vec![peer(0, Some(clocks.now)), peer(0xff, None)];
         State {
@@ -273,6 +293,8 @@ mod tests {
             format!("ployz_peer_tx_bytes_total{zeros} 18446744073709551615"),
             format!("ployz_peer_last_handshake_timestamp_seconds{zeros} 1700000000"),
             format!("ployz_peer_staged_packets{zeros} 2"),
+            format!("ployz_peer_path_mtu_bytes{zeros} 1400"),
+            format!("ployz_peer_udp_gso{zeros} 0"),
             "ployz_dropped_total{reason=\"spoof\"} 3".to_owned(),
             "ployz_dropped_total{reason=\"replay\"} 0".to_owned(),
         ] {
@@ -280,6 +302,8 @@ mod tests {
         }
         let dates = text.matches("last_handshake_timestamp_seconds{").count();
         assert_eq!(dates, 1, "a peer without a handshake has no date");
+        let mtus = text.matches("path_mtu_bytes{").count();
+        assert_eq!(mtus, 1, "a path that was not measured has no MTU");
         assert!(text.ends_with('\n'));
     }
 

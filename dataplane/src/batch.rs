@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use ployz_engine::{Ecn, Endpoint};
+use ployz_engine::{Departure, Endpoint, Manner};
 
 use crate::sys::control;
 use crate::sys::message::Outgoing;
@@ -18,7 +18,7 @@ pub struct SendBatch {
     bytes: Box<[u8]>,
     len: usize,
     to: Endpoint,
-    ecn: Ecn,
+    departure: Departure,
     /// Length of the first datagram, and of every other but perhaps the last.
     segment_len: usize,
     /// Nothing fits behind a datagram that is shorter than the first.
@@ -35,7 +35,7 @@ impl SendBatch {
             bytes: vec![0; BATCH_LEN_MAX].into_boxed_slice(),
             len: 0,
             to: nowhere,
-            ecn: Ecn::NotEct,
+            departure: Departure::default(),
             segment_len: 0,
             closed: false,
             header: Outgoing::new(),
@@ -43,24 +43,24 @@ impl SendBatch {
     }
 
     /// Empties the batch for datagrams to `to`.
-    pub fn open(&mut self, to: &Endpoint, ecn: Ecn) {
+    pub fn open(&mut self, to: &Endpoint, departure: Departure) {
         self.len = 0;
         self.segment_len = 0;
         self.closed = false;
         self.to = *to;
-        self.ecn = ecn;
+        self.departure = departure;
     }
 
     /// True if a datagram of `len` bytes may follow what is there.
-    pub fn takes(&self, len: usize, to: &Endpoint, ecn: Ecn, segments_max: usize) -> bool {
+    pub fn takes(&self, len: usize, to: &Endpoint, departure: Departure) -> bool {
         let fits = self.len + len <= BATCH_LEN_MAX;
         if self.len == 0 {
             return fits;
         }
         fits && !self.closed
             && len <= self.segment_len
-            && self.len < segments_max.min(SEGMENTS_MAX) * self.segment_len
-            && self.ecn == ecn
+            && self.len < SEGMENTS_MAX * self.segment_len
+            && self.departure == departure
             && self.to == *to
     }
 
@@ -107,6 +107,11 @@ impl SendBatch {
         &self.to
     }
 
+    /// How they leave.
+    pub const fn manner(&self) -> Manner {
+        self.departure.manner
+    }
+
     /// Lets the kernel choose the source address.
     pub fn forget_local(&mut self) {
         self.to.local = None;
@@ -114,8 +119,7 @@ impl SendBatch {
 
     /// The message header for a `sendmsg` that the batch outlives.
     pub fn prepare(&mut self) -> *const libc::msghdr {
-        let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
-        let say = self.say(segment_len);
+        let say = self.say(self.segmentation());
         self.header
             .prepare(self.to.remote, say, &self.bytes[..self.len])
     }
@@ -125,33 +129,35 @@ impl SendBatch {
     /// # Errors
     /// Whatever `sendmsg` says.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> std::io::Result<()> {
-        let segment_len = (self.len > self.segment_len).then_some(self.segment_len as u16);
-        let say = self.say(segment_len);
+        let say = self.say(self.segmentation());
         self.header
             .send(socket, self.to.remote, say, &self.bytes[..self.len])
             .map(|_| ())
     }
 
-    /// Sends the datagrams one by one, for a path where UDP GSO does not work.
+    /// Sends the datagram number `index` by itself.
     ///
     /// # Errors
-    /// What `sendmsg` said about the last that failed.
-    pub fn send_singly(&mut self, socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    /// Whatever `sendmsg` says.
+    pub fn send_one(&mut self, socket: BorrowedFd<'_>, index: usize) -> std::io::Result<()> {
         let say = self.say(None);
-        let mut result = Ok(());
-        for datagram in self.bytes[..self.len].chunks(self.segment_len) {
-            if let Err(error) = self.header.send(socket, self.to.remote, say, datagram) {
-                result = Err(error);
-            }
-        }
-        result
+        let start = index * self.segment_len;
+        let end = self.len.min(start + self.segment_len);
+        self.header
+            .send(socket, self.to.remote, say, &self.bytes[start..end])
+            .map(|_| ())
+    }
+
+    /// How the kernel should cut the bytes, if there is anything to cut.
+    fn segmentation(&self) -> Option<u16> {
+        (self.len > self.segment_len).then_some(self.segment_len as u16)
     }
 
     fn say(&self, segment_len: Option<u16>) -> control::Send {
         control::Send {
             ipv6: self.to.remote.is_ipv6(),
             local: self.to.local,
-            ecn: self.ecn,
+            ecn: self.departure.ecn,
             segment_len,
         }
     }
@@ -159,6 +165,8 @@ impl SendBatch {
 
 #[cfg(test)]
 mod tests {
+    use ployz_engine::Ecn;
+
     use super::*;
 
     fn endpoint(port: u16) -> Endpoint {
@@ -167,26 +175,23 @@ mod tests {
 
     #[test]
     fn a_batch_is_of_one_length_but_for_the_last() {
+        let plain = Departure::default();
+        let alone = Departure::new(Manner::Single);
+        let marked = Departure {
+            ecn: Ecn::Ce,
+            ..plain
+        };
         let mut batch = SendBatch::new();
         let to = endpoint(1);
-        batch.open(&to, Ecn::NotEct);
-        assert!(batch.takes(1452, &to, Ecn::NotEct, 64));
+        batch.open(&to, plain);
+        assert!(batch.takes(1452, &to, plain));
         batch.push(1452);
-        assert!(
-            !batch.takes(1453, &to, Ecn::NotEct, 64),
-            "longer than the first"
-        );
-        assert!(
-            !batch.takes(1452, &endpoint(2), Ecn::NotEct, 64),
-            "elsewhere"
-        );
-        assert!(!batch.takes(1452, &to, Ecn::Ce, 64), "another mark");
-        assert!(!batch.takes(1452, &to, Ecn::NotEct, 1), "no GSO");
+        assert!(!batch.takes(1453, &to, plain), "longer than the first");
+        assert!(!batch.takes(1452, &endpoint(2), plain), "elsewhere");
+        assert!(!batch.takes(1452, &to, marked), "another mark");
+        assert!(!batch.takes(1452, &to, alone), "another manner");
         batch.push(100);
-        assert!(
-            !batch.takes(100, &to, Ecn::NotEct, 64),
-            "the short one was the last"
-        );
+        assert!(!batch.takes(100, &to, plain), "the short one was the last");
         assert_eq!(batch.count(), 2);
     }
 
@@ -194,9 +199,9 @@ mod tests {
     fn a_batch_stops_at_sixty_four_and_at_the_longest_packet() {
         for (len, count) in [(32, 64), (1452, 45), (9000, 7), (BATCH_LEN_MAX, 1)] {
             let mut batch = SendBatch::new();
-            let to = endpoint(1);
-            batch.open(&to, Ecn::NotEct);
-            while batch.takes(len, &to, Ecn::NotEct, 64) {
+            let (to, plain) = (endpoint(1), Departure::default());
+            batch.open(&to, plain);
+            while batch.takes(len, &to, plain) {
                 batch.push(len);
             }
             assert_eq!(batch.count(), count, "{len}");

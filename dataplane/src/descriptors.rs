@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use ployz_engine::Manner;
 
 use crate::batch::SendBatch;
 use crate::offload::TunBuffer;
 use crate::outlet::Exit;
 use crate::sys::tun::Tun;
-use crate::sys::udp::UdpSockets;
+use crate::sys::udp::{Fragmentation, UdpSockets};
 
 /// How long a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1 Gb/s.
 const FULL_WAIT_MS: u16 = 50;
@@ -53,33 +54,56 @@ impl Descriptors {
         socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
     }
 
-    /// Repeats what would block once the descriptor takes more, within bounds.
-    fn patiently(fd: BorrowedFd<'_>, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-        match send() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-                poll(&mut fds, PollTimeout::from(FULL_WAIT_MS))?;
-                send()
-            }
-            result => result,
+    fn send_under(&self, rule: Fragmentation, batch: &mut SendBatch) -> io::Result<()> {
+        let socket = self.socket_of(batch)?;
+        let remote = batch.to().remote;
+        self.sockets
+            .with_fragmentation(remote, rule, || send_each(socket, batch))
+    }
+}
+
+/// Sends the datagrams of a batch one by one; the error is that of the last that failed.
+fn send_each(socket: BorrowedFd<'_>, batch: &mut SendBatch) -> io::Result<()> {
+    let mut result = Ok(());
+    for index in 0..batch.count() {
+        if let Err(error) = patiently(socket, || batch.send_one(socket, index)) {
+            result = Err(error);
         }
+    }
+    result
+}
+
+/// Repeats what would block once the descriptor takes more, within bounds.
+fn patiently(fd: BorrowedFd<'_>, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    match send() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+            poll(&mut fds, PollTimeout::from(FULL_WAIT_MS))?;
+            send()
+        }
+        result => result,
     }
 }
 
 impl Exit for Descriptors {
     fn send(&mut self, batch: &mut SendBatch) -> io::Result<()> {
         let socket = self.socket_of(batch)?;
-        Self::patiently(socket, || batch.send(socket))
+        match batch.manner() {
+            Manner::Batched => patiently(socket, || batch.send(socket)),
+            Manner::Single => send_each(socket, batch),
+            // What does not even fit the first link is lost like any other probe.
+            Manner::Whole => self.send_under(Fragmentation::Never, batch).or(Ok(())),
+            Manner::Fragmented => self.send_under(Fragmentation::Always, batch),
+        }
     }
 
     fn send_singly(&mut self, batch: &mut SendBatch) -> io::Result<()> {
-        let socket = self.socket_of(batch)?;
-        batch.send_singly(socket)
+        send_each(self.socket_of(batch)?, batch)
     }
 
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()> {
         let write = || self.tun.write(buffer.as_bytes()).map(|_| ());
-        Self::patiently(self.tun.as_fd(), write)
+        patiently(self.tun.as_fd(), write)
     }
 
     fn backlog(&self, remote: SocketAddr) -> usize {

@@ -69,6 +69,8 @@ pub struct DeviceOptions {
     pub backend: BackendChoice,
     /// TSO, USO, GSO and GRO.
     pub offload: bool,
+    /// With `offload`: datagrams leave in batches.
+    pub udp_gso: bool,
     /// UDP port; 0 lets the kernel choose.
     pub listen_port: u16,
     /// Threads that the peers are spread over: from 1 to [`ployz_engine::SHARDS_MAX`].
@@ -135,11 +137,12 @@ impl Device {
             _ => Some(Steering::attach(&tuns[0]).map_err(DeviceError::Steering)?),
         };
         let sockets = bind(options)?;
+        let udp_gso = options.offload && options.udp_gso;
         let shards = Place::all(options.shards)
             .zip(tuns.into_iter().zip(&sockets))
             .map(|(place, (tun, sockets))| {
                 let descriptors = Descriptors::new(tun, Arc::clone(sockets));
-                shard(place, descriptors, options.offload)
+                shard(place, descriptors, udp_gso)
             })
             .collect();
         Ok(Self {
@@ -163,10 +166,10 @@ impl Device {
         self.shards.backend()
     }
 
-    /// Tells the data plane up to which length padding is harmless.
-    pub fn set_padding_limit(&self, packet_len: usize) {
-        // A stopped data plane pads nothing.
-        let _ = self.shards.tell(|| Command::SetPaddingLimit(packet_len));
+    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
+    pub fn set_mtu(&self, link: usize, smallest: usize) {
+        // A stopped data plane sends nothing.
+        let _ = self.shards.tell(|| Command::SetMtu { link, smallest });
     }
 
     /// Tells the data plane that the host's addresses or routes have changed.
@@ -297,6 +300,12 @@ impl Interface for Device {
             ("listen_port".to_owned(), self.port().to_string()),
             ("peers".to_owned(), snapshot.peers.len().to_string()),
         ];
+        for peer in &snapshot.peers {
+            if let Some(mtu) = peer.path_mtu {
+                let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
+                status.push(("path".to_owned(), path));
+            }
+        }
         for &reason in Drop::ALL {
             status.push((
                 format!("drop_{}", reason.key()),
@@ -316,13 +325,14 @@ fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {
     }
 }
 
-fn shard(place: Place, descriptors: Descriptors, offload: bool) -> DeviceShard {
+fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
     let mut engine = Engine::new(place, Box::new(rand::random::<u32>));
     engine.set_listen_port(descriptors.sockets().port());
+    engine.set_udp_gso(udp_gso);
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
     Shard::new(
         engine,
-        Outlet::new(descriptors, Capabilities { tcp, udp }, offload),
+        Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
 }
 

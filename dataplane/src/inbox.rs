@@ -25,8 +25,8 @@ pub(crate) enum Command {
     Describe(oneshot::Sender<Description>),
     /// Say what changes with traffic, and whether UDP GSO is in use.
     Snapshot(oneshot::Sender<(Snapshot, bool)>),
-    /// The largest packet that every route through the interface takes, in bytes.
-    SetPaddingLimit(usize),
+    /// The interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
+    SetMtu { link: usize, smallest: usize },
     /// The host's addresses or routes have changed.
     ForgetLocals,
     /// End.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use ployz_engine::{Drop, Drops, Ecn, Endpoint, LocalAddress, Sink};
+use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, Manner, Sink};
 
 use crate::batch::SendBatch;
 use crate::offload::{Capabilities, Coalescer, TunBuffer};
@@ -20,7 +20,7 @@ const TUN_BUFFERS: usize = 24;
 
 /// The plain way out, which waits.
 pub trait Exit {
-    /// Sends a batch.
+    /// Sends a batch in its manner.
     ///
     /// # Errors
     /// What the kernel says; the batch is lost then.
@@ -52,8 +52,8 @@ pub struct Outlet<E> {
     ready: VecDeque<SendBatch>,
     /// Used last in, first out: the one on top is in the cache.
     spare: Vec<SendBatch>,
-    /// 1 if the network does not take UDP GSO.
-    segments_max: usize,
+    /// Datagrams may leave in batches.
+    udp_gso: bool,
     /// Source addresses that turned out to be gone.
     gone: Vec<LocalAddress>,
     drops: Drops,
@@ -68,7 +68,7 @@ impl<E: Exit> Outlet<E> {
             open: None,
             ready: VecDeque::with_capacity(BATCHES),
             spare: (0..BATCHES).map(|_| SendBatch::new()).collect(),
-            segments_max: if udp_gso { usize::MAX } else { 1 },
+            udp_gso,
             gone: Vec::new(),
             drops: Drops::default(),
         }
@@ -91,13 +91,13 @@ impl<E: Exit> Outlet<E> {
 
     /// True while UDP GSO is in use.
     pub fn sends_segmented(&self) -> bool {
-        self.segments_max > 1
+        self.udp_gso
     }
 
     /// Ends the turn: what was open is ready.
     pub fn close(&mut self) {
         self.coalescer.flush();
-        self.ready.extend(self.open.take());
+        self.part();
     }
 
     /// The next batch to send.
@@ -163,11 +163,11 @@ impl<E: Exit> Outlet<E> {
             batch.forget_local();
             outcome = self.exit.send(batch);
         }
-        if outcome.is_err() && batch.count() > 1 {
+        if outcome.is_err() && batch.count() > 1 && batch.manner() == Manner::Batched {
             outcome = self.exit.send_singly(batch);
             if outcome.is_ok() && error.raw_os_error() == Some(libc::EIO) {
                 tracing::warn!("the network does not take UDP GSO: sending datagrams one by one");
-                self.segments_max = 1;
+                self.udp_gso = false;
             }
         }
         if outcome.is_err() {
@@ -185,21 +185,34 @@ impl<E: Exit> Outlet<E> {
 }
 
 impl<E: Exit> Sink for Outlet<E> {
-    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8])) {
-        let fits = |batch: &SendBatch| batch.takes(len, to, ecn, self.segments_max);
+    fn datagram(
+        &mut self,
+        len: usize,
+        to: &Endpoint,
+        mut departure: Departure,
+        write: impl FnOnce(&mut [u8]),
+    ) {
+        if !self.udp_gso && departure.manner == Manner::Batched {
+            departure.manner = Manner::Single;
+        }
+        let fits = |batch: &SendBatch| batch.takes(len, to, departure);
         if !self.open.as_ref().is_some_and(fits) {
             self.ready.extend(self.open.take());
             let Some(mut batch) = self.spare_batch() else {
                 self.drops.count(Drop::NoBuffer);
                 return;
             };
-            batch.open(to, ecn);
+            batch.open(to, departure);
             self.open = Some(batch);
         }
         if let Some(batch) = &mut self.open {
             write(batch.room(len));
             batch.push(len);
         }
+    }
+
+    fn part(&mut self) {
+        self.ready.extend(self.open.take());
     }
 
     fn packet(

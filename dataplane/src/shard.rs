@@ -4,11 +4,12 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Snapshot, Update, UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Route, Sink, Snapshot, Update,
+    UpdateError,
 };
 
 use crate::congestion::Congestion;
-use crate::offload::Segments;
+use crate::offload::{Fragments, Segments, TooBig, too_big};
 use crate::outlet::{Exit, Outlet};
 use crate::sys::message::Arrival;
 
@@ -74,22 +75,75 @@ impl<E: Exit> Shard<E> {
             self.engine.count_drop(Drop::MalformedPacket);
             return;
         };
-        let Some(route) = self.engine.route(segments.super_packet()) else {
+        let Some(mut route) = self.engine.route(segments.super_packet()) else {
             return;
         };
+        let len = segments.packet_len_max();
+        let mut cut = false;
+        if len > route.mtu() {
+            match self.judge(segments.super_packet(), len, route.mtu()) {
+                TooBig::Cut => cut = true,
+                TooBig::Force => route = route.fragmented(),
+                TooBig::Answer(_) | TooBig::Silent => return,
+            }
+        }
         while let Some(packet) = segments.next_packet() {
-            let padded_len = self.engine.padded_len(packet.len());
-            let padded = if padded_len == packet.len() {
-                packet
+            if cut {
+                self.send_in_fragments(now, route, packet);
             } else {
-                let padded = &mut self.scratch[..padded_len];
-                padded[..packet.len()].copy_from_slice(packet);
-                padded[packet.len()..].fill(0);
-                padded
-            };
+                self.send(now, route, packet);
+            }
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, now: Instant, route: Route, packet: &[u8]) {
+        let padded_len = route.padded_len(packet.len());
+        let padded = if padded_len == packet.len() {
+            packet
+        } else {
+            let padded = &mut self.scratch[..padded_len];
+            padded[..packet.len()].copy_from_slice(packet);
+            padded[packet.len()..].fill(0);
+            padded
+        };
+        self.engine
+            .encapsulate(now, route, padded, &mut self.outlet);
+    }
+
+    #[cold]
+    fn send_in_fragments(&mut self, now: Instant, route: Route, packet: &[u8]) {
+        let Some(mut fragments) = Fragments::new(packet, route.mtu()) else {
+            self.engine.count_drop(Drop::MalformedPacket);
+            return;
+        };
+        while let Some(len) = fragments.write_next(&mut self.scratch) {
+            let padded_len = route.padded_len(len);
+            self.scratch[len..padded_len].fill(0);
+            let padded = &self.scratch[..padded_len];
             self.engine
                 .encapsulate(now, route, padded, &mut self.outlet);
         }
+    }
+
+    /// A packet does not fit through the path: if it may not be cut, its sender hears what does.
+    #[cold]
+    fn judge(&mut self, packet: &[u8], len: usize, mtu: usize) -> TooBig {
+        let mut answer = [0; too_big::ANSWER_LEN_MAX];
+        let verdict = too_big::judge(packet, len, mtu, &mut answer);
+        if let TooBig::Answer(len) = verdict {
+            let told = self.outlet.packet(len, |room| {
+                room.copy_from_slice(&answer[..len]);
+                Ok(len)
+            });
+            if let Err(reason) = told {
+                self.engine.count_drop(reason);
+            }
+        }
+        if matches!(verdict, TooBig::Answer(_) | TooBig::Silent) {
+            self.engine.count_drop(Drop::PacketTooBig);
+        }
+        verdict
     }
 
     /// Takes a handshake message from another shard of the interface.

@@ -129,6 +129,16 @@ impl Host {
         ))
     }
 
+    /// What the daemon has found out about the path to its only peer.
+    pub fn path(&self) -> Option<PathReport> {
+        let status = self.daemon.uapi().status().ok()?;
+        let mut words = status.get("path")?.split(' ').skip(1);
+        Some(PathReport {
+            mtu: words.next()?.parse().ok()?,
+            batches: words.next()?.to_owned(),
+        })
+    }
+
     /// Where `other` was last heard from.
     pub fn endpoint_of(&self, other: &Self) -> Result<Option<SocketAddr>> {
         Ok(self.wg().peer(&other.keys.public)?.endpoint)
@@ -140,6 +150,13 @@ impl Host {
         let is_there = || self.endpoint_of(other).is_ok_and(|it| it == Some(endpoint));
         wait_until(what(), Duration::from_secs(3), is_there)
     }
+}
+
+/// What `status` says about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathReport {
+    pub mtu: u32,
+    pub batches: String,
 }
 
 /// How a [`Pair`] is made.
@@ -164,6 +181,15 @@ impl Plan {
             preshared_key: true,
             a: contender,
             b: contender,
+        }
+    }
+
+    /// The same over another family.
+    #[must_use]
+    pub fn over(stage: &Stage, outer: Family) -> Self {
+        Self {
+            outer,
+            ..Self::of(stage)
         }
     }
 }

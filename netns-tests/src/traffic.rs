@@ -146,7 +146,20 @@ impl fmt::Display for IperfReport {
     }
 }
 
-impl Iperf<'_> {
+impl<'a> Iperf<'a> {
+    /// One stream of TCP between two hosts.
+    #[must_use]
+    pub fn tcp(client: &'a Host, server: &'a Host, inner: Family, seconds: u32) -> Self {
+        Self {
+            client: &client.netns,
+            server: &server.netns,
+            target: server.inner(inner),
+            protocol: Protocol::Tcp,
+            streams: 1,
+            seconds,
+        }
+    }
+
     /// Runs to the end; every stream has to get through.
     pub fn run(self) -> Result<IperfReport> {
         let server = self.serve()?;

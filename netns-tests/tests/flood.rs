@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 use ployz_netns_tests::attack::{Attack, Pace};
 use ployz_netns_tests::pair::{Family, PORT};
 use ployz_netns_tests::relay::udp_socket;
-use ployz_netns_tests::traffic::{Iperf, Protocol};
+use ployz_netns_tests::traffic::Iperf;
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::wg::bytes;
 use ployz_netns_tests::{Host, Netns, Pair, Plan, Stage, story, traffic};
@@ -70,18 +70,9 @@ fn attacker(stage: &Stage, b: &Host) -> Result<Netns> {
 }
 
 fn throughput_under(a: &Host, b: &Host, c: &Netns, port: u16) -> Result<f64> {
-    let (client, server, target) = (&a.netns, &b.netns, b.inner(Family::V4));
-    let stream = Iperf {
-        client,
-        server,
-        target,
-        protocol: Protocol::Tcp,
-        streams: 1,
-        seconds: SECONDS,
-    };
     let attack = flood(b, c, port)?;
     let (sent_before, start) = (attack.sent(), now());
-    let report = stream.run()?;
+    let report = Iperf::tcp(a, b, Family::V4, SECONDS).run()?;
     let (sent, seconds) = (attack.sent() - sent_before, (now() - start).as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "hundreds of thousands")]
     let pace = sent as f64 / seconds;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use ployz_netns_tests::attack::{Attack, Pace};
 use ployz_netns_tests::counters::{netstat, snmp6};
 use ployz_netns_tests::pair::Family;
-use ployz_netns_tests::traffic::{Iperf, Protocol};
+use ployz_netns_tests::traffic::Iperf;
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Host, Pair, Plan, Stage, story, traffic};
 
@@ -37,13 +37,7 @@ story!(a_million_datagrams);
 
 fn a_million_datagrams(stage: &Stage) -> Result<()> {
     for outer in Family::BOTH {
-        let Pair { mut a, mut b } = Pair::new(
-            stage,
-            Plan {
-                outer,
-                ..Plan::of(stage)
-            },
-        )?;
+        let Pair { mut a, mut b } = Pair::new(stage, Plan::over(stage, outer))?;
         traffic::ping(&a.netns, b.inner(Family::V4))?;
         every_one_is_counted(&a, &b, outer)?;
         if outer == Family::V4 {
@@ -91,16 +85,7 @@ fn lost(host: &Host, outer: Family) -> Result<u64> {
 }
 
 fn traffic_goes_on(a: &Host, b: &Host, outer: Family) -> Result<()> {
-    let (client, server, target) = (&b.netns, &a.netns, a.inner(Family::V4));
-    let stream = Iperf {
-        client,
-        server,
-        target,
-        protocol: Protocol::Tcp,
-        streams: 1,
-        seconds: SECONDS,
-    };
-    let report = stream.run_during(|| {
+    let report = Iperf::tcp(b, a, Family::V4, SECONDS).run_during(|| {
         let sent = Attack::with_rubbish(&a.netns, b.endpoint(outer), 1, STORM)?.finish()?;
         ensure!(sent >= STORM.datagrams, "only {sent} were sent");
         Ok(())

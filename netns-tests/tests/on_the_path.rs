@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ployz_netns_tests::counters::netstat;
 use ployz_netns_tests::pair::Family;
-use ployz_netns_tests::relay::{DATA, Filter, INITIATION, RESPONSE, Relay, Seen, udp_socket};
+use ployz_netns_tests::relay::{DATA, INITIATION, RESPONSE, Relay, Seen, udp_socket};
 use ployz_netns_tests::wait::stays;
-use ployz_netns_tests::{Host, Pair, Plan, Stage, story, traffic};
+use ployz_netns_tests::{Host, Pair, Stage, story, traffic};
 
 /// An initiation that got no answer is repeated after five seconds and up to a third of one.
 const TWO_TRIES: Duration = Duration::from_secs(12);
@@ -30,23 +30,12 @@ mod repeated {
     story!(nothing_happens_twice);
 }
 
-/// a knows b through the relay; b learns a's endpoint from what comes out of it.
-fn meet(stage: &Stage, filter: Box<Filter>) -> Result<(Pair, Relay)> {
-    let pair = Pair::strangers(stage, Plan::of(stage))?;
-    let Pair { a, b } = &pair;
-    let between = b.outer(Family::V4);
-    let relay = Relay::start(&b.netns, between, b.endpoint(Family::V4), filter)?;
-    b.know(a, "")?;
-    a.know(b, &format!("endpoint {}", relay.address))?;
-    Ok((pair, relay))
-}
-
 fn first_initiation_and_first_response(stage: &Stage) -> Result<()> {
     for (kind, name) in [(INITIATION, "initiation"), (RESPONSE, "response")] {
         let seen = AtomicU32::new(0);
-        let (pair, relay) = meet(
+        let (pair, relay) = Relay::between_strangers(
             stage,
-            Box::new(move |datagram: &[u8]| {
+            Box::new(move |datagram: &mut [u8], _| {
                 datagram.first() != Some(&kind) || seen.fetch_add(1, Ordering::Relaxed) > 0
             }),
         )?;
@@ -71,7 +60,7 @@ fn recovers(pair: &Pair, relay: &Relay) -> Result<()> {
 }
 
 fn nothing_happens_twice(stage: &Stage) -> Result<()> {
-    let (Pair { a, b }, relay) = meet(stage, Box::new(|_: &[u8]| true))?;
+    let (Pair { a, b }, relay) = Relay::between_strangers(stage, Box::new(|_: &mut [u8], _| true))?;
     traffic::pings(&a.netns, b.inner(Family::V4), 20)?;
     let seen = relay.seen();
     ensure!(

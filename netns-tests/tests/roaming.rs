@@ -14,13 +14,7 @@ story!(follows_port_and_address);
 
 fn follows_port_and_address(stage: &Stage) -> Result<()> {
     for outer in Family::BOTH {
-        let Pair { a, b } = Pair::new(
-            stage,
-            Plan {
-                outer,
-                ..Plan::of(stage)
-            },
-        )?;
+        let Pair { a, b } = Pair::new(stage, Plan::over(stage, outer))?;
         traffic::ping(&a.netns, b.inner(Family::V4))?;
         let session = b.wg().peer(&a.keys.public)?.latest_handshake;
         roam(&a, &b, outer).with_context(|| format!("outer {outer:?}"))?;

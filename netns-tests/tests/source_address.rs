@@ -29,13 +29,7 @@ mod rerouted {
 
 fn reply_from_the_address_that_was_asked(stage: &Stage) -> Result<()> {
     for outer in Family::BOTH {
-        let Pair { a, b } = Pair::new(
-            stage,
-            Plan {
-                outer,
-                ..Plan::of(stage)
-            },
-        )?;
+        let Pair { a, b } = Pair::new(stage, Plan::over(stage, outer))?;
         let (second, prefix) = match outer {
             Family::V4 => ("10.0.0.10", 24),
             Family::V6 => ("fd00:10::10", 64),

@@ -13,13 +13,7 @@ story!(over_both_families);
 
 fn over_both_families(stage: &Stage) -> Result<()> {
     for outer in Family::BOTH {
-        let pair = Pair::new(
-            stage,
-            Plan {
-                outer,
-                ..Plan::of(stage)
-            },
-        )?;
+        let pair = Pair::new(stage, Plan::over(stage, outer))?;
         traffic::everything(&pair.a, &pair.b).with_context(|| format!("outer {outer:?}"))?;
         pair.stop(Signal::SIGTERM)?;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion};
 use ployz_dataplane::uapi::parse::{Request, parse};
 use ployz_dataplane::uapi::{InterfaceDescription, render};
-use ployz_engine::{Drop, Ecn, Endpoint, Engine, Place, Sink};
+use ployz_engine::{Departure, Drop, Endpoint, Engine, Place, Sink};
 
 pub(crate) fn parse_and_render(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("uapi");
@@ -66,7 +66,9 @@ fn interface(request: &str) -> InterfaceDescription {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn datagram(&mut self, _: usize, _: &Endpoint, _: Ecn, _: impl FnOnce(&mut [u8])) {}
+    fn datagram(&mut self, _: usize, _: &Endpoint, _: Departure, _: impl FnOnce(&mut [u8])) {}
+
+    fn part(&mut self) {}
 
     fn packet(
         &mut self,

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::arguments::StatusArguments;
 use crate::outcome::{Code, Failure, Success};
@@ -13,8 +13,8 @@ use crate::outcome::{Code, Failure, Success};
 const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
 /// The data plane answers within a turn, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The answer has some thirty lines; more than this is not an answer.
-const LINES_MAX: usize = 1_000;
+/// The answer has some forty lines, and one for each of at most 65,536 peers; more than this is not an answer.
+const LINES_MAX: usize = 70_000;
 
 pub(crate) fn run(arguments: &StatusArguments) -> Result<Success, Failure> {
     let socket = find_socket(Path::new(SOCKET_DIRECTORY), arguments.interface.as_deref())?;
@@ -85,8 +85,14 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Result<Success, Fa
     payload.insert("kind".to_owned(), "status".into());
     payload.insert("interface".to_owned(), interface.into());
     let mut drops = Map::new();
+    let mut paths = Vec::new();
     let mut text = format!("interface        {interface}");
     for (key, value) in lines.iter().filter(|(key, _)| key != "errno") {
+        if let ("path", Some(path)) = (key.as_str(), understand_path(value)) {
+            text += &format!("\npath             {value}");
+            paths.push(path);
+            continue;
+        }
         let value_json = value
             .parse::<u64>()
             .map_or_else(|_| yes_no_or_text(value), Value::from);
@@ -100,8 +106,17 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Result<Success, Fa
     for (reason, count) in drops.iter().filter(|(_, count)| count.as_u64() != Some(0)) {
         text += &format!("\ndropped          {count} {reason}");
     }
+    payload.insert("paths".to_owned(), paths.into());
     payload.insert("drops".to_owned(), drops.into());
     Ok(Success { text, payload })
+}
+
+/// Public key, MTU in bytes, and what is known about batches.
+fn understand_path(value: &str) -> Option<Value> {
+    let mut words = value.split(' ');
+    let (public_key, mtu, batches) = (words.next()?, words.next()?, words.next()?);
+    let mtu: u64 = mtu.parse().ok()?;
+    Some(json!({ "public_key": public_key, "mtu_bytes": mtu, "udp_gso": batches }))
 }
 
 fn yes_no_or_text(value: &str) -> Value {
@@ -137,14 +152,16 @@ mod tests {
 
     #[test]
     fn the_only_interface_is_found_asked_and_understood() {
-        let answer =
-            "version=1\nbackend=epoll\nudp_gso=yes\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
+        let answer = "version=1\nbackend=epoll\nudp_gso=yes\npath=AAA= 1400 broken\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
         let (directory, thread) = daemon("st0", answer);
         let socket = find_socket(&directory, None).unwrap();
         let success = understand("st0", &ask(&socket).unwrap()).unwrap();
         assert_eq!(thread.join().unwrap(), b"status=1\n\n");
         assert_eq!(success.payload["backend"], "epoll");
         assert_eq!(success.payload["udp_gso"], true);
+        assert_eq!(success.payload["paths"][0]["public_key"], "AAA=");
+        assert_eq!(success.payload["paths"][0]["mtu_bytes"], 1400);
+        assert_eq!(success.payload["paths"][0]["udp_gso"], "broken");
         assert_eq!(success.payload["drops"]["spoof"], 3);
         assert!(success.text.contains("3 spoof") && !success.text.contains("replay"));
         std::fs::remove_dir_all(directory).unwrap();

@@ -31,6 +31,8 @@ reasons! {
     NoKey => "no_key",
     /// Inner packet that is our own datagram to that peer: it would circle for ever.
     RoutingLoop => "routing_loop",
+    /// Inner packet that does not fit through the path to its peer; its sender was told (ICMP).
+    PacketTooBig => "packet_too_big",
     /// Staged packet pushed out by a newer one.
     StagedOverflow => "staged_overflow",
     /// Staged packet whose handshake was given up.

@@ -7,8 +7,10 @@ use crate::ecn::Ecn;
 use crate::engine::Engine;
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
 use crate::packet::PacketHead;
-use crate::peer::{Peer, PeerId};
-use crate::sink::Sink;
+use crate::path::LARGE_LEN;
+use crate::peer::PeerId;
+use crate::probe;
+use crate::sink::{Departure, Manner, Sink};
 
 /// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
 pub const PADDING_MULTIPLE: usize = 16;
@@ -17,8 +19,31 @@ pub const PADDING_MULTIPLE: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     peer: PeerId,
-    /// The outer header says what the inner one says (RFC 6040, section 4.1).
-    ecn: Ecn,
+    departure: Departure,
+    mtu: usize,
+    padding_limit: usize,
+}
+
+impl Route {
+    /// The longest packet, in bytes, that reaches the peer whole.
+    pub const fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// The same way for packets that are longer than that: they leave in fragments.
+    #[must_use]
+    pub const fn fragmented(mut self) -> Self {
+        self.departure.manner = Manner::Fragmented;
+        self
+    }
+
+    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the route
+    /// takes, because padding must not cause fragmentation. At most 15 more than `len`.
+    pub fn padded_len(&self, len: usize) -> usize {
+        len.next_multiple_of(PADDING_MULTIPLE)
+            .min(self.padding_limit)
+            .max(len)
+    }
 }
 
 impl Engine {
@@ -28,7 +53,11 @@ impl Engine {
             self.drops.count(Drop::MalformedPacket);
             return None;
         };
-        let peer = match self.recent.destination {
+        if probe::is_reserved(head.source) {
+            self.drops.count(Drop::NoPeer);
+            return None;
+        }
+        let id = match self.recent.destination {
             Some((address, id)) if address == head.destination => id,
             _ => {
                 let Some(id) = self.allowed_ips.lookup(head.destination) else {
@@ -39,27 +68,26 @@ impl Engine {
                 id
             }
         };
-        let Peer { home, endpoint, .. } = self.peers.get(peer);
-        if *home != self.place.shard() {
+        let peer = self.peers.get(id);
+        if peer.home != self.place.shard() {
             self.drops.count(Drop::WrongShard);
             return None;
         }
-        if endpoint.is_some_and(|to| head.is_datagram_to(packet, self.listen_port, to.remote)) {
+        if peer
+            .endpoint
+            .is_some_and(|to| head.is_datagram_to(packet, self.listen_port, to.remote))
+        {
             self.drops.count(Drop::RoutingLoop);
             return None;
         }
+        let limits = peer.limits;
         Some(Route {
-            peer,
-            ecn: head.ecn,
+            peer: id,
+            // The outer header says what the inner one says (RFC 6040, section 4.1).
+            departure: limits.departure(head.ecn),
+            mtu: limits.inner_mtu,
+            padding_limit: self.padding_limit.min(limits.inner_mtu),
         })
-    }
-
-    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the route
-    /// takes, because padding must not cause fragmentation. At most 15 more than `len`.
-    pub fn padded_len(&self, len: usize) -> usize {
-        len.next_multiple_of(PADDING_MULTIPLE)
-            .min(self.padding_limit)
-            .max(len)
     }
 
     /// Encrypts a padded packet for its peer, or keeps it while a handshake runs.
@@ -73,9 +101,10 @@ impl Engine {
             None => self.drops.count(Drop::NoKey),
             Some(tunnel) if tunnel.is_ready() => {
                 let datagram_len = packet.len() + DATA_OVERHEAD_LEN;
-                sink.datagram(datagram_len, endpoint, route.ecn, |room| {
+                sink.datagram(datagram_len, endpoint, route.departure, |room| {
                     tunnel.seal(packet, room)
                 });
+                peer.large_sent |= datagram_len >= LARGE_LEN;
                 peer.sent(now, datagram_len);
             }
             Some(_) => {
@@ -125,7 +154,10 @@ impl Engine {
         {
             let ecn = PacketHead::parse(&packet).map_or(Ecn::NotEct, |head| head.ecn);
             let len = packet.len() + DATA_OVERHEAD_LEN;
-            sink.datagram(len, &endpoint, ecn, |room| tunnel.seal(&packet, room));
+            sink.datagram(len, &endpoint, peer.limits.departure(ecn), |room| {
+                tunnel.seal(&packet, room)
+            });
+            peer.large_sent |= len >= LARGE_LEN;
             peer.tx_bytes += len as u64;
             peer.last_traversal = now;
             flushed = true;

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{Drop, Drops};
-use crate::ecn::Ecn;
 use crate::endpoint::LocalAddress;
 use crate::handover::HandOvers;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
@@ -12,7 +11,7 @@ use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
 use crate::peer::{PeerId, Peers};
 use crate::place::Place;
-use crate::sink::Sink;
+use crate::sink::{Departure, Sink};
 use crate::steering::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
 use crate::update::{Description, PeerDescription, Snapshot};
@@ -45,8 +44,12 @@ pub struct Engine {
     pub(crate) moved: Moved,
     /// The UDP port that our datagrams leave from, to recognise them inside the tunnel.
     pub(crate) listen_port: u16,
-    /// No datagram is padded past the largest packet that some route through the interface takes.
+    /// No datagram is padded past the largest packet that every route through the interface takes.
     pub(crate) padding_limit: usize,
+    /// The MTU of the interface; zero if it is not known, and then no path is probed.
+    pub(crate) link_mtu: usize,
+    /// The driver sends batches.
+    pub(crate) udp_gso: bool,
     /// The answers of the last look-ups: traffic comes in runs.
     pub(crate) recent: Recent,
 }
@@ -82,6 +85,8 @@ impl Engine {
             moved: Moved::default(),
             listen_port: 0,
             padding_limit: usize::MAX,
+            link_mtu: 0,
+            udp_gso: false,
             recent: Recent::default(),
         }
     }
@@ -91,9 +96,16 @@ impl Engine {
         self.listen_port = port;
     }
 
-    /// Tells the largest packet, in bytes, that every route through the interface takes: padding stops there.
-    pub fn set_padding_limit(&mut self, packet_len: usize) {
-        self.padding_limit = packet_len;
+    /// Tells the interface's MTU, and the smallest of it and of those of the routes through it, in bytes. No packet is
+    /// longer than the first, and padding stops at the second.
+    pub fn set_mtu(&mut self, link_mtu: usize, smallest_mtu: usize) {
+        self.link_mtu = link_mtu;
+        self.padding_limit = smallest_mtu;
+    }
+
+    /// Tells that datagrams leave in batches, which some paths mangle: then that is tested.
+    pub fn set_udp_gso(&mut self, udp_gso: bool) {
+        self.udp_gso = udp_gso;
     }
 
     /// Counts something that the driver dropped before the engine saw it.
@@ -205,6 +217,7 @@ impl Engine {
             }
         }
         self.keep_alive(now, id, sink);
+        self.probe_path(now, id, sink);
         self.peers.get(id).awake
     }
 
@@ -244,7 +257,7 @@ impl Engine {
             self.drops.count(Drop::NoEndpoint);
             return;
         };
-        sink.datagram(message.len(), &endpoint, Ecn::NotEct, |room| {
+        sink.datagram(message.len(), &endpoint, Departure::default(), |room| {
             room.copy_from_slice(message)
         });
         peer.sent(now, message.len());

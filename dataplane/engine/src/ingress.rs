@@ -11,7 +11,8 @@ use crate::key::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, Message};
 use crate::packet::PacketHead;
 use crate::peer::PeerId;
-use crate::sink::Sink;
+use crate::probe::Probe;
+use crate::sink::{Departure, Sink};
 use crate::tunnel::{Admission, Tick};
 
 /// An initiation costs us five scalar multiplications: from one peer, at most this often (the kernel's
@@ -63,14 +64,22 @@ impl Engine {
             .as_ref()
             .ok_or(Drop::UnknownSession)?;
         let was_ready = tunnel.is_ready();
+        let mut probe = None;
         let delivery = sink.packet(datagram.len(), |room| {
             let len = self.open(now, from, id, receiver_index, datagram, room)?;
             // A packet may say that it has no length; only a message without one is a keepalive.
             if datagram.len() > DATA_OVERHEAD_LEN {
+                probe = Probe::parse(&room[..len]);
+                if probe.is_some() {
+                    return Ok(0);
+                }
                 self.check_inner(id, outer, &mut room[..len])?;
             }
             Ok(len)
         });
+        if let Some(probe) = probe {
+            self.handle_probe(now, id, probe, datagram.len(), sink);
+        }
         if !was_ready {
             self.flush_staged(now, id, sink);
         }
@@ -228,7 +237,7 @@ impl Engine {
             Admission::Admitted => Ok(()),
             Admission::Refused(reason) => Err(reason),
             Admission::Cookie => {
-                sink.datagram(reply.len(), from, Ecn::NotEct, |room| {
+                sink.datagram(reply.len(), from, Departure::default(), |room| {
                     room.copy_from_slice(&reply)
                 });
                 Err(Drop::UnderLoad)

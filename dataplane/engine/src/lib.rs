@@ -18,8 +18,11 @@ mod ingress;
 mod key;
 mod message;
 mod packet;
+mod path;
 mod peer;
 mod place;
+mod probe;
+mod probing;
 mod sink;
 mod staged;
 mod steering;
@@ -40,8 +43,9 @@ pub use handover::{HAND_OVERS_MAX, HandOver};
 pub use key::{InvalidKey, KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::DATA_OVERHEAD_LEN;
 pub use packet::PacketHead;
+pub use path::batches::Batches;
 pub use place::{Place, SHARDS_MAX};
-pub use sink::Sink;
+pub use sink::{Departure, Manner, Sink};
 pub use steering::Steer;
 pub use update::{
     AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,

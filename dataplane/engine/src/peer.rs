@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
+use crate::path::batches::{Arrivals, Batches};
+use crate::path::{Limits, Path};
 use crate::place::Place;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
@@ -40,6 +42,13 @@ pub(crate) struct Peer {
     pub(crate) last_initiation: Option<Instant>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
+    /// Something longer than what every path takes was sent since the last tick.
+    pub(crate) large_sent: bool,
+    /// What is known about the way there; nothing before something large was sent.
+    pub(crate) path: Option<Box<Path>>,
+    pub(crate) limits: Limits,
+    /// Which datagrams of the peer's last train have arrived.
+    pub(crate) arrivals: Arrivals,
     /// It is in the engine's list of peers to tick.
     pub(crate) awake: bool,
 }
@@ -61,6 +70,10 @@ impl Peer {
             last_initiation: None,
             rx_bytes: 0,
             tx_bytes: 0,
+            large_sent: false,
+            path: None,
+            limits: Limits::UNKNOWN,
+            arrivals: Arrivals::default(),
             awake: false,
         }
     }
@@ -88,6 +101,11 @@ impl Peer {
             tx_bytes: self.tx_bytes,
             last_handshake: self.last_handshake,
             staged_packets: self.staged.len(),
+            path_mtu: self.path.as_ref().and_then(|path| path.mtu()),
+            batches: self
+                .path
+                .as_ref()
+                .map_or(Batches::Untested, |path| path.batches()),
         }
     }
 }

@@ -4,10 +4,19 @@ use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 
-/// The driver's output. Both methods lend room, let the engine write into it, and pass on what was written.
+/// The driver's output. Room is lent, the engine writes into it, and what was written is passed on.
 pub trait Sink {
-    /// Lends `len` bytes for one datagram to `to`, whose outer header carries `ecn`. `write` fills them all.
-    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8]));
+    /// Lends `len` bytes for one datagram to `to`. `write` fills them all.
+    fn datagram(
+        &mut self,
+        len: usize,
+        to: &Endpoint,
+        departure: Departure,
+        write: impl FnOnce(&mut [u8]),
+    );
+
+    /// No batch holds both a datagram from before this call and one from after it.
+    fn part(&mut self);
 
     /// Lends `len` bytes for one inner packet and delivers to the TUN as many of them as `write` says, none for zero.
     ///
@@ -18,4 +27,37 @@ pub trait Sink {
         len: usize,
         write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
     ) -> Result<(), Drop>;
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// ECN bits of the outer header.
+    pub ecn: Ecn,
+    /// In which company, and in how many pieces.
+    pub manner: Manner,
+}
+
+/// In which company a datagram leaves, and in how many pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// With others of its length in one send (UDP GSO).
+    #[default]
+    Batched,
+    /// By itself: the path mangles batches.
+    Single,
+    /// By itself, and never in fragments, whatever the kernel believes of the path: a probe of its MTU. It may be lost.
+    Whole,
+    /// By itself, and in fragments where it does not fit.
+    Fragmented,
+}
+
+impl Departure {
+    /// Without ECN.
+    pub const fn new(manner: Manner) -> Self {
+        Self {
+            ecn: Ecn::NotEct,
+            manner,
+        }
+    }
 }

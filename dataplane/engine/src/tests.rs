@@ -1,5 +1,6 @@
 //! Two and three engines that talk to each other through memory.
 
+mod paths;
 mod shards;
 
 use std::net::SocketAddr;
@@ -8,23 +9,31 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::{
-    AllowedIpChange, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, Place, PresharedKey,
-    PrivateKey, PublicKey, Sink, Update,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, Place,
+    PresharedKey, PrivateKey, PublicKey, Sink, Update,
 };
 
 /// What an engine put out.
 #[derive(Default)]
 struct Output {
-    datagrams: Vec<(Vec<u8>, Endpoint, Ecn)>,
+    datagrams: Vec<(Vec<u8>, Endpoint, Departure)>,
     packets: Vec<Vec<u8>>,
 }
 
 impl Sink for Output {
-    fn datagram(&mut self, len: usize, to: &Endpoint, ecn: Ecn, write: impl FnOnce(&mut [u8])) {
+    fn datagram(
+        &mut self,
+        len: usize,
+        to: &Endpoint,
+        departure: Departure,
+        write: impl FnOnce(&mut [u8]),
+    ) {
         let mut room = vec![0xee; len];
         write(&mut room);
-        self.datagrams.push((room, *to, ecn));
+        self.datagrams.push((room, *to, departure));
     }
+
+    fn part(&mut self) {}
 
     fn packet(
         &mut self,
@@ -99,7 +108,7 @@ impl Host {
             return;
         };
         let mut padded = packet.to_vec();
-        padded.resize(self.engine.padded_len(packet.len()), 0);
+        padded.resize(route.padded_len(packet.len()), 0);
         self.engine
             .encapsulate(clock(), route, &padded, &mut self.out);
     }
@@ -140,13 +149,13 @@ fn net(text: &str) -> IpNet {
 /// Carries datagrams until nobody has any more.
 fn exchange(a: &mut Host, b: &mut Host) {
     while !a.out.datagrams.is_empty() || !b.out.datagrams.is_empty() {
-        for (datagram, to, ecn) in std::mem::take(&mut a.out.datagrams) {
+        for (datagram, to, departure) in std::mem::take(&mut a.out.datagrams) {
             assert_eq!(to.remote, b.at);
-            b.receive(a.at, ecn, &datagram);
+            b.receive(a.at, departure.ecn, &datagram);
         }
-        for (datagram, to, ecn) in std::mem::take(&mut b.out.datagrams) {
+        for (datagram, to, departure) in std::mem::take(&mut b.out.datagrams) {
             assert_eq!(to.remote, a.at);
-            a.receive(b.at, ecn, &datagram);
+            a.receive(b.at, departure.ecn, &datagram);
         }
     }
 }
@@ -237,7 +246,7 @@ fn padding_is_to_sixteen_but_not_past_the_route() {
     let (mut a, mut b) = pair();
     a.send(&packet(1, 2, 84));
     exchange(&mut a, &mut b);
-    a.engine.set_padding_limit(1299);
+    a.engine.set_mtu(1300, 1299);
     for (len, padded) in [
         (84, 96),
         (96, 96),
@@ -407,9 +416,9 @@ fn congestion_on_the_path_reaches_the_inner_packet() {
     let mut capable = packet(1, 2, 84);
     Ecn::Ect0.write(&mut capable);
     a.send(&capable);
-    let (datagram, _, ecn) = a.out.datagrams.pop().unwrap();
+    let (datagram, _, departure) = a.out.datagrams.pop().unwrap();
     assert_eq!(
-        ecn,
+        departure.ecn,
         Ecn::Ect0,
         "the outer header says what the inner one says"
     );

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::drops::Drops;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::path::batches::Batches;
 
 /// Changes to one interface. `None` leaves a thing as it is.
 #[derive(Debug, Default)]
@@ -118,6 +119,26 @@ pub struct PeerSnapshot {
     pub last_handshake: Option<Instant>,
     /// Packets that wait for a handshake.
     pub staged_packets: usize,
+    /// The longest IP packet that reaches it, outside the tunnel, in bytes; none before it was measured.
+    pub path_mtu: Option<usize>,
+    /// Whether batches reach it as they were sent.
+    pub batches: Batches,
+}
+
+impl PeerSnapshot {
+    /// A peer with which nothing has happened yet.
+    pub const fn unheard(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            endpoint: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            last_handshake: None,
+            staged_packets: 0,
+            path_mtu: None,
+            batches: Batches::Untested,
+        }
+    }
 }
 
 /// An [`Update`] that cannot be applied; nothing of it was.

@@ -7,8 +7,8 @@ use std::time::Instant;
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink, Snapshot,
-    Update,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
+    Snapshot, Update,
 };
 
 /// Where the `n`-th host is.
@@ -220,7 +220,9 @@ impl Speaker {
 }
 
 impl Sink for Heard {
-    fn datagram(&mut self, len: usize, _: &Endpoint, _: Ecn, write: impl FnOnce(&mut [u8])) {
+    fn part(&mut self) {}
+
+    fn datagram(&mut self, len: usize, _: &Endpoint, _: Departure, write: impl FnOnce(&mut [u8])) {
         let mut room = vec![0xee; len];
         write(&mut room);
         self.datagrams.push(room);

@@ -8,7 +8,7 @@ use ployz_dataplane::uapi::InterfaceDescription;
 use ployz_dataplane::uapi::parse::{ParseError, Request, RequestParser, parse};
 use ployz_dataplane::uapi::render;
 use ployz_engine::{
-    AllowedIpChange, Drop, Ecn, Endpoint, Engine, KEY_LEN, PeerUpdate, Place, Sink, Update,
+    AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, Place, Sink, Update,
 };
 
 use super::hosts::clock;
@@ -177,7 +177,9 @@ fn hex(key: Option<&[u8; KEY_LEN]>) -> String {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn datagram(&mut self, len: usize, _: &Endpoint, _: Ecn, write: impl FnOnce(&mut [u8])) {
+    fn part(&mut self) {}
+
+    fn datagram(&mut self, len: usize, _: &Endpoint, _: Departure, write: impl FnOnce(&mut [u8])) {
         write(&mut vec![0; len]);
     }
 

@@ -68,9 +68,7 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow
             Command::Snapshot(reply) => {
                 let _ = reply.send((shard.snapshot(), shard.outlet().sends_segmented()));
             }
-            Command::SetPaddingLimit(packet_len) => {
-                shard.engine_mut().set_padding_limit(packet_len);
-            }
+            Command::SetMtu { link, smallest } => shard.engine_mut().set_mtu(link, smallest),
             Command::ForgetLocals => shard.engine_mut().forget_locals(),
             Command::Stop => return ControlFlow::Break(()),
         }

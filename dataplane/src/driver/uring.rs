@@ -5,9 +5,12 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use ployz_engine::Manner;
+
 use super::{DeviceShard, clock, is_gone, read_inbox};
 use crate::inbox::Inbox;
 use crate::neighbours::Neighbours;
+use crate::outlet::Exit;
 use crate::sys::ring::{Completion, Ring, Source};
 
 /// Buffers of 64 KiB, of which the kernel gets eight while reads are long and more while they are short: as many short
@@ -96,7 +99,12 @@ fn take_input(
 
 /// Queues everything that is ready; the next wait submits it.
 fn give_output(shard: &mut DeviceShard, ring: &mut Ring) {
-    while let Some(batch) = shard.outlet_mut().next_batch() {
+    while let Some(mut batch) = shard.outlet_mut().next_batch() {
+        if batch.manner() != Manner::Batched {
+            let result = shard.outlet_mut().exit_mut().send(&mut batch);
+            shard.outlet_mut().sent(batch, result);
+            continue;
+        }
         match shard.outlet().exit().socket_of(&batch) {
             Ok(socket) => ring.send(socket, batch),
             Err(error) => shard.outlet_mut().sent(batch, Err(error)),

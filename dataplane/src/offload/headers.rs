@@ -17,6 +17,8 @@ pub(super) mod ipv4 {
     pub(in crate::offload) const SOURCE: usize = 12;
     pub(in crate::offload) const DESTINATION: usize = 16;
     pub(in crate::offload) const DONT_FRAGMENT: u16 = 0x4000;
+    /// Where a fragment belongs, in units of eight bytes.
+    pub(in crate::offload) const OFFSET: u16 = 0x1fff;
     /// The more-fragments bit and the fragment offset.
     pub(in crate::offload) const IS_FRAGMENT: u16 = 0x3fff;
 }

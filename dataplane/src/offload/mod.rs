@@ -17,8 +17,10 @@ mod buffer;
 pub mod checksum;
 mod coalesce;
 mod flow;
+mod fragments;
 mod headers;
 mod segment;
+pub mod too_big;
 pub mod vnet;
 
 #[cfg(test)]
@@ -28,7 +30,9 @@ mod testkit;
 
 pub use buffer::TunBuffer;
 pub use coalesce::{Capabilities, Coalescer};
+pub use fragments::Fragments;
 pub use segment::Segments;
+pub use too_big::TooBig;
 pub use vnet::{Gso, VnetHeader};
 
 /// Why a TUN read cannot be cut into packets.

@@ -23,6 +23,17 @@ const RECEIVE_BUFFER_BYTES: i32 = 2 << 20;
 /// Room for every batch of a turn and those that the device has not let go of.
 const SEND_BUFFER_BYTES: i32 = 4 << 20;
 
+/// Who cuts a datagram that does not fit the path (ip(7), `IP_MTU_DISCOVER`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fragmentation {
+    /// The kernel, where it knows of a smaller path; nobody else.
+    AsKernelSees,
+    /// Nobody, whatever the kernel believes of the path.
+    Never,
+    /// The kernel, where it knows of a smaller path, and with IPv4 any router. No router cuts IPv6.
+    Always,
+}
+
 /// The two sockets of a shard, on one port.
 #[derive(Debug)]
 pub(crate) struct UdpSockets {
@@ -122,6 +133,25 @@ impl UdpSockets {
         }
     }
 
+    /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is set
+    /// for this one call: nothing else may be sent through the socket at the same time.
+    ///
+    /// # Errors
+    /// Those of `send`, or of setting the option.
+    pub(crate) fn with_fragmentation(
+        &self,
+        remote: SocketAddr,
+        rule: Fragmentation,
+        send: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let socket = self.for_remote(remote);
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        set_fragmentation(socket, remote.is_ipv4(), rule)?;
+        let result = send();
+        set_fragmentation(socket, remote.is_ipv4(), Fragmentation::AsKernelSees)?;
+        result
+    }
+
     /// Bytes of memory that the kernel holds for datagrams from where `remote` is, which have not been received yet.
     pub(crate) fn backlog(&self, remote: SocketAddr) -> usize {
         self.for_remote(remote).map_or(0, received_memory)
@@ -193,6 +223,20 @@ fn open(
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(fd)
+}
+
+fn set_fragmentation(socket: BorrowedFd<'_>, ipv4: bool, rule: Fragmentation) -> Result<(), Errno> {
+    let (level, name) = if ipv4 {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+    };
+    let value = match rule {
+        Fragmentation::AsKernelSees => libc::IP_PMTUDISC_WANT,
+        Fragmentation::Never => libc::IP_PMTUDISC_PROBE,
+        Fragmentation::Always => libc::IP_PMTUDISC_DONT,
+    };
+    set_option(socket, level, name, value)
 }
 
 fn bound_port(socket: BorrowedFd<'_>) -> Result<u16, Errno> {

@@ -159,12 +159,11 @@ mod tests {
         let epoch = epoch();
         let mut described = interface(vec![PeerDescription {
             state: PeerSnapshot {
-                public_key: PublicKey::from_bytes([0xab; KEY_LEN]),
                 endpoint: Some("[fe80::1%2]:51820".parse().unwrap()),
                 rx_bytes: 1,
                 tx_bytes: u64::MAX,
                 last_handshake: Some(epoch + Duration::from_millis(1500)),
-                staged_packets: 0,
+                ..PeerSnapshot::unheard(PublicKey::from_bytes([0xab; KEY_LEN]))
             },
             preshared_key: PresharedKey::from_bytes([0x0c; KEY_LEN]),
             persistent_keepalive_secs: 25,
@@ -259,14 +258,7 @@ mod tests {
 
     fn peer(byte: u8) -> PeerDescription {
         PeerDescription {
-            state: PeerSnapshot {
-                public_key: PublicKey::from_bytes([byte; KEY_LEN]),
-                endpoint: None,
-                rx_bytes: 0,
-                tx_bytes: 0,
-                last_handshake: None,
-                staged_packets: 0,
-            },
+            state: PeerSnapshot::unheard(PublicKey::from_bytes([byte; KEY_LEN])),
             preshared_key: None,
             persistent_keepalive_secs: 0,
             allowed_ips: Vec::new(),

@@ -96,8 +96,8 @@ impl Interface {
 
     fn exchange(&mut self, host: &mut Host) {
         while !self.out.datagrams.is_empty() || !host.out.datagrams.is_empty() {
-            for (datagram, _, ecn) in std::mem::take(&mut self.out.datagrams) {
-                host.receive(self.at, ecn, &datagram);
+            for (datagram, _, departure) in std::mem::take(&mut self.out.datagrams) {
+                host.receive(self.at, departure.ecn, &datagram);
             }
             for (datagram, ..) in std::mem::take(&mut host.out.datagrams) {
                 self.receive(host.at, &datagram);

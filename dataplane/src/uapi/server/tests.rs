@@ -259,14 +259,7 @@ impl Interface for Fake {
     async fn describe(&self) -> Result<InterfaceDescription, InterfaceError> {
         self.permit()?;
         let peer = |(public_key, allowed_ips): &(PublicKey, Vec<ipnet::IpNet>)| PeerDescription {
-            state: PeerSnapshot {
-                public_key: *public_key,
-                endpoint: None,
-                rx_bytes: 0,
-                tx_bytes: 0,
-                last_handshake: None,
-                staged_packets: 0,
-            },
+            state: PeerSnapshot::unheard(*public_key),
             preshared_key: None,
             persistent_keepalive_secs: 0,
             allowed_ips: allowed_ips.clone(),
