@@ -9,8 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Bytes in the socket, as the kernel counts them, that are more than scheduling explains: at 5 Gb/s, 1.2 ms.
-const BACKLOG_MAX: usize = 768 << 10;
+/// Bytes in the socket, as the kernel counts them, that are more than scheduling explains: at 5 Gb/s, 2 ms.
+const BACKLOG_MAX: usize = 1280 << 10;
 /// Between two marks: several round trips of a path on which such a rate is possible, so that a sender has reacted to the
 /// first before it gets the second.
 const INTERVAL: Duration = Duration::from_millis(5);
