@@ -36,6 +36,17 @@ impl Segment {
         Ok(Self { switch })
     }
 
+    /// Connects machines from number 1 on, each with its daemon running and in no network.
+    pub fn running_machines(&self, stage: &Stage, count: u8) -> Result<Vec<Machine>> {
+        let mut machines = (1..=count)
+            .map(|number| self.machine(stage, number))
+            .collect::<Result<Vec<_>>>()?;
+        for machine in &mut machines {
+            machine.start(stage)?;
+        }
+        Ok(machines)
+    }
+
     /// Connects another machine.
     pub fn machine(&self, stage: &Stage, number: u8) -> Result<Machine> {
         let netns = Netns::new(stage, &format!("m{number}"))?;

@@ -3,7 +3,7 @@
 //! ```text
 //!   a: namespace                                      b: namespace
 //!     veth1  10.0.0.1/24   fd00:10::1/64  ==========    veth2  10.0.0.2/24   fd00:10::2/64
-//!     pzXXX  192.168.241.1/24  fd00::1/64  ~~tunnel~~   pzYYY  192.168.241.2/24  fd00::2/64
+//!     pz..a  192.168.241.1/24  fd00::1/64  ~~tunnel~~   pz..b  192.168.241.2/24  fd00::2/64
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

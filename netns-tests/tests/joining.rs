@@ -23,12 +23,7 @@ const RESUME_WAIT: Duration = Duration::from_secs(2);
 fn three_machines_from_nothing() -> Outcome {
     tell(Backend::IoUring, |stage| {
         let segment = Segment::new(stage)?;
-        let mut machines = (1..=3)
-            .map(|number| segment.machine(stage, number))
-            .collect::<Result<Vec<_>>>()?;
-        for machine in &mut machines {
-            machine.start(stage)?;
-        }
+        let mut machines = segment.running_machines(stage, 3)?;
         let begin = now();
         ensure!(machines[0].code("mesh init acme")? == "OK");
         refuse_what_is_no_invite(&machines)?;

@@ -24,12 +24,7 @@ const RECONNECT_WAIT: Duration = Duration::from_secs(10);
 fn the_mesh_does_without_its_store() -> Outcome {
     tell(Backend::IoUring, |stage| {
         let segment = Segment::new(stage)?;
-        let mut machines = (1..=3)
-            .map(|number| segment.machine(stage, number))
-            .collect::<Result<Vec<_>>>()?;
-        for machine in &mut machines {
-            machine.start(stage)?;
-        }
+        let mut machines = segment.running_machines(stage, 3)?;
         ensure!(machines[0].code("mesh init acme")? == "OK");
         for joiner in &machines[1..] {
             joiner.join(&machines[0])?;

@@ -1,6 +1,7 @@
 //! Seeing machines. Answered from the view: it takes no store to look.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use ployz_api::{Code, Failure, MachineInspect, MachineList, MachineRow, Outcome, Payload};
 use ployz_core::{MachineRecord, SelectError, View};
@@ -19,11 +20,7 @@ type Traffic = BTreeMap<PublicKey, PeerTraffic>;
 pub(super) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let now = clock::now();
-    let traffic = daemon
-        .overlay
-        .traffic(now.instant)
-        .await
-        .map_err(internal)?;
+    let traffic = traffic(daemon, now.instant).await?;
     let view = network.view();
     let view_age_secs = view.age_secs(now.unix_secs);
     let mut rows: Vec<MachineRow> = view
@@ -39,14 +36,14 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     .into())
 }
 
+async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
+    daemon.overlay.traffic(now).await.map_err(internal)
+}
+
 pub(super) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
     let network = daemon.running_network()?;
     let now = clock::now();
-    let traffic = daemon
-        .overlay
-        .traffic(now.instant)
-        .await
-        .map_err(internal)?;
+    let traffic = traffic(daemon, now.instant).await?;
     let view = network.view();
     let machine = view.select(wanted).map_err(not_selected)?;
     let observed = view.observed(machine.id);

@@ -50,12 +50,10 @@ impl Limits {
 
     /// How a datagram with `ecn` on its outer header leaves.
     pub(crate) const fn departure(self, ecn: Ecn) -> Departure {
-        let manner = if self.batched {
-            Manner::Batched
-        } else {
-            Manner::Single
-        };
-        Departure { ecn, manner }
+        Departure {
+            ecn,
+            manner: Manner::of_data(self.batched),
+        }
     }
 }
 

@@ -114,11 +114,7 @@ impl Peer {
         batched: bool,
         sink: &mut impl Sink,
     ) {
-        let manner = if batched {
-            Manner::Batched
-        } else {
-            Manner::Single
-        };
+        let manner = Manner::of_data(batched);
         sink.part();
         for index in 0..len {
             let probe = Probe::Train { train, index };

@@ -52,6 +52,13 @@ pub enum Manner {
     Fragmented,
 }
 
+impl Manner {
+    /// That of data, on a path that takes batches or does not.
+    pub const fn of_data(batched: bool) -> Self {
+        if batched { Self::Batched } else { Self::Single }
+    }
+}
+
 impl Departure {
     /// Without ECN.
     pub const fn new(manner: Manner) -> Self {
