@@ -1,12 +1,15 @@
 //! The search for a path's MTU with probes inside the tunnel, in the manner of RFC 8899 (DPLPMTUD).
 //!
 //! Probes are sent in rounds, several sizes at once, and the largest that is answered counts. So a search takes a few round
-//! trips instead of one for each size, and a size has failed only when a smaller one of its round has arrived.
+//! trips instead of one for each size, and a size has failed only when a smaller one of its round has arrived. A full buffer
+//! on the way also drops the large ones first, so before a smaller path is believed the next larger size fails three times more.
 //!
 //! ```text
 //!   Start    {1280, ceiling} ──ceiling──▶ settled        ──nothing──▶ rests, longer each time: a stock peer is silent
 //!            └──only 1280──▶ Search
-//!   Search   sixteen sizes between what passed and what did not ──▶ ... ──▶ settled
+//!   Search   sixteen sizes between what passed and what did not ──▶ ... ──▶ Verify
+//!            └──what did not pass before──▶ Search above it
+//!   Verify   {largest, next, next, next} ──only largest──▶ settled    ──next──▶ Search above it    ──nothing──▶ rests
 //!   Confirm  {settled} ──▶ settled                       ──nothing──▶ Doubt
 //!   Doubt    {1280, settled, settled} ──▶ settled        ──only 1280──▶ Search    ──nothing──▶ rests: the path is down
 //! ```
@@ -21,7 +24,9 @@ pub(crate) const BASE: usize = 1280;
 pub(crate) const ROUND_MAX: usize = 16;
 /// Between two confirmations while large packets are sent. A change has to be found, searched and told within 2 s.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(200);
-/// `PMTU_RAISE_TIMER`: when a smaller path is searched again for a larger MTU.
+/// When a smaller path is searched again for a larger MTU: soon, as what made it small may have been a moment's, then twice
+/// as long each time up to the `PMTU_RAISE_TIMER`.
+const RAISE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const RAISE_INTERVAL: Duration = Duration::from_secs(600);
 /// The first rest after a round without any answer; doubled up to [`RAISE_INTERVAL`] for a peer that never answered.
 const REST: Duration = Duration::from_secs(1);
@@ -43,6 +48,7 @@ pub(crate) struct MtuSearch {
     id: u16,
     rest_until: Option<Instant>,
     raise_at: Option<Instant>,
+    raise_interval: Duration,
     /// Rounds in a row that nothing has answered.
     silent_rounds: u32,
     round_trip: Option<Duration>,
@@ -66,6 +72,8 @@ enum Kind {
     Search {
         low: usize,
     },
+    /// The first size of the round has passed, the next larger one never.
+    Verify,
 }
 
 impl MtuSearch {
@@ -78,6 +86,7 @@ impl MtuSearch {
             id: 0,
             rest_until: None,
             raise_at: None,
+            raise_interval: RAISE_INTERVAL_MIN,
             silent_rounds: 0,
             round_trip: None,
         }
@@ -148,7 +157,7 @@ impl MtuSearch {
         match self.settled {
             None => (Kind::Start, vec![BASE, self.ceiling]),
             Some(mtu) if mtu < self.ceiling && self.raise_at.is_some_and(|at| now >= at) => {
-                search(mtu, self.ceiling)
+                narrow(mtu, self.ceiling)
             }
             Some(mtu) => (Kind::Confirm, vec![mtu]),
         }
@@ -158,29 +167,43 @@ impl MtuSearch {
     fn conclude(&mut self, now: Instant, round: Round) -> Option<(Kind, Sizes)> {
         let top = round.sizes.last().copied().unwrap_or(BASE);
         match (round.kind, round.best) {
+            (Kind::Search { .. } | Kind::Verify, Some(best)) if best == top => {
+                self.search_above(now, top)
+            }
             (Kind::Search { low }, best) => {
                 let low = best.unwrap_or(low);
-                let failed = round.sizes.into_iter().find(|size| *size > low);
-                match failed {
-                    Some(high) if high - low > 1 => Some(search(low, high)),
-                    Some(_) | None => self.settle(now, low),
-                }
+                let high = round.sizes.into_iter().find(|size| *size > low);
+                Some(narrow(low, high.unwrap_or(top)))
             }
+            (Kind::Verify, Some(best)) => self.settle(now, best),
             (Kind::Confirm, None) => Some((Kind::Doubt, vec![BASE, top, top])),
-            (Kind::Start | Kind::Doubt, None) => self.rest(now),
+            (Kind::Start | Kind::Doubt | Kind::Verify, None) => self.rest(now),
             (Kind::Confirm, Some(_)) => {
                 self.rest_until = Some(now + CONFIRM_INTERVAL);
                 None
             }
             (Kind::Start | Kind::Doubt, Some(best)) if best == top => self.settle(now, best),
-            (Kind::Start | Kind::Doubt, Some(best)) => Some(search(best, top)),
+            (Kind::Start | Kind::Doubt, Some(best)) => Some(narrow(best, top)),
         }
     }
 
+    /// `passed` has, and whatever was thought to fail above it may do so as well.
+    fn search_above(&mut self, now: Instant, passed: usize) -> Option<(Kind, Sizes)> {
+        if passed == self.ceiling {
+            return self.settle(now, passed);
+        }
+        Some(narrow(passed, self.ceiling))
+    }
+
     fn settle(&mut self, now: Instant, mtu: usize) -> Option<(Kind, Sizes)> {
+        self.raise_interval = if self.settled == Some(mtu) {
+            (self.raise_interval * 2).min(RAISE_INTERVAL)
+        } else {
+            RAISE_INTERVAL_MIN
+        };
         self.settled = Some(mtu);
         self.rest_until = Some(now + CONFIRM_INTERVAL);
-        self.raise_at = Some(now + RAISE_INTERVAL);
+        self.raise_at = Some(now + self.raise_interval);
         None
     }
 
@@ -194,6 +217,14 @@ impl MtuSearch {
         self.rest_until = Some(now + rest);
         None
     }
+}
+
+/// `low` has passed and `high` has not: what to send next.
+fn narrow(low: usize, high: usize) -> (Kind, Sizes) {
+    if high - low > 1 {
+        return search(low, high);
+    }
+    (Kind::Verify, vec![low, high, high, high])
 }
 
 /// Up to [`ROUND_MAX`] sizes above `low`, evenly up to `high`.
@@ -294,8 +325,23 @@ mod tests {
         let mut world = World::new(1500, 1300);
         world.ticks_until(1300);
         world.mtu = 1500;
-        world.now += RAISE_INTERVAL;
+        world.now += RAISE_INTERVAL_MIN;
         assert!(world.ticks_until(1500) <= 10);
+    }
+
+    #[test]
+    fn a_path_that_stays_small_is_searched_ever_more_rarely() {
+        let mut world = World::new(1500, 1300);
+        world.ticks_until(1300);
+        let a_day = 24 * 3600 * 10;
+        let mut searches = 0;
+        for _ in 0..a_day {
+            let before = world.sent;
+            world.tick(|| false);
+            searches += u32::from(world.sent - before == ROUND_MAX);
+        }
+        // 10, 20, ... 320 s after one another, then every ten minutes.
+        assert!((145..=155).contains(&searches), "{searches}");
     }
 
     #[test]
@@ -342,6 +388,19 @@ mod tests {
                 seed >> 24 < 26
             });
             assert_eq!(world.search.settled(), Some(1500));
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_that_drops_large_probes_for_a_while_is_not_taken_for_a_smaller_path() {
+        // All that is longer than 1400 is lost for so many ticks from the first probe on.
+        for ticks in 0..=2 {
+            let mut world = World::new(9000, 1400);
+            for _ in 0..ticks {
+                world.tick(|| false);
+            }
+            world.mtu = 9000;
+            assert!(world.ticks_until(9000) <= 10, "after {ticks} ticks");
         }
     }
 
