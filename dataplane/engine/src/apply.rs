@@ -192,6 +192,7 @@ impl Engine {
         self.clear_allowed_ips(id);
         self.awake.retain(|other| *other != id);
         self.peers.remove(id);
+        self.awaited.forget(id);
     }
 
     /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.

@@ -105,6 +105,7 @@ impl Engine {
                     tunnel.seal(packet, room)
                 });
                 peer.large_sent |= datagram_len >= LARGE_LEN;
+                peer.used = true;
                 peer.sent(now, datagram_len);
             }
             Some(_) => {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::allowed_ips::AllowedIps;
+use crate::clock::{ReadClocks, StampClock};
 use crate::drops::{Drop, Drops};
 use crate::endpoint::LocalAddress;
 use crate::handover::HandOvers;
@@ -11,6 +12,7 @@ use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
 use crate::peer::{PeerId, Peers};
 use crate::place::Place;
+use crate::rtt::Awaited;
 use crate::sink::{Departure, Sink};
 use crate::steering::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
@@ -52,6 +54,9 @@ pub struct Engine {
     pub(crate) udp_gso: bool,
     /// The answers of the last look-ups: traffic comes in runs.
     pub(crate) recent: Recent,
+    /// None if the driver has no clocks to read; then no round trip is measured.
+    pub(crate) stamp_clock: Option<StampClock>,
+    pub(crate) awaited: Awaited,
 }
 
 /// What exists only with a private key.
@@ -88,6 +93,8 @@ impl Engine {
             link_mtu: 0,
             udp_gso: false,
             recent: Recent::default(),
+            stamp_clock: None,
+            awaited: Awaited::default(),
         }
     }
 
@@ -106,6 +113,12 @@ impl Engine {
     /// Tells that datagrams leave in batches, which some paths mangle: then that is tested.
     pub fn set_udp_gso(&mut self, udp_gso: bool) {
         self.udp_gso = udp_gso;
+    }
+
+    /// Lends the engine the clocks that round trips are measured with: the driver has the kernel stamp what comes, and what
+    /// leaves in [`Manner::Stamped`](crate::Manner::Stamped).
+    pub fn set_clocks(&mut self, read: ReadClocks) {
+        self.stamp_clock = Some(StampClock::new(read));
     }
 
     /// Counts something that the driver dropped before the engine saw it.
@@ -144,11 +157,12 @@ impl Engine {
 
     /// State that changes with traffic.
     pub fn snapshot(&self) -> Snapshot {
+        let now_ns = self.now_ns();
         let peers = self
             .peers
             .ids()
             .iter()
-            .map(|&id| self.peers.get(id).snapshot())
+            .map(|&id| self.peers.get(id).snapshot(now_ns))
             .collect();
         Snapshot {
             peers,
@@ -158,6 +172,7 @@ impl Engine {
 
     /// Everything, secrets included.
     pub fn describe(&self) -> Description {
+        let now_ns = self.now_ns();
         let private_key = self.keys.as_ref().map(|keys| keys.identity.private_key());
         Description {
             private_key: private_key.map(|key| PrivateKey::from_bytes(*key.expose())),
@@ -165,7 +180,7 @@ impl Engine {
                 .peers
                 .ids()
                 .iter()
-                .map(|&id| self.describe_peer(id))
+                .map(|&id| self.describe_peer(id, now_ns))
                 .collect(),
         }
     }
@@ -175,10 +190,15 @@ impl Engine {
         self.keys.as_ref().map(|keys| keys.identity.public_key())
     }
 
-    fn describe_peer(&self, id: PeerId) -> PeerDescription {
+    /// On the clock of the stamps.
+    fn now_ns(&self) -> u64 {
+        self.stamp_clock.as_ref().map_or(0, |clock| clock.now().ns)
+    }
+
+    fn describe_peer(&self, id: PeerId, now_ns: u64) -> PeerDescription {
         let peer = self.peers.get(id);
         PeerDescription {
-            state: peer.snapshot(),
+            state: peer.snapshot(now_ns),
             preshared_key: peer
                 .preshared_key
                 .as_ref()
@@ -209,6 +229,7 @@ impl Engine {
         }
         self.keep_alive(now, id, sink);
         self.probe_path(now, id, sink);
+        self.measure(now, id, sink);
         self.peers.get(id).awake
     }
 

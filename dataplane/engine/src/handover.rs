@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::drops::Drop;
-use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::key::PublicKey;
 use crate::message::HANDSHAKE_INITIATION_LEN;
+use crate::outer::Outer;
 use crate::sink::Sink;
 
 /// Messages that may wait for one shard: as many as the door lets through in a second before it asks for cookies. About
@@ -63,7 +63,7 @@ impl Engine {
         let outcome = match it.matter {
             // Its congestion bits mean nothing: it carries no packet.
             Matter::Admission => {
-                self.handle_datagram(now, from, Ecn::NotEct, message, sink);
+                self.handle_datagram(now, from, Outer::default(), message, sink);
                 Ok(())
             }
             Matter::Initiation(initiator) => {

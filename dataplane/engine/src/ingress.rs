@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::handover::Matter;
 use crate::key::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, Message};
+use crate::outer::Outer;
 use crate::packet::PacketHead;
 use crate::peer::PeerId;
 use crate::probe::Probe;
@@ -20,18 +21,18 @@ use crate::tunnel::{Admission, Tick};
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 impl Engine {
-    /// Takes one datagram that came from `from` with `ecn` on its outer header.
+    /// Takes one datagram that came from `from` in the packet `outer`.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         from: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         datagram: &[u8],
         sink: &mut impl Sink,
     ) {
         let outcome = match Message::parse(datagram) {
             Some(Message::Data { receiver_index }) => {
-                self.handle_data(now, from, ecn, receiver_index, datagram, sink)
+                self.handle_data(now, from, outer, receiver_index, datagram, sink)
             }
             Some(Message::HandshakeInitiation) => self.handle_initiation(now, from, datagram, sink),
             Some(Message::HandshakeResponse { receiver_index }) => {
@@ -51,7 +52,7 @@ impl Engine {
         &mut self,
         now: Instant,
         from: &Endpoint,
-        outer: Ecn,
+        outer: Outer,
         receiver_index: u32,
         datagram: &[u8],
         sink: &mut impl Sink,
@@ -73,12 +74,12 @@ impl Engine {
                 if probe.is_some() {
                     return Ok(0);
                 }
-                self.check_inner(id, outer, &mut room[..len])?;
+                self.check_inner(id, outer.ecn, &mut room[..len])?;
             }
             Ok(len)
         });
         if let Some(probe) = probe {
-            self.handle_probe(now, id, probe, datagram.len(), sink);
+            self.handle_probe(now, id, probe, datagram.len(), outer, sink);
         }
         if !was_ready {
             self.flush_staged(now, id, sink);
@@ -112,6 +113,7 @@ impl Engine {
         if self.owner_of_source(&head) != Some(id) {
             return Err(Drop::Spoof);
         }
+        self.peers.get_mut(id).used = true;
         if outer != head.ecn {
             let combined = Ecn::decapsulate(head.ecn, outer).ok_or(Drop::EcnCongestion)?;
             if combined != head.ecn {

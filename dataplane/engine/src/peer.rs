@@ -10,6 +10,7 @@ use crate::key::{PresharedKey, PublicKey};
 use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
 use crate::place::Place;
+use crate::rtt::Rtt;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
 use crate::update::PeerSnapshot;
@@ -49,6 +50,10 @@ pub(crate) struct Peer {
     pub(crate) limits: Limits,
     /// Which datagrams of the peer's last train have arrived.
     pub(crate) arrivals: Arrivals,
+    /// Something that was not ours was sent or received since the last tick.
+    pub(crate) used: bool,
+    /// The round trips to it; nothing before it had a session.
+    pub(crate) rtt: Option<Box<Rtt>>,
     /// It is in the engine's list of peers to tick.
     pub(crate) awake: bool,
 }
@@ -74,8 +79,15 @@ impl Peer {
             path: None,
             limits: Limits::UNKNOWN,
             arrivals: Arrivals::default(),
+            used: false,
+            rtt: None,
             awake: false,
         }
+    }
+
+    /// True if a packet can be sealed for it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready())
     }
 
     /// An authenticated message came from `from`: count it, and go there from now on.
@@ -93,7 +105,8 @@ impl Peer {
         self.last_traversal = now;
     }
 
-    pub(crate) fn snapshot(&self) -> PeerSnapshot {
+    /// The state at `now_ns` on the clock of the stamps.
+    pub(crate) fn snapshot(&self, now_ns: u64) -> PeerSnapshot {
         PeerSnapshot {
             public_key: self.public_key,
             endpoint: self.endpoint.map(|endpoint| endpoint.remote),
@@ -106,6 +119,7 @@ impl Peer {
                 .path
                 .as_ref()
                 .map_or(Batches::Untested, |path| path.batches()),
+            rtt: self.rtt.as_ref().map(|rtt| rtt.sender.snapshot(now_ns)),
         }
     }
 }

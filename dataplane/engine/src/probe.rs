@@ -8,8 +8,12 @@
 //! ```text
 //!   IPv6 header (40)   version (1)   kind (1)   id (2, big-endian)   value (4, big-endian)   zeros
 //! ```
+//!
+//! Tests of the round trip are UDP datagrams instead, between STAMP's ports (`stamp`).
 
 use std::net::{IpAddr, Ipv6Addr};
+
+use crate::stamp::{Reply, STAMP_LEN, Test};
 
 /// `fe80::` and "ployz".
 const ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x70, 0x6c6f, 0x797a);
@@ -17,9 +21,16 @@ const IPV6_HEADER_LEN: usize = 40;
 /// Use for experimentation and testing (RFC 3692, section 2.1).
 const PROTOCOL: u8 = 253;
 const VERSION: u8 = 1;
+const UDP: u8 = 17;
+const UDP_HEADER_LEN: usize = 8;
+/// The port of a STAMP reflector (RFC 8762, section 4.1), and ours.
+const REFLECTOR_PORT: u16 = 862;
+const SENDER_PORT: u16 = 1862;
 
 /// The length of a message without padding.
 pub(crate) const PROBE_LEN: usize = IPV6_HEADER_LEN + 8;
+/// The length of the longest message without padding.
+pub(crate) const PROBE_LEN_MAX: usize = IPV6_HEADER_LEN + UDP_HEADER_LEN + STAMP_LEN;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +45,10 @@ pub(crate) enum Probe {
     Question { train: u16 },
     /// So many.
     Report { train: u16, arrived: u8 },
+    /// How long is the way? Answer at once.
+    Test(Test),
+    /// The answer to a test.
+    Reply(Reply),
     /// Something that only a later version knows.
     Unknown,
 }
@@ -44,8 +59,24 @@ pub(crate) fn is_reserved(address: IpAddr) -> bool {
 }
 
 impl Probe {
-    /// Fills a packet of at least [`PROBE_LEN`] bytes.
+    /// Its length in bytes, without padding.
+    pub(crate) const fn len(self) -> usize {
+        match self {
+            Self::Test(_) | Self::Reply(_) => PROBE_LEN_MAX,
+            _ => PROBE_LEN,
+        }
+    }
+
+    /// Fills a packet of at least [`Probe::len`] bytes; that of a test or a reply is as long as that.
     pub(crate) fn write(self, packet: &mut [u8]) {
+        packet.fill(0);
+        packet[0] = 0x60;
+        let payload_len = (packet.len() - IPV6_HEADER_LEN) as u16;
+        packet[4..6].copy_from_slice(&payload_len.to_be_bytes());
+        packet[6] = PROTOCOL;
+        packet[7] = 1;
+        packet[8..24].copy_from_slice(&ADDRESS.octets());
+        packet[24..40].copy_from_slice(&ADDRESS.octets());
         let (kind, id, value) = match self {
             Self::Size { round } => (1, round, 0),
             Self::Answer {
@@ -55,16 +86,18 @@ impl Probe {
             Self::Train { train, index } => (3, train, index.into()),
             Self::Question { train } => (4, train, 0),
             Self::Report { train, arrived } => (5, train, arrived.into()),
+            Self::Test(test) => {
+                return write_udp(packet, SENDER_PORT, REFLECTOR_PORT, |payload| {
+                    test.write(payload)
+                });
+            }
+            Self::Reply(reply) => {
+                return write_udp(packet, REFLECTOR_PORT, SENDER_PORT, |payload| {
+                    reply.write(payload)
+                });
+            }
             Self::Unknown => (u8::MAX, 0, 0),
         };
-        packet.fill(0);
-        packet[0] = 0x60;
-        let payload_len = (packet.len() - IPV6_HEADER_LEN) as u16;
-        packet[4..6].copy_from_slice(&payload_len.to_be_bytes());
-        packet[6] = PROTOCOL;
-        packet[7] = 1;
-        packet[8..24].copy_from_slice(&ADDRESS.octets());
-        packet[24..40].copy_from_slice(&ADDRESS.octets());
         packet[40] = VERSION;
         packet[41] = kind;
         packet[42..44].copy_from_slice(&id.to_be_bytes());
@@ -78,7 +111,25 @@ impl Probe {
         if header[0] >> 4 != 6 || header[8..24] != ADDRESS.octets() {
             return None;
         }
-        Some(Self::parse_body(&packet[IPV6_HEADER_LEN..]).unwrap_or(Self::Unknown))
+        let body = &packet[IPV6_HEADER_LEN..];
+        let probe = if header[6] == UDP {
+            Self::parse_udp(body)
+        } else {
+            Self::parse_body(body)
+        };
+        Some(probe.unwrap_or(Self::Unknown))
+    }
+
+    /// The tunnel has authenticated every byte: the checksum would add nothing.
+    #[cold]
+    fn parse_udp(body: &[u8]) -> Option<Self> {
+        let (header, payload) = body.split_first_chunk::<UDP_HEADER_LEN>()?;
+        let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        match (port(0), port(2)) {
+            (_, REFLECTOR_PORT) => Test::parse(payload).map(Self::Test),
+            (REFLECTOR_PORT, SENDER_PORT) => Reply::parse(payload).map(Self::Reply),
+            _ => None,
+        }
     }
 
     #[cold]
@@ -108,9 +159,67 @@ impl Probe {
     }
 }
 
+/// Puts a UDP datagram behind the IPv6 header; its checksum is that of RFC 8200, section 8.1.
+fn write_udp(packet: &mut [u8], from: u16, to: u16, write: impl FnOnce(&mut [u8])) {
+    packet[6] = UDP;
+    let (header, datagram) = packet.split_at_mut(IPV6_HEADER_LEN);
+    let len = datagram.len() as u16;
+    datagram[..2].copy_from_slice(&from.to_be_bytes());
+    datagram[2..4].copy_from_slice(&to.to_be_bytes());
+    datagram[4..6].copy_from_slice(&len.to_be_bytes());
+    write(&mut datagram[UDP_HEADER_LEN..]);
+    let sum = u32::from(UDP) + u32::from(len) + sum_of_words(&header[8..]) + sum_of_words(datagram);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = match !((folded & 0xffff) + (folded >> 16)) as u16 {
+        0 => u16::MAX,
+        checksum => checksum,
+    };
+    datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Of at most 64 KiB, so that nothing overflows.
+fn sum_of_words(bytes: &[u8]) -> u32 {
+    let words = bytes.chunks(2);
+    words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)))
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stamp::{Stamp, Stamper};
+
+    const TEST: Test = Test {
+        sequence: 1,
+        session: 2,
+        sent_ns: 3,
+    };
+
+    #[test]
+    fn tests_and_replies_are_datagrams_with_a_good_checksum() {
+        let reply = Reply {
+            sequence: 0,
+            test: TEST,
+            received: Stamp {
+                ns: 4,
+                by: Stamper::Kernel,
+            },
+            sent_ns: 5,
+            follow_up: None,
+        };
+        for probe in [Probe::Test(TEST), Probe::Reply(reply)] {
+            let mut packet = [0xff; PROBE_LEN_MAX];
+            probe.write(&mut packet);
+            assert_eq!(Probe::parse(&packet), Some(probe));
+            let pseudo_header = u32::from(UDP) + (PROBE_LEN_MAX - IPV6_HEADER_LEN) as u32;
+            let sum = pseudo_header + sum_of_words(&packet[8..]);
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+            for len in IPV6_HEADER_LEN..packet.len() - STAMP_LEN {
+                assert_eq!(Probe::parse(&packet[..len]), Some(Probe::Unknown));
+            }
+        }
+    }
 
     #[test]
     fn what_is_written_is_read() {

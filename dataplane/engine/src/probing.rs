@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::engine::Engine;
 use crate::message::DATA_OVERHEAD_LEN;
+use crate::outer::Outer;
 use crate::path::batches::Step;
 use crate::path::{Limits, Path};
 use crate::peer::{Peer, PeerId};
@@ -18,8 +19,7 @@ impl Engine {
         let Some(endpoint) = peer.endpoint else {
             return;
         };
-        let ready = peer.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready());
-        if !ready || self.link_mtu == 0 {
+        if !peer.is_ready() || self.link_mtu == 0 {
             return;
         }
         if let Some(path) = &peer.path
@@ -68,10 +68,13 @@ impl Engine {
         id: PeerId,
         probe: Probe,
         datagram_len: usize,
+        outer: Outer,
         sink: &mut impl Sink,
     ) {
         let peer = self.peers.get_mut(id);
         match probe {
+            Probe::Test(test) => self.answer_test(now, id, test, outer, sink),
+            Probe::Reply(reply) => self.take_reply(id, reply, outer),
             Probe::Size { round } => {
                 let datagram_len = datagram_len as u32;
                 let answer = Probe::Answer {

@@ -50,6 +50,8 @@ pub enum Manner {
     Whole,
     /// By itself, and in fragments where it does not fit.
     Fragmented,
+    /// By itself; the engine wants to know under this name when the kernel saw it leave ([`crate::Engine::handle_departure`]).
+    Stamped(u32),
 }
 
 impl Manner {

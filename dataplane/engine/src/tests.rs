@@ -1,6 +1,7 @@
 //! Two and three engines that talk to each other through memory.
 
 mod paths;
+mod rtt;
 mod shards;
 
 use std::net::SocketAddr;
@@ -116,7 +117,7 @@ impl Host {
     fn receive(&mut self, from: SocketAddr, ecn: Ecn, datagram: &[u8]) {
         let from = Endpoint::configured(from);
         self.engine
-            .handle_datagram(clock(), &from, ecn, datagram, &mut self.out);
+            .handle_datagram(clock(), &from, ecn.into(), datagram, &mut self.out);
     }
 
     fn peer(&self, other: PublicKey) -> PeerSnapshot {

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::drops::Drops;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::path::batches::Batches;
+use crate::rtt::RttSnapshot;
 
 /// Changes to one interface. `None` leaves a thing as it is.
 #[derive(Debug, Default)]
@@ -123,6 +124,8 @@ pub struct PeerSnapshot {
     pub path_mtu: Option<usize>,
     /// Whether batches reach it as they were sent.
     pub batches: Batches,
+    /// The round trips to it; none before it had a session.
+    pub rtt: Option<RttSnapshot>,
 }
 
 impl PeerSnapshot {
@@ -137,6 +140,7 @@ impl PeerSnapshot {
             staged_packets: 0,
             path_mtu: None,
             batches: Batches::Untested,
+            rtt: None,
         }
     }
 }

@@ -55,8 +55,13 @@ impl Way {
             batch_len = if batched { datagram.len() } else { 0 };
             if whole && !mangled {
                 let at = Endpoint::configured(from.at);
-                to.engine
-                    .handle_datagram(self.now, &at, departure.ecn, &datagram, &mut to.out);
+                to.engine.handle_datagram(
+                    self.now,
+                    &at,
+                    departure.ecn.into(),
+                    &datagram,
+                    &mut to.out,
+                );
             }
         }
     }

@@ -80,7 +80,13 @@ impl Interface {
 
     fn receive_at(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
         let from = Endpoint::configured(from);
-        self.engines[shard].handle_datagram(clock(), &from, Ecn::NotEct, datagram, &mut self.out);
+        self.engines[shard].handle_datagram(
+            clock(),
+            &from,
+            Ecn::NotEct.into(),
+            datagram,
+            &mut self.out,
+        );
     }
 
     /// How many messages changed hands.

@@ -1,0 +1,134 @@
+//! The clock of the round trips: the kernel stamps packets with the wall clock, which may be set; the engine compares
+//! stamps on a clock that only goes forward.
+
+use crate::outer::WallNs;
+use crate::stamp::{Stamp, Stamper};
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Nanoseconds on a clock that is never set, since whenever.
+    pub monotonic_ns: u64,
+    /// The wall clock.
+    pub wall_ns: WallNs,
+}
+
+/// Reads both clocks.
+pub type ReadClocks = Box<dyn Fn() -> Reading + Send>;
+
+/// Two readings of one moment are at most so far apart; the wall clock is slewed together with the other, so all else is a
+/// step.
+const STEP_MIN_NS: u64 = 20_000;
+/// A stamp is read within this time, or it says nothing: between it and the reading the clock may have been set.
+const STAMP_AGE_MAX_NS: u64 = 1_000_000_000;
+
+/// Turns stamps of the kernel into ours.
+pub(crate) struct StampClock {
+    read: ReadClocks,
+    /// Wall clock less monotonic clock at the last reading, in wrapping arithmetic.
+    offset_ns: Option<u64>,
+}
+
+impl StampClock {
+    pub(crate) fn new(read: ReadClocks) -> Self {
+        Self {
+            read,
+            offset_ns: None,
+        }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Stamp {
+        Stamp {
+            ns: (self.read)().monotonic_ns,
+            by: Stamper::User,
+        }
+    }
+
+    /// The time now, and that of a packet that the kernel stamped a moment ago. If the wall clock was set since the last
+    /// reading, nobody knows on which side of that the stamp is, and there is none.
+    pub(crate) fn convert(&mut self, stamped: Option<WallNs>) -> (Stamp, Option<Stamp>) {
+        let reading = (self.read)();
+        let now = Stamp {
+            ns: reading.monotonic_ns,
+            by: Stamper::User,
+        };
+        let offset_ns = reading.wall_ns.wrapping_sub(reading.monotonic_ns);
+        let former = self.offset_ns.replace(offset_ns);
+        let stepped = former.is_some_and(|former| {
+            let change = offset_ns.wrapping_sub(former).cast_signed();
+            change.unsigned_abs() > STEP_MIN_NS
+        });
+        let age_ns = stamped.and_then(|at| reading.wall_ns.checked_sub(at));
+        let stamp = age_ns
+            .filter(|age_ns| !stepped && *age_ns <= STAMP_AGE_MAX_NS)
+            .and_then(|age_ns| now.ns.checked_sub(age_ns))
+            .map(|ns| Stamp {
+                ns,
+                by: Stamper::Kernel,
+            });
+        (now, stamp)
+    }
+}
+
+impl std::fmt::Debug for StampClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StampClock").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that reads these, one after the other.
+    fn clock(readings: &[(u64, u64)]) -> StampClock {
+        let readings = std::cell::RefCell::new(readings.to_vec().into_iter());
+        StampClock::new(Box::new(move || {
+            let (monotonic_ns, wall_ns) = readings.borrow_mut().next().unwrap();
+            Reading {
+                monotonic_ns,
+                wall_ns,
+            }
+        }))
+    }
+
+    #[test]
+    fn a_stamp_is_as_old_on_either_clock() {
+        let mut clock = clock(&[(5_000, 1_000_000)]);
+        let (now, stamp) = clock.convert(Some(999_990));
+        assert_eq!(now.ns, 5_000);
+        assert_eq!(stamp.map(|stamp| stamp.ns), Some(4_990));
+    }
+
+    #[test]
+    fn a_stamp_from_before_the_wall_clock_was_set_is_none() {
+        for step in [1_000_000_000_u64, STEP_MIN_NS + 1] {
+            let mut clock = clock(&[
+                (0, 7_000_000_000),
+                (10, 7_000_000_010 + step),
+                (20, 7_000_000_020 + step),
+            ]);
+            assert!(
+                clock
+                    .convert(Some(7_000_000_000))
+                    .1
+                    .is_none_or(|it| it.ns == 0)
+            );
+            assert_eq!(clock.convert(Some(7_000_000_005)).1, None);
+            assert!(
+                clock.convert(Some(7_000_000_015 + step)).1.is_some(),
+                "after it all is well"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stamp_of_the_future_or_of_long_ago_is_none() {
+        let wall_ns = 9_000_000_000;
+        let mut clock = clock(&[(8_000_000_000, wall_ns); 3]);
+        assert_eq!(clock.convert(Some(wall_ns + 1)).1, None);
+        assert_eq!(clock.convert(Some(wall_ns - STAMP_AGE_MAX_NS - 1)).1, None);
+        assert!(clock.convert(Some(wall_ns - STAMP_AGE_MAX_NS)).1.is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! Engines that measure the way between them.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::{Manner, Outer, Reading, Sample, Stamper};
+
+const TICK: Duration = Duration::from_millis(100);
+const MS: u64 = 1_000_000;
+
+/// A way on which a packet takes `way_ns` from driver to driver, and half a millisecond through either kernel.
+struct Way {
+    now: Instant,
+    /// What the clocks of the engines show; the wall clock may be set.
+    monotonic_ns: Arc<AtomicU64>,
+    step_ns: Arc<AtomicU64>,
+    way_ns: u64,
+    lost: Rc<Cell<u32>>,
+    stamps_departures: bool,
+}
+
+impl Way {
+    fn new(a: &mut Host, b: &mut Host) -> Self {
+        let way = Self {
+            now: clock(),
+            monotonic_ns: Arc::new(AtomicU64::new(1_000 * MS)),
+            step_ns: Arc::default(),
+            way_ns: 3 * MS,
+            lost: Rc::default(),
+            stamps_departures: true,
+        };
+        for host in [a, b] {
+            let (clock, step) = (Arc::clone(&way.monotonic_ns), Arc::clone(&way.step_ns));
+            host.engine.set_clocks(Box::new(move || {
+                let monotonic_ns = clock.load(Ordering::Relaxed);
+                let wall_ns = monotonic_ns + step.load(Ordering::Relaxed) + 77_000 * MS;
+                Reading {
+                    monotonic_ns,
+                    wall_ns,
+                }
+            }));
+        }
+        way
+    }
+
+    fn wall_ns(&self) -> u64 {
+        self.monotonic_ns.load(Ordering::Relaxed)
+            + self.step_ns.load(Ordering::Relaxed)
+            + 77_000 * MS
+    }
+
+    fn pass(&self, ns: u64) {
+        self.monotonic_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn tick(&mut self, a: &mut Host, b: &mut Host) {
+        self.now += TICK;
+        self.pass(100 * MS);
+        a.engine.handle_timeout(self.now, &mut a.out);
+        b.engine.handle_timeout(self.now, &mut b.out);
+        while !a.out.datagrams.is_empty() || !b.out.datagrams.is_empty() {
+            self.carry(a, b);
+            self.carry(b, a);
+        }
+    }
+
+    fn carry(&self, from: &mut Host, to: &mut Host) {
+        for (datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
+            self.pass(MS / 2);
+            if let Manner::Stamped(token) = departure.manner {
+                if self.stamps_departures {
+                    from.engine.handle_departure(token, self.wall_ns());
+                }
+                if self.lost.get() > 0 {
+                    self.lost.set(self.lost.get() - 1);
+                    continue;
+                }
+            }
+            self.pass(self.way_ns);
+            let arrived = Some(self.wall_ns());
+            self.pass(MS / 2);
+            let at = Endpoint::configured(from.at);
+            let outer = Outer {
+                ecn: departure.ecn,
+                arrived,
+            };
+            to.engine
+                .handle_datagram(self.now, &at, outer, &datagram, &mut to.out);
+        }
+    }
+}
+
+fn ready_pair() -> (Host, Host) {
+    let (mut a, mut b) = pair();
+    a.send(&packet(1, 2, 84));
+    exchange(&mut a, &mut b);
+    (a, b)
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn the_way_is_measured_from_both_ends_without_what_is_around_it() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    for (host, other) in [(&a, b.public_key), (&b, a.public_key)] {
+        let rtt = host.peer(other).rtt.unwrap();
+        assert_eq!((rtt.counts.sent, rtt.counts.answered), (10, 10));
+        let network = rtt.window.network().unwrap();
+        assert_eq!((network.min, network.max), (ms(6), ms(6)));
+        assert_eq!(rtt.window.by(), Stamper::Kernel);
+        assert!(rtt.window.tunnel().unwrap().min >= ms(8), "{rtt:?}");
+        assert!(rtt.age.unwrap() < ms(200), "{rtt:?}");
+    }
+    let malformed = b.dropped(Drop::Spoof) + b.dropped(Drop::MalformedPacket);
+    assert_eq!(malformed, 0);
+    assert!(b.delivered().len() == 1, "no test reaches the TUN");
+}
+
+#[test]
+fn what_is_lost_is_lost_on_one_of_the_ways() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    way.tick(&mut a, &mut b);
+    // Both send a test in a tick: those of both are lost.
+    way.lost.set(2);
+    (0..5).for_each(|_| way.tick(&mut a, &mut b));
+    let counts = a.peer(b.public_key).rtt.unwrap().counts;
+    assert_eq!((counts.sent, counts.answered), (6, 5));
+    assert_eq!((counts.lost_forward, counts.lost_reverse), (1, 0));
+}
+
+#[test]
+fn a_wall_clock_that_is_set_changes_no_sample() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    for tick in 0..18 {
+        if tick == 9 {
+            way.step_ns.store(3_600_000 * MS, Ordering::Relaxed);
+        }
+        way.tick(&mut a, &mut b);
+    }
+    let window = a.peer(b.public_key).rtt.unwrap().window;
+    let by_kernel = |sample: &&Sample| sample.by == Stamper::Kernel;
+    assert!(window.samples().filter(by_kernel).count() >= 15);
+    for sample in window.samples().filter(by_kernel) {
+        assert_eq!(sample.network, ms(6));
+    }
+}
+
+#[test]
+fn a_kernel_that_stamps_no_departures_leaves_it_to_the_process() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    way.stamps_departures = false;
+    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    // What follows is due before the samples are taken without it.
+    way.pass(20_000 * MS);
+    (0..3).for_each(|_| way.tick(&mut a, &mut b));
+    let window = a.peer(b.public_key).rtt.unwrap().window;
+    assert_eq!(window.by(), Stamper::User);
+    assert!(window.network().unwrap().min >= ms(6));
+}
+
+#[test]
+fn without_clocks_nothing_is_measured_and_tests_are_not_answered() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    b.engine.stamp_clock = None;
+    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    assert_eq!(b.peer(a.public_key).rtt.map(|rtt| rtt.counts), None);
+    let counts = a.peer(b.public_key).rtt.unwrap().counts;
+    assert_eq!((counts.sent, counts.answered), (10, 0));
+    assert_eq!(
+        (counts.lost_forward, counts.lost_reverse),
+        (0, 0),
+        "it is not measured, not lost"
+    );
+}
+
+#[test]
+fn a_peer_that_is_removed_takes_its_stamps_with_it() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    way.stamps_departures = false;
+    way.tick(&mut a, &mut b);
+    let removal = PeerUpdate {
+        remove: true,
+        ..PeerUpdate::new(b.public_key)
+    };
+    a.set_peer(removal);
+    for token in 0..4 {
+        a.engine.handle_departure(token, way.wall_ns());
+    }
+}
