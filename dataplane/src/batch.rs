@@ -159,6 +159,7 @@ impl SendBatch {
             local: self.to.local,
             ecn: self.departure.ecn,
             segment_len,
+            stamped: matches!(self.departure.manner, Manner::Stamped(_)),
         }
     }
 }

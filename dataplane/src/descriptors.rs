@@ -4,13 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ployz_engine::Manner;
+use ployz_engine::{Manner, WallNs};
 
 use crate::batch::SendBatch;
 use crate::offload::TunBuffer;
 use crate::outlet::Exit;
+use crate::sys::departures::Departures;
 use crate::sys::tun::Tun;
 use crate::sys::udp::{Fragmentation, UdpSockets};
 
@@ -22,12 +24,17 @@ const FULL_WAIT_MS: u16 = 50;
 pub(crate) struct Descriptors {
     tun: Tun,
     sockets: Arc<UdpSockets>,
+    departures: Departures,
 }
 
 impl Descriptors {
     /// Puts them together.
     pub(crate) fn new(tun: Tun, sockets: Arc<UdpSockets>) -> Self {
-        Self { tun, sockets }
+        Self {
+            tun,
+            sockets,
+            departures: Departures::new(),
+        }
     }
 
     /// The TUN.
@@ -43,6 +50,7 @@ impl Descriptors {
     /// Uses other sockets from now on.
     pub(crate) fn set_sockets(&mut self, sockets: Arc<UdpSockets>) {
         self.sockets = sockets;
+        self.departures = Departures::new();
     }
 
     /// The socket that a batch leaves through.
@@ -50,8 +58,7 @@ impl Descriptors {
     /// # Errors
     /// `EAFNOSUPPORT` for IPv6 on a host without it.
     pub(crate) fn socket_of(&self, batch: &SendBatch) -> io::Result<BorrowedFd<'_>> {
-        let socket = self.sockets.for_remote(batch.to().remote);
-        socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+        socket_of(&self.sockets, batch)
     }
 
     fn send_under(&self, rule: Fragmentation, batch: &mut SendBatch) -> io::Result<()> {
@@ -60,6 +67,11 @@ impl Descriptors {
         self.sockets
             .with_fragmentation(remote, rule, || send_each(socket, batch))
     }
+}
+
+fn socket_of<'a>(sockets: &'a UdpSockets, batch: &SendBatch) -> io::Result<BorrowedFd<'a>> {
+    let socket = sockets.for_remote(batch.to().remote);
+    socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
 /// Sends the datagrams of a batch one by one; the error is that of the last that failed.
@@ -94,6 +106,12 @@ impl Exit for Descriptors {
             // What does not even fit the first link is lost like any other probe.
             Manner::Whole => self.send_under(Fragmentation::Never, batch).or(Ok(())),
             Manner::Fragmented => self.send_under(Fragmentation::Always, batch),
+            Manner::Stamped(token) => {
+                let socket = socket_of(&self.sockets, batch)?;
+                let ipv6 = batch.to().remote.is_ipv6();
+                let send = || batch.send_one(socket, 0);
+                self.departures.send(socket, ipv6, token, send)
+            }
         }
     }
 
@@ -104,6 +122,10 @@ impl Exit for Descriptors {
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()> {
         let write = || self.tun.write(buffer.as_bytes()).map(|_| ());
         patiently(self.tun.as_fd(), write)
+    }
+
+    fn departure(&mut self, now: Instant) -> Option<(u32, WallNs)> {
+        self.departures.next(now, &self.sockets)
     }
 
     fn backlog(&self, remote: SocketAddr) -> usize {

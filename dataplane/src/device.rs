@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
-use ployz_engine::{Drop, Engine, Place, Snapshot, Update};
+use ployz_engine::{Drop, Engine, Place, RttSnapshot, Snapshot, Update};
 
 use crate::descriptors::Descriptors;
-use crate::driver::DeviceShard;
+use crate::driver::{self, DeviceShard};
 use crate::inbox::{Change, Command};
 use crate::offload::Capabilities;
 use crate::outlet::Outlet;
@@ -305,6 +305,12 @@ impl Interface for Device {
                 let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
                 status.push((format!("path_{number}"), path));
             }
+            if let Some(rtt) = peer.rtt.as_ref().and_then(rtt_line) {
+                status.push((
+                    format!("rtt_{number}"),
+                    format!("{} {rtt}", peer.public_key),
+                ));
+            }
         }
         for &reason in Drop::ALL {
             status.push((
@@ -314,6 +320,20 @@ impl Interface for Device {
         }
         Ok(status)
     }
+}
+
+/// `P50 P99 SAMPLES AGE STAMPS`: the network's round trip in microseconds, the age in seconds.
+fn rtt_line(rtt: &RttSnapshot) -> Option<String> {
+    let network = rtt.window.network()?;
+    let us = |time: Duration| time.as_nanos() as f64 / 1e3;
+    Some(format!(
+        "{:.1} {:.1} {} {} {}",
+        us(network.p50),
+        us(network.p99),
+        rtt.window.samples().len(),
+        rtt.age.unwrap_or_default().as_secs(),
+        rtt.window.by().name(),
+    ))
 }
 
 fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {
@@ -329,6 +349,7 @@ fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
     let mut engine = Engine::new(place, Box::new(rand::random::<u32>));
     engine.set_listen_port(descriptors.sockets().port());
     engine.set_udp_gso(udp_gso);
+    engine.set_clocks(Box::new(driver::read_clocks));
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
     Shard::new(
         engine,

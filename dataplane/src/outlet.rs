@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, Manner, Sink};
+use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, Manner, Sink, WallNs};
 
 use crate::batch::SendBatch;
 use crate::offload::{Capabilities, Coalescer, TunBuffer};
@@ -37,6 +38,9 @@ pub trait Exit {
     /// # Errors
     /// What the kernel says; the packet is lost then.
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()>;
+
+    /// A datagram that was sent in [`Manner::Stamped`] and when it left, if there is news at `now`.
+    fn departure(&mut self, now: Instant) -> Option<(u32, WallNs)>;
 
     /// Bytes that wait to be received where datagrams of `remote` arrive, as the kernel counts memory.
     fn backlog(&self, remote: SocketAddr) -> usize;

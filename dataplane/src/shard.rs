@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Route, Sink, Snapshot, Update,
-    UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Outer, Route, Sink, Snapshot,
+    Update, UpdateError,
 };
 
 use crate::congestion::Congestion;
@@ -43,23 +43,27 @@ impl<E: Exit> Shard<E> {
             remote: arrival.from,
             local: arrival.received.local,
         };
-        let ecn = arrival.received.ecn;
         let segment_len = arrival.received.segment_len.unwrap_or(payload.len());
+        let single = payload.len() <= segment_len;
+        let outer = Outer {
+            ecn: arrival.received.ecn,
+            arrived: arrival.received.arrived.filter(|_| single),
+        };
         if payload.is_empty() || segment_len == 0 {
             self.engine
-                .handle_datagram(now, &from, ecn, payload, &mut self.outlet);
+                .handle_datagram(now, &from, outer, payload, &mut self.outlet);
             return;
         }
         let mut rest = payload;
-        if payload.len() > segment_len && self.is_congested(now, arrival) {
+        if !single && self.is_congested(now, arrival) {
             let (first, others) = payload.split_at(segment_len);
             self.engine
-                .handle_datagram(now, &from, Ecn::Ce, first, &mut self.outlet);
+                .handle_datagram(now, &from, Ecn::Ce.into(), first, &mut self.outlet);
             rest = others;
         }
         for datagram in rest.chunks(segment_len) {
             self.engine
-                .handle_datagram(now, &from, ecn, datagram, &mut self.outlet);
+                .handle_datagram(now, &from, outer, datagram, &mut self.outlet);
         }
     }
 
@@ -155,6 +159,9 @@ impl<E: Exit> Shard<E> {
     pub fn end_turn(&mut self, now: Instant) {
         while let Some(local) = self.outlet.gone_local() {
             self.engine.forget_locals(|it| it == local);
+        }
+        while let Some((token, at)) = self.outlet.exit_mut().departure(now) {
+            self.engine.handle_departure(token, at);
         }
         self.engine.handle_timeout(now, &mut self.outlet);
         self.outlet.close();

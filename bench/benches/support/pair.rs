@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
-use ployz_engine::{AllowedIpChange, Ecn, Engine, PeerUpdate, Place, PrivateKey, Update};
+use ployz_engine::{AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, Update, WallNs};
 
 use super::packets::{A, B, udp_read};
 
@@ -111,9 +111,8 @@ fn deliver(from: &mut Host, to: &mut Host) -> usize {
     while let Some(batch) = from.shard.outlet_mut().next_batch() {
         let segment_len = Some(batch.segment_len());
         let received = Received {
-            local: None,
-            ecn: Ecn::NotEct,
             segment_len,
+            ..Received::default()
         };
         let arrival = Arrival {
             from: from.at,
@@ -143,6 +142,10 @@ impl Exit for Nowhere {
 
     fn write(&mut self, _: &TunBuffer) -> io::Result<()> {
         Ok(())
+    }
+
+    fn departure(&mut self, _: Instant) -> Option<(u32, WallNs)> {
+        None
     }
 
     fn backlog(&self, _: SocketAddr) -> usize {

@@ -82,8 +82,8 @@ mod tests {
     use super::*;
 
     /// A clock that reads these, one after the other.
-    fn clock(readings: &[(u64, u64)]) -> StampClock {
-        let readings = std::cell::RefCell::new(readings.to_vec().into_iter());
+    fn clock(readings: Vec<(u64, u64)>) -> StampClock {
+        let readings = std::cell::RefCell::new(readings.into_iter());
         StampClock::new(Box::new(move || {
             let (monotonic_ns, wall_ns) = readings.borrow_mut().next().unwrap();
             Reading {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_stamp_is_as_old_on_either_clock() {
-        let mut clock = clock(&[(5_000, 1_000_000)]);
+        let mut clock = clock(vec![(5_000, 1_000_000)]);
         let (now, stamp) = clock.convert(Some(999_990));
         assert_eq!(now.ns, 5_000);
         assert_eq!(stamp.map(|stamp| stamp.ns), Some(4_990));
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_stamp_from_before_the_wall_clock_was_set_is_none() {
         for step in [1_000_000_000_u64, STEP_MIN_NS + 1] {
-            let mut clock = clock(&[
+            let mut clock = clock(vec![
                 (0, 7_000_000_000),
                 (10, 7_000_000_010 + step),
                 (20, 7_000_000_020 + step),
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_stamp_of_the_future_or_of_long_ago_is_none() {
         let wall_ns = 9_000_000_000;
-        let mut clock = clock(&[(8_000_000_000, wall_ns); 3]);
+        let mut clock = clock(vec![(8_000_000_000, wall_ns); 3]);
         assert_eq!(clock.convert(Some(wall_ns + 1)).1, None);
         assert_eq!(clock.convert(Some(wall_ns - STAMP_AGE_MAX_NS - 1)).1, None);
         assert!(clock.convert(Some(wall_ns - STAMP_AGE_MAX_NS)).1.is_some());

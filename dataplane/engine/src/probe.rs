@@ -63,7 +63,12 @@ impl Probe {
     pub(crate) const fn len(self) -> usize {
         match self {
             Self::Test(_) | Self::Reply(_) => PROBE_LEN_MAX,
-            _ => PROBE_LEN,
+            Self::Size { .. }
+            | Self::Answer { .. }
+            | Self::Train { .. }
+            | Self::Question { .. }
+            | Self::Report { .. }
+            | Self::Unknown => PROBE_LEN,
         }
     }
 

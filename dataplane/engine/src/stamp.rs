@@ -40,6 +40,16 @@ pub enum Stamper {
     User,
 }
 
+impl Stamper {
+    /// `kernel` or `user`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::User => "user",
+        }
+    }
+}
+
 /// A time stamp: nanoseconds on a clock that only its owner knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {

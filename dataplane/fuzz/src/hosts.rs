@@ -8,7 +8,7 @@ use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
     AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
-    Snapshot, Update,
+    Snapshot, Update, WallNs,
 };
 
 /// Where the `n`-th host is.
@@ -152,6 +152,10 @@ impl Exit for NoExit {
         Ok(())
     }
 
+    fn departure(&mut self, _: Instant) -> Option<(u32, WallNs)> {
+        None
+    }
+
     fn backlog(&self, _: SocketAddr) -> usize {
         0
     }
@@ -213,7 +217,7 @@ impl Speaker {
     ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let from = Endpoint::configured(address(victim));
         self.engine
-            .handle_datagram(now, &from, Ecn::NotEct, datagram, &mut self.heard);
+            .handle_datagram(now, &from, Ecn::NotEct.into(), datagram, &mut self.heard);
         let Heard { datagrams, packets } = std::mem::take(&mut self.heard);
         (datagrams, packets)
     }

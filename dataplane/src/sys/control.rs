@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ployz_engine::{Ecn, LocalAddress};
+use ployz_engine::{Ecn, LocalAddress, WallNs};
 
 /// `struct cmsghdr`: length (a word), level, type; data and the next header are aligned to a word.
 const HEADER_LEN: usize = size_of::<usize>() + 2 * size_of::<i32>();
@@ -16,10 +16,14 @@ const fn space(data_len: usize) -> usize {
 const PKTINFO_V4_LEN: usize = 12;
 const PKTINFO_V6_LEN: usize = 20;
 
-/// Room for everything that is asked for on receive: packet info, TOS or traffic class, GRO size.
-pub(crate) const RECEIVE_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(4);
-/// Room for everything that is said on send: packet info, TOS or traffic class, segment size.
-pub(crate) const SEND_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(2);
+/// `scm_timestamping` is three `timespec`: of software, unused, of hardware.
+const TIMESTAMPING_LEN: usize = 3 * 2 * size_of::<i64>();
+
+/// Room for everything that is asked for on receive: packet info, TOS or traffic class, GRO size, time of arrival.
+pub(crate) const RECEIVE_LEN: usize =
+    space(PKTINFO_V6_LEN) + space(4) + space(4) + space(TIMESTAMPING_LEN);
+/// Room for everything that is said on send: packet info, TOS or traffic class, segment size, a wish for a stamp.
+pub(crate) const SEND_LEN: usize = space(PKTINFO_V6_LEN) + space(4) + space(2) + space(4);
 
 /// What came with a datagram, or with several that GRO had joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Received {
     pub ecn: Ecn,
     /// Every datagram but the last has this length; `None` if there is only one.
     pub segment_len: Option<usize>,
+    /// When the kernel had it from the driver.
+    pub arrived: Option<WallNs>,
 }
 
 /// Reads the control messages of a receive. Unknown ones are skipped, a cut-off one ends the list.
@@ -48,10 +54,43 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Received {
                     .and_then(|len| usize::try_from(len).ok())
                     .filter(|len| *len > 0);
             }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => received.arrived = wall_ns(data),
             _ => {}
         }
     }
     received
+}
+
+/// Reads what the error queue says of a departure: its key, and when it was.
+pub(crate) fn decode_departure(mut bytes: &[u8]) -> Option<(u32, WallNs)> {
+    let (mut key, mut at) = (None, None);
+    while let Some((level, kind, data, rest)) = split(bytes) {
+        bytes = rest;
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => at = wall_ns(data),
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                key = stamp_key(data);
+            }
+            _ => {}
+        }
+    }
+    key.zip(at)
+}
+
+/// `ee_data` of a `sock_extended_err` that is about a stamp (uapi/linux/errqueue.h).
+fn stamp_key(data: &[u8]) -> Option<u32> {
+    let origin = *data.get(4)?;
+    (origin == libc::SO_EE_ORIGIN_TIMESTAMPING).then_some(native_u32(data, 12)?)
+}
+
+/// The stamp of the kernel, if there is one: the first `timespec` is not zero.
+fn wall_ns(data: &[u8]) -> Option<WallNs> {
+    let seconds = u64::from_ne_bytes(*data.first_chunk()?);
+    let nanoseconds = u64::from_ne_bytes(*data.get(8..)?.first_chunk()?);
+    let ns = seconds
+        .checked_mul(1_000_000_000)?
+        .checked_add(nanoseconds)?;
+    (ns > 0).then_some(ns)
 }
 
 fn split(bytes: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
@@ -98,6 +137,8 @@ pub(crate) struct Send {
     pub ecn: Ecn,
     /// Cut the bytes into datagrams of this length (`UDP_SEGMENT`).
     pub segment_len: Option<u16>,
+    /// Say when it left (`SOF_TIMESTAMPING_TX_SOFTWARE`).
+    pub stamped: bool,
 }
 
 /// Writes the control messages of a send and returns how many bytes they take.
@@ -149,6 +190,16 @@ pub(crate) fn encode(send: Send, bytes: &mut [u8; SEND_LEN]) -> usize {
             &segment_len.to_ne_bytes(),
         );
     }
+    if send.stamped {
+        let wish = libc::SOF_TIMESTAMPING_TX_SOFTWARE.to_ne_bytes();
+        push(
+            bytes,
+            &mut at,
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPING,
+            &wish,
+        );
+    }
     at
 }
 
@@ -180,6 +231,7 @@ mod tests {
                 local: Some(local),
                 ecn: Ecn::Ce,
                 segment_len: Some(1452),
+                stamped: true,
             };
             let len = encode(send, &mut bytes);
             assert!(len <= SEND_LEN);
@@ -198,6 +250,7 @@ mod tests {
             local: None,
             ecn: Ecn::NotEct,
             segment_len: None,
+            stamped: false,
         };
         assert_eq!(encode(send, &mut [0; SEND_LEN]), 0);
         assert_eq!(decode(&[]), Received::default());
@@ -209,6 +262,22 @@ mod tests {
         for len in [0, 1, 15, 16, 17, usize::MAX, usize::MAX - 8] {
             bytes[..8].copy_from_slice(&len.to_ne_bytes());
             decode(&bytes);
+            decode_departure(&bytes);
         }
+    }
+
+    #[test]
+    fn a_time_is_read_wherever_it_is_cut() {
+        let mut message = Vec::new();
+        message.extend((HEADER_LEN + TIMESTAMPING_LEN).to_ne_bytes());
+        message.extend(libc::SOL_SOCKET.to_ne_bytes());
+        message.extend(libc::SCM_TIMESTAMPING.to_ne_bytes());
+        message.extend([7_i64, 5, 0, 0, 0, 0].map(i64::to_ne_bytes).concat());
+        assert_eq!(decode(&message).arrived, Some(7_000_000_005));
+        for len in 0..message.len() {
+            assert_eq!(decode(&message[..len]).arrived, None);
+        }
+        message[HEADER_LEN..].fill(0);
+        assert_eq!(decode(&message).arrived, None, "the kernel had no stamp");
     }
 }

@@ -14,6 +14,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use ployz_engine::WallNs;
+
 use super::{address, check, control};
 
 /// The header of one `sendmsg`.
@@ -137,6 +139,45 @@ impl Incoming {
         socket: BorrowedFd<'_>,
         buffer: &mut [u8],
     ) -> io::Result<Option<Arrival>> {
+        let len = self.call(socket, buffer, libc::MSG_DONTWAIT)?;
+        if self.header.msg_flags & libc::MSG_TRUNC != 0 {
+            return Ok(None);
+        }
+        let name_len = (self.header.msg_namelen as usize).min(self.name.len());
+        let received = control::decode(self.control());
+        let from = address::decode(&self.name[..name_len]);
+        Ok(from.map(|from| Arrival {
+            from,
+            received,
+            len,
+        }))
+    }
+
+    /// Takes the next message of the socket's error queue: the key of a datagram that has left, and when. `None` if it is
+    /// about something else.
+    ///
+    /// # Errors
+    /// Whatever `recvmsg` says; `WouldBlock` if there is nothing.
+    pub(crate) fn receive_departure(
+        &mut self,
+        socket: BorrowedFd<'_>,
+    ) -> io::Result<Option<(u32, WallNs)>> {
+        self.call(socket, &mut [], libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)?;
+        Ok(control::decode_departure(self.control()))
+    }
+
+    /// The control messages of the last receive.
+    fn control(&self) -> &[u8] {
+        let len = self.header.msg_controllen.min(self.control.0.len());
+        &self.control.0[..len]
+    }
+
+    fn call(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
         self.payload.iov_base = buffer.as_mut_ptr().cast();
         self.payload.iov_len = buffer.len();
         self.header.msg_name = self.name.as_mut_ptr().cast();
@@ -148,19 +189,7 @@ impl Incoming {
         let header = &raw mut self.header;
         // SAFETY: every pointer in the header was set above to memory of the length beside it, owned by `self` or
         // borrowed mutably as `buffer` for the call.
-        let len = check(unsafe { libc::recvmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) })?;
-        if self.header.msg_flags & libc::MSG_TRUNC != 0 {
-            return Ok(None);
-        }
-        let name_len = (self.header.msg_namelen as usize).min(self.name.len());
-        let control_len = self.header.msg_controllen.min(self.control.0.len());
-        let received = control::decode(&self.control.0[..control_len]);
-        let from = address::decode(&self.name[..name_len]);
-        Ok(from.map(|from| Arrival {
-            from,
-            received,
-            len,
-        }))
+        check(unsafe { libc::recvmsg(socket.as_raw_fd(), header, flags) })
     }
 }
 

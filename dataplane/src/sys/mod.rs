@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod bpf;
 mod buffers;
 pub(crate) mod control;
+pub(crate) mod departures;
 mod depth;
 pub(crate) mod message;
 mod reuseport;

@@ -126,11 +126,12 @@ impl UdpSockets {
 
     /// The socket for datagrams to `to`.
     pub(crate) fn for_remote(&self, to: SocketAddr) -> Option<BorrowedFd<'_>> {
-        if to.is_ipv4() {
-            Some(self.v4())
-        } else {
-            self.v6()
-        }
+        self.of_family(to.is_ipv6())
+    }
+
+    /// The socket of a family.
+    pub(crate) fn of_family(&self, ipv6: bool) -> Option<BorrowedFd<'_>> {
+        if ipv6 { self.v6() } else { Some(self.v4()) }
     }
 
     /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is set
@@ -218,11 +219,30 @@ fn open(
     if offload {
         set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
     }
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, STAMPS)?;
     if sharing == Port::Shared {
         set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(fd)
+}
+
+/// Stamp all that comes, and what we ask for of what goes: by number, and without its bytes.
+const STAMPS: i32 = (libc::SOF_TIMESTAMPING_SOFTWARE
+    | libc::SOF_TIMESTAMPING_RX_SOFTWARE
+    | libc::SOF_TIMESTAMPING_OPT_ID
+    | libc::SOF_TIMESTAMPING_OPT_TSONLY)
+    .cast_signed();
+
+/// Makes a socket number its stamps from zero again.
+///
+/// # Errors
+/// None, of a socket.
+pub(crate) fn restart_stamps(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let without = STAMPS & !libc::SOF_TIMESTAMPING_OPT_ID.cast_signed();
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, without)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, STAMPS)?;
+    Ok(())
 }
 
 fn set_fragmentation(socket: BorrowedFd<'_>, ipv4: bool, rule: Fragmentation) -> Result<(), Errno> {

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
-use ployz_engine::{AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Update};
+use ployz_engine::{
+    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Update, WallNs,
+};
 
 /// The test carries everything itself; the plain way out is for when buffers run out, which they must not.
 #[derive(Default)]
@@ -26,6 +28,10 @@ impl Exit for Exitless {
 
     fn write(&mut self, _: &TunBuffer) -> io::Result<()> {
         panic!("out of TUN buffers");
+    }
+
+    fn departure(&mut self, _: Instant) -> Option<(u32, WallNs)> {
+        None
     }
 
     fn backlog(&self, _: SocketAddr) -> usize {
