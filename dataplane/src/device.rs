@@ -305,7 +305,7 @@ impl Interface for Device {
                 let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
                 status.push((format!("path_{number}"), path));
             }
-            if let Some(rtt) = peer.rtt.as_ref().and_then(rtt_line) {
+            if let Some(rtt) = peer.rtt.as_ref().map(rtt_line) {
                 status.push((
                     format!("rtt_{number}"),
                     format!("{} {rtt}", peer.public_key),
@@ -322,18 +322,22 @@ impl Interface for Device {
     }
 }
 
-/// `P50 P99 SAMPLES AGE STAMPS`: the network's round trip in microseconds, the age in seconds.
-fn rtt_line(rtt: &RttSnapshot) -> Option<String> {
-    let network = rtt.window.network()?;
+/// `P50 P99 SAMPLES SENT LOST LOST AGE STAMPS`: the network's round trip in microseconds; tests that were lost on the way
+/// there and on the way back; the age of the last sample in seconds.
+fn rtt_line(rtt: &RttSnapshot) -> String {
+    let network = rtt.window.network().unwrap_or_default();
     let us = |time: Duration| time.as_nanos() as f64 / 1e3;
-    Some(format!(
-        "{:.1} {:.1} {} {} {}",
+    format!(
+        "{:.1} {:.1} {} {} {} {} {} {}",
         us(network.p50),
         us(network.p99),
         rtt.window.samples().len(),
+        rtt.counts.sent,
+        rtt.counts.lost_forward,
+        rtt.counts.lost_reverse,
         rtt.age.unwrap_or_default().as_secs(),
         rtt.window.by().name(),
-    ))
+    )
 }
 
 fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {

@@ -37,6 +37,13 @@ impl<E: Exit> Shard<E> {
         }
     }
 
+    /// Begins a turn: what is answered in it may tell when the last answer left.
+    pub fn begin_turn(&mut self, now: Instant) {
+        while let Some((token, at)) = self.outlet.exit_mut().departure(now) {
+            self.engine.handle_departure(token, at);
+        }
+    }
+
     /// Takes datagrams as they came: several of one sender if GRO has joined them.
     pub fn on_datagrams(&mut self, now: Instant, arrival: &Arrival, payload: &[u8]) {
         let from = Endpoint {
@@ -159,9 +166,6 @@ impl<E: Exit> Shard<E> {
     pub fn end_turn(&mut self, now: Instant) {
         while let Some(local) = self.outlet.gone_local() {
             self.engine.forget_locals(|it| it == local);
-        }
-        while let Some((token, at)) = self.outlet.exit_mut().departure(now) {
-            self.engine.handle_departure(token, at);
         }
         self.engine.handle_timeout(now, &mut self.outlet);
         self.outlet.close();

@@ -19,6 +19,7 @@ pub mod contender;
 pub mod counters;
 pub mod daemon;
 pub mod forge;
+pub mod known_way;
 pub mod netns;
 pub mod numbered;
 pub mod pair;

@@ -140,6 +140,27 @@ impl Host {
         })
     }
 
+    /// What the daemon has measured of the round trip to its only peer.
+    pub fn rtt(&self) -> Option<RttReport> {
+        let status = self.daemon.uapi().status().ok()?;
+        let (_, line) = status.iter().find(|(key, _)| key.starts_with("rtt_"))?;
+        let mut words = line.split(' ').skip(1);
+        let mut number = || words.next()?.parse::<f64>().ok();
+        let mut time = || number().map(|us| Duration::from_secs_f64(us / 1e6));
+        let (p50, p99) = (time()?, time()?);
+        let mut count = || number().map(|it| it as u64);
+        Some(RttReport {
+            p50,
+            p99,
+            samples: count()? as usize,
+            sent: count()?,
+            lost_forward: count()?,
+            lost_reverse: count()?,
+            age: Duration::from_secs(count()?),
+            stamps: words.next()?.to_owned(),
+        })
+    }
+
     /// Where `other` was last heard from.
     pub fn endpoint_of(&self, other: &Self) -> Result<Option<SocketAddr>> {
         Ok(self.wg().peer(&other.keys.public)?.endpoint)
@@ -158,6 +179,19 @@ impl Host {
 pub struct PathReport {
     pub mtu: u32,
     pub batches: String,
+}
+
+/// What `status` says about a round trip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RttReport {
+    pub p50: Duration,
+    pub p99: Duration,
+    pub samples: usize,
+    pub sent: u64,
+    pub lost_forward: u64,
+    pub lost_reverse: u64,
+    pub age: Duration,
+    pub stamps: String,
 }
 
 /// How a [`Pair`] is made.

@@ -71,6 +71,7 @@ impl Loop<'_> {
                 Err(errno) => return Err(errno.into()),
             };
             now = clock();
+            self.shard.begin_turn(now);
             for event in &events[..ready] {
                 match event.data() {
                     TUN => self.read_tun(now)?,

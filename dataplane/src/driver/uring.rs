@@ -46,6 +46,7 @@ pub(crate) fn run(
     loop {
         ring.wait(shard.patience(now))?;
         now = clock();
+        shard.begin_turn(now);
         if let ControlFlow::Break(end) = take_input(now, &mut shard, &mut ring, inbox) {
             ring.shut_down(SHUTDOWN_WAIT);
             return end;
