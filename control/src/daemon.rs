@@ -1,13 +1,15 @@
 //! What the daemon is made of, and how it gets into a network.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{Code, Failure};
 use quinn::Endpoint;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::authority::Authority;
 use crate::config::Config;
@@ -18,9 +20,15 @@ use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::NatsServer;
 use crate::network::{Network, Storage};
 use crate::overlay::{Overlay, interface_addresses};
-use crate::server;
+use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
+use crate::watchdog::Pulse;
+
+/// Requests at a time: what all connections of both servers may ask together.
+const REQUESTS_MAX: u32 = 2 * server::REQUESTS_MAX;
+/// How long requests that are under way may keep a daemon that is to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// One daemon.
 #[derive(Debug)]
@@ -29,10 +37,21 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
-    network: OnceCell<Rc<Network>>,
+    /// Each request that is being carried out holds one.
+    pub(crate) requests: Semaphore,
+    local: OnceCell<Server>,
+    running: RefCell<Option<Running>>,
     entering: Cell<bool>,
     failed: Notify,
     failure: OnceCell<anyhow::Error>,
+}
+
+/// A network that this machine takes part in, and what serves it here.
+#[derive(Debug)]
+struct Running {
+    network: Rc<Network>,
+    server: Server,
+    task: JoinHandle<()>,
 }
 
 /// Held while the daemon gets into a network, which only one request at a time may try.
@@ -58,7 +77,9 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
-            network: OnceCell::new(),
+            requests: Semaphore::new(REQUESTS_MAX as usize),
+            local: OnceCell::new(),
+            running: RefCell::new(None),
             entering: Cell::new(false),
             failed: Notify::new(),
             failure: OnceCell::new(),
@@ -67,7 +88,8 @@ impl Daemon {
 
     /// The network that it is in.
     pub(crate) fn network(&self) -> Option<Rc<Network>> {
-        self.network.get().cloned()
+        let running = self.running.borrow();
+        running.as_ref().map(|running| Rc::clone(&running.network))
     }
 
     /// The same, where there has to be one.
@@ -159,17 +181,55 @@ impl Daemon {
         let label = membership.network_id.to_string();
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
         let network = Rc::new(network);
-        let entered = self.network.set(Rc::clone(&network));
-        entered.map_err(|_| anyhow::anyhow!("this machine is in a network already"))?;
-        tokio::task::spawn_local(server::serve(Rc::clone(self), management, label));
-        let daemon = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = Box::pin(network.run(Rc::clone(&daemon))).await {
+        let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = Box::pin(driven.run(Rc::clone(&daemon))).await {
                 let _first = daemon.failure.set(error);
                 daemon.failed.notify_one();
             }
         });
+        let server = Server::start(self, management, label, "the management server");
+        let running = Running {
+            network,
+            server,
+            task,
+        };
+        let before = self.running.replace(Some(running));
+        anyhow::ensure!(before.is_none(), "this machine is in a network already");
         Ok(())
+    }
+
+    /// Serves root of this host from now on.
+    pub(crate) fn serve_locally(self: &Rc<Self>, endpoint: Endpoint, network: String) {
+        let server = Server::start(self, endpoint, network, "the local server");
+        // There is one for all of the daemon's life.
+        let _first = self.local.set(server);
+    }
+
+    /// Of everything that has to turn.
+    pub(crate) fn pulses(&self) -> Vec<Rc<Pulse>> {
+        let running = self.running.borrow();
+        let running = running.iter();
+        let of_network = running.flat_map(|it| [it.network.pulse(), it.server.pulse()]);
+        let local = self.local.get().map(Server::pulse);
+        local.into_iter().chain(of_network).collect()
+    }
+
+    /// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.
+    pub(crate) async fn stop(&self) {
+        let running = self.running.borrow();
+        let network = running.as_ref().map(|running| &running.server);
+        let servers: Vec<&Server> = self.local.get().into_iter().chain(network).collect();
+        for server in &servers {
+            server.refuse();
+        }
+        let all = self.requests.acquire_many(REQUESTS_MAX);
+        if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+            tracing::warn!("stopping although requests are under way");
+        }
+        for server in servers {
+            server.close().await;
+        }
     }
 
     /// Waits until it cannot go on.

@@ -13,15 +13,18 @@ use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::logging::{self, LogFormat};
 use crate::metrics;
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 pub(crate) const MTU_DEFAULT: u32 = 1420;
 
-const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
+/// For clap.
+pub(crate) const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
 
 /// The command line of the data plane.
 #[derive(Debug, clap::Args)]
@@ -50,13 +53,22 @@ pub(crate) struct Arguments {
     /// Where to answer Prometheus (GET /metrics); nowhere by default.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<SocketAddr>,
+    /// How to log; auto takes journald where stderr leads to it, and lines of text elsewhere.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum BackendArgument {
+/// How to talk to the kernel, as an operator says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendArgument {
+    /// io_uring where it is allowed.
+    #[default]
     Auto,
+    /// io_uring, or fail.
     #[value(name = "io_uring")]
     IoUring,
+    /// epoll.
     Epoll,
 }
 
@@ -72,6 +84,7 @@ impl From<BackendArgument> for BackendChoice {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    logging::start(arguments.log_format)?;
     let config = arguments
         .config
         .as_deref()
@@ -207,6 +220,6 @@ pub(crate) fn announce_ready() -> anyhow::Result<()> {
     writeln!(stdout, "ready")?;
     stdout.flush()?;
     // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     Ok(())
 }

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
-use ployz_dataplane::{BackendChoice, Device, DeviceError, DeviceOptions, TunError};
-use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Update};
+use ployz_dataplane::{Device, DeviceError, DeviceOptions, TunError};
+use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -39,10 +39,10 @@ impl Overlay {
     pub(crate) async fn create(config: &Config, key: &PrivateKey) -> anyhow::Result<Self> {
         let device = create(&DeviceOptions {
             name: config.interface.clone(),
-            backend: BackendChoice::Auto,
+            backend: config.io_backend.into(),
             offload: true,
             udp_gso: true,
-            shards: 1,
+            shards: config.shards.into(),
             listen_port: config.wg_port,
         })
         .await?;
@@ -97,12 +97,18 @@ impl Overlay {
         self.device.apply(update).await.context("change the peers")
     }
 
+    /// Everything that the data plane counts.
+    pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let (snapshot, _) = self.device.snapshot().await?;
+        Ok(snapshot)
+    }
+
     /// What the peers' traffic tells.
     pub(crate) async fn traffic(
         &self,
         now: Instant,
     ) -> anyhow::Result<BTreeMap<PublicKey, PeerTraffic>> {
-        let (snapshot, _) = self.device.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         let traffic = |peer: PeerSnapshot| PeerTraffic {
             handshake_age_secs: peer
                 .last_handshake

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use crate::daemon::Daemon;
 use crate::requests;
 use crate::tls::{self, Presence};
+use crate::watchdog::Pulse;
 
 /// Connections at a time: every machine of the largest network, and as many people.
 const CONNECTIONS_MAX: usize = 400;
@@ -44,6 +45,56 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// How long the last words may take to arrive.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
+/// Requests at a time on all connections.
+pub(crate) const REQUESTS_MAX: u32 = CONNECTIONS_MAX as u32 * STREAMS_MAX;
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Server {
+    endpoint: Endpoint,
+    pulse: Rc<Pulse>,
+}
+
+impl Server {
+    /// Begins to answer everybody.
+    pub(crate) fn start(
+        daemon: &Rc<Daemon>,
+        endpoint: Endpoint,
+        network: String,
+        name: &'static str,
+    ) -> Self {
+        let pulse = Pulse::new(name);
+        let serving = serve(
+            Rc::clone(daemon),
+            endpoint.clone(),
+            network,
+            Rc::clone(&pulse),
+        );
+        tokio::task::spawn_local(serving);
+        Self { endpoint, pulse }
+    }
+
+    /// Whether it turns.
+    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
+    }
+
+    /// Takes no new connections.
+    pub(crate) fn refuse(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Ends every connection.
+    pub(crate) async fn close(&self) {
+        self.endpoint
+            .close(VarInt::from_u32(0), b"the daemon stops");
+        // Whoever does not hear it will notice.
+        let _ = tokio::time::timeout(GOODBYE_WAIT, self.endpoint.wait_idle()).await;
+    }
+}
+
 /// Listens at an address.
 pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
@@ -60,9 +111,16 @@ pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result
 }
 
 /// Answers everybody. Never returns while the endpoint is open.
-pub(crate) async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String) {
+async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String, pulse: Rc<Pulse>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some(incoming) = endpoint.accept().await {
+    loop {
+        let incoming = tokio::select! {
+            () = pulse.beat() => continue,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            return;
+        };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             tracing::warn!(
                 connections = CONNECTIONS_MAX,
@@ -182,7 +240,10 @@ async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Reques
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
         return Err(Failure::new(Code::Forbidden, message));
     }
-    tokio::time::timeout(ANSWER_WAIT, requests::carry_out(daemon, request))
+    // It is never closed.
+    let _under_way = daemon.requests.acquire().await;
+    let carrying_out = requests::carry_out(Rc::clone(&daemon), request);
+    tokio::time::timeout(ANSWER_WAIT, carrying_out)
         .await
         .unwrap_or_else(|_| {
             let message = format!("it was not done within {ANSWER_WAIT:?}");

@@ -161,6 +161,8 @@ pub struct Status {
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.
     pub overlay_ip6: Option<Ipv6Addr>,
+    /// What runs workloads: `docker` or `host`.
+    pub runtime: String,
     /// How packets travel.
     pub data_plane: DataPlane,
     /// Whether it holds the store.

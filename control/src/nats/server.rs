@@ -95,6 +95,10 @@ impl NatsServer {
         let mut child = Command::new(&self.program)
             .arg("--config")
             .arg(self.files.path(CONFIG_FILE))
+            // It is not the service that the supervisor started, and must not speak for it.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // What it says before it has read where to log.

@@ -40,6 +40,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         lifecycle,
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
+        runtime: daemon.config.runtime.name().to_owned(),
         data_plane: DataPlane {
             backend: daemon.overlay.backend().to_owned(),
             interface: daemon.config.interface.clone(),
