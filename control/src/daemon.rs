@@ -217,9 +217,14 @@ impl Daemon {
 
     /// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.
     pub(crate) async fn stop(&self) {
-        let running = self.running.borrow();
-        let network = running.as_ref().map(|running| &running.server);
-        let servers: Vec<&Server> = self.local.get().into_iter().chain(network).collect();
+        let network = self.running.borrow().as_ref().map(|it| it.server.clone());
+        let servers: Vec<Server> = self
+            .local
+            .get()
+            .cloned()
+            .into_iter()
+            .chain(network)
+            .collect();
         for server in &servers {
             server.refuse();
         }

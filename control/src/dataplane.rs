@@ -14,7 +14,6 @@ use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::logging::{self, LogFormat};
@@ -133,7 +132,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
-        () = show_metrics(metrics_listener, &device) => {}
+        () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -174,14 +173,6 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
         link.add_route(*prefix).await?;
     }
     Ok(())
-}
-
-/// Answers scrapes, if anybody wants them. Never returns.
-pub(crate) async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
-    match listener {
-        Some(listener) => metrics::serve(listener, device).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Keeps packets and their padding below every MTU on the way in. Never returns.

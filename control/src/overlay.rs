@@ -10,10 +10,10 @@ use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{Device, DeviceError, DeviceOptions, TunError};
 use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
-use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::dataplane::{follow_host, follow_mtu, show_metrics};
+use crate::dataplane::{follow_host, follow_mtu};
+use crate::metrics;
 
 /// A /48 of unique local addresses is a network's.
 const CLUSTER_PREFIX_LEN_V6: u8 = 48;
@@ -60,14 +60,13 @@ impl Overlay {
     }
 
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
-    pub(crate) async fn serve(&self, metrics: Option<TcpListener>) -> anyhow::Result<()> {
+    pub(crate) async fn serve(&self) -> anyhow::Result<()> {
         let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), self.device.name()).await?;
         let (link_watch, host_watch) = (self.link.watch()?, HostWatch::open()?);
         tokio::select! {
             result = wg.serve(&self.device) => result.context("the wg socket"),
             () = follow_mtu(link_watch, &self.device) => Ok(()),
             () = follow_host(host_watch, &self.device) => Ok(()),
-            () = show_metrics(metrics, &self.device) => Ok(()),
             () = self.device.ended() => anyhow::bail!("the data plane has ended"),
         }
     }
@@ -99,8 +98,12 @@ impl Overlay {
 
     /// Everything that the data plane counts.
     pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let (snapshot, _) = self.device.snapshot().await?;
-        Ok(snapshot)
+        Ok(self.device.snapshot().await?.traffic)
+    }
+
+    /// Its part of the page of metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        metrics::data_plane(&self.device).await
     }
 
     /// What the peers' traffic tells.

@@ -33,7 +33,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let files = DataDirectory::open(&config.data_dir)?;
     let identity = Identity::open(&files)?;
-    let metrics = match config.metrics_listen {
+    let scrapes = match config.metrics_listen {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
@@ -44,8 +44,10 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let id = daemon.identity.machine_id;
     tracing::info!(%id, backend = daemon.overlay.backend(), "ready");
     announce_ready()?;
+    let page = async || Ok(daemon.overlay.metrics().await? + &metrics::network(&daemon));
     let ended = tokio::select! {
-        result = daemon.overlay.serve(metrics) => result,
+        result = daemon.overlay.serve() => result,
+        () = metrics::serve(scrapes, page) => Ok(()),
         cause = daemon.failed() => Err(anyhow!("{cause}")),
         () = watchdog::feed(&daemon) => Ok(()),
         _ = terminate.recv() => Ok(()),

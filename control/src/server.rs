@@ -50,8 +50,8 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// Requests at a time on all connections.
 pub(crate) const REQUESTS_MAX: u32 = CONNECTIONS_MAX as u32 * STREAMS_MAX;
 
-/// A server that runs.
-#[derive(Debug)]
+/// A server that runs; a handle of it.
+#[derive(Clone, Debug)]
 pub(crate) struct Server {
     endpoint: Endpoint,
     pulse: Rc<Pulse>,

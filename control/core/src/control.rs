@@ -111,12 +111,13 @@ impl Control {
             Input::Restored(saved) => self.restore(saved),
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
-                self.hear_of(*record, revision);
+                self.hear_of(*record, revision, now);
                 self.settle(true);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
                 if known.is_some_and(|(_, known)| *known < revision) {
+                    self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
                     self.settle(true);
@@ -167,14 +168,17 @@ impl Control {
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {
-            self.hear_of(record, revision);
+            self.hear_of(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
         self.settle(true);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
-    fn hear_of(&mut self, record: MachineRecord, revision: u64) {
+    fn hear_of(&mut self, record: MachineRecord, revision: u64, now: Now) {
+        if revision > self.view.newest.0 {
+            self.view.newest = (revision, now.unix_secs);
+        }
         let known = self.view.machines.get(&record.id);
         if known.is_none_or(|(_, known)| *known < revision) {
             self.view.machines.insert(record.id, (record, revision));

@@ -76,6 +76,8 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
     control.handle(Input::Listed(listing), now);
     assert_eq!(configured(&drain(&mut control)), 0);
     assert_eq!(control.view().age_secs(now.unix_secs), 0);
+    assert_eq!(control.view().revision(), 7);
+    assert_eq!(control.view().revision_age_secs(now.unix_secs + 5), 5);
 }
 
 #[test]
