@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ployz_api::{Code, Failure};
+use ipnet::IpNet;
+use ployz_api::{Code, Failure, NetworkState};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -95,17 +96,27 @@ impl Daemon {
     /// The same, where there has to be one.
     pub(crate) fn running_network(&self) -> Result<Rc<Network>, Failure> {
         self.network().ok_or_else(|| {
+            if let Ok(Some(membership)) = self.membership() {
+                let (network, state) = (membership.network, membership.state);
+                let message = format!("network {network} is {state} here, and not running");
+                return Failure::new(Code::NetworkNotRunning, message).hint("ployzctl mesh start");
+            }
             Failure::new(Code::NetworkNotRunning, "this machine is in no network")
                 .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
         })
     }
 
-    /// Where others reach this machine's WireGuard.
-    pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
+    /// The network that it knows of, whether it takes part in it or not.
+    pub(crate) fn membership(&self) -> anyhow::Result<Option<Membership>> {
+        self.files.read(FILE)
+    }
+
+    /// Where others reach this machine's WireGuard, if that is on `wg_port`.
+    pub(crate) fn endpoints(&self, wg_port: u16) -> Vec<SocketAddr> {
         if !self.config.wg_endpoint.is_empty() {
             return self.config.wg_endpoint.clone();
         }
-        let listen = (Ipv6Addr::UNSPECIFIED, self.config.wg_port).into();
+        let listen = (Ipv6Addr::UNSPECIFIED, wg_port).into();
         host::endpoints(listen, &self.config.interface)
     }
 
@@ -120,36 +131,73 @@ impl Daemon {
 
     /// Gets back into the network that it was in when it stopped, if there was one.
     pub(crate) async fn resume(self: &Rc<Self>) -> anyhow::Result<()> {
-        let Some(membership) = self.files.read::<Membership>(FILE)? else {
-            return Ok(());
-        };
-        let addresses = interface_addresses(
-            membership.cluster_cidr,
-            membership.overlay_ip,
-            membership.overlay_ip6,
-        )?;
-        self.overlay.add_addresses(&addresses).await?;
-        let management = self.bind_management(&membership)?;
+        match self.membership()? {
+            Some(membership) if membership.state == NetworkState::Running => {
+                self.take_part(membership).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes part in a network that it is a member of.
+    pub(crate) async fn take_part(self: &Rc<Self>, membership: Membership) -> anyhow::Result<()> {
+        if let Some(port) = membership.wg_port {
+            self.overlay.set_port(port).await?;
+        }
+        self.overlay.add_addresses(&addresses(&membership)?).await?;
+        let management = self.bind_management(&membership).await?;
         let storage = self.resume_storage(&membership).await?;
         let store = Store::open(&membership, &self.identity).await?;
         self.enter(membership, store, storage, management)
+    }
+
+    /// Takes part no more. What lies on disk stays.
+    pub(crate) async fn leave(&self) -> anyhow::Result<()> {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        running.server.retire();
+        running.task.abort();
+        // Only when it has ended does it give nobody to the data plane any more.
+        let _aborted = running.task.await;
+        let membership = &running.network.membership;
+        tracing::info!(network = %membership.network, "leaving");
+        if let Some(storage) = &running.network.storage {
+            storage.nats.stop().await?;
+        }
+        self.overlay.clear_peers().await?;
+        self.overlay
+            .remove_addresses(&addresses(membership)?)
+            .await?;
+        if membership.wg_port.is_some() {
+            self.overlay.set_port(self.config.wg_port).await?;
+        }
+        Ok(())
+    }
+
+    /// The network's authority, where it is here.
+    pub(crate) fn authority(&self) -> anyhow::Result<Authority> {
+        self.files.read(AUTHORITY_FILE)?.with_context(|| {
+            let file = self.files.path(AUTHORITY_FILE);
+            format!("{} is missing: restore it", file.display())
+        })
     }
 
     async fn resume_storage(&self, membership: &Membership) -> anyhow::Result<Option<Storage>> {
         if !membership.is_storage() {
             return Ok(None);
         }
-        let authority: Authority = self.files.read(AUTHORITY_FILE)?.with_context(|| {
-            let file = self.files.path(AUTHORITY_FILE);
-            format!("{} is missing: restore it", file.display())
-        })?;
+        let authority = self.authority()?;
         let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server).await?;
         nats.start()?;
         Ok(Some(Storage { nats, authority }))
     }
 
     /// Listens for requests from afar.
-    pub(crate) fn bind_management(&self, membership: &Membership) -> anyhow::Result<Endpoint> {
+    pub(crate) async fn bind_management(
+        &self,
+        membership: &Membership,
+    ) -> anyhow::Result<Endpoint> {
         server::bind(
             self.config.listen,
             Presence {
@@ -159,6 +207,7 @@ impl Daemon {
                 strangers: membership.is_storage(),
             },
         )
+        .await
     }
 
     /// Begins to take part: everything that can fail has been done.
@@ -245,4 +294,13 @@ impl Daemon {
             .map(|error| format!("{error:#}"))
             .unwrap_or_default()
     }
+}
+
+/// A member's addresses as its interface has them.
+pub(crate) fn addresses(membership: &Membership) -> anyhow::Result<[IpNet; 2]> {
+    interface_addresses(
+        membership.cluster_cidr,
+        membership.overlay_ip,
+        membership.overlay_ip6,
+    )
 }

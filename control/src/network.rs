@@ -145,8 +145,25 @@ impl Network {
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
+            Effect::Listen => self.listen(daemon).await,
         }
         Ok(())
+    }
+
+    /// Tells the control task with whom there is a session.
+    async fn listen(&self, daemon: &Daemon) {
+        let now = clock::now();
+        match daemon.overlay.traffic(now.instant).await {
+            Ok(traffic) => {
+                let sessions = traffic
+                    .into_iter()
+                    .filter(|(_, peer)| is_session(peer.handshake_age_secs));
+                let sessions = Input::Sessions(sessions.map(|(key, _)| key).collect());
+                self.control.borrow_mut().handle(sessions, now);
+            }
+            // It is asked again; one that has ended ends the daemon elsewhere.
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "no sessions are known"),
+        }
     }
 
     fn nats_settings(

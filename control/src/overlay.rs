@@ -96,6 +96,25 @@ impl Overlay {
         self.device.apply(update).await.context("change the peers")
     }
 
+    /// Forgets all peers.
+    pub(crate) async fn clear_peers(&self) -> anyhow::Result<()> {
+        let update = Update {
+            replace_peers: true,
+            ..Update::default()
+        };
+        self.device.apply(update).await.context("clear the peers")
+    }
+
+    /// Has WireGuard on another port.
+    pub(crate) async fn set_port(&self, port: u16) -> anyhow::Result<()> {
+        let update = Update {
+            listen_port: Some(port),
+            ..Update::default()
+        };
+        let applied = self.device.apply(update).await;
+        applied.with_context(|| format!("have WireGuard on UDP port {port}"))
+    }
+
     /// Everything that the data plane counts.
     pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
         Ok(self.device.snapshot().await?.traffic)

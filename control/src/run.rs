@@ -40,7 +40,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let overlay = Overlay::create(&config, &identity.wireguard_key).await?;
     let daemon = Rc::new(Daemon::new(config, files, identity, overlay));
     daemon.resume().await?;
-    open_local(&daemon)?;
+    open_local(&daemon).await?;
     let id = daemon.identity.machine_id;
     tracing::info!(%id, backend = daemon.overlay.backend(), "ready");
     announce_ready()?;
@@ -62,7 +62,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can
 /// read that is root here anyway. The authority behind it lives as long as this call.
-fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
+async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
     let authority = Authority::generate(LOCAL_NETWORK)?;
     let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
     let subject = daemon.identity.machine_id.to_string();
@@ -75,7 +75,8 @@ fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
             key_pem: Secret::new(server_key.serialize_pem()).expose(),
             strangers: false,
         },
-    )?;
+    )
+    .await?;
     let credential = Credential {
         endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
         network: LOCAL_NETWORK.to_owned(),

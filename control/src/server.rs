@@ -3,6 +3,7 @@
 //! There is one on the loopback interface, for root of this host, and, in a network, one for everybody whom the network
 //! has certified. Both check [`permits`] before they look at what a request says.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,11 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(20);
+/// How long the answer to the request that closes a server may take to arrive.
+const RETIRE_WAIT: Duration = Duration::from_secs(2);
 /// How long the last words may take to arrive.
 const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// Requests at a time on all connections.
@@ -86,6 +92,15 @@ impl Server {
         self.endpoint.set_server_config(None);
     }
 
+    /// Takes no new connections, lets those that are there hear what they wait for, and ends.
+    pub(crate) fn retire(self) {
+        self.refuse();
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(RETIRE_WAIT, self.endpoint.wait_idle()).await;
+            self.close().await;
+        });
+    }
+
     /// Ends every connection.
     pub(crate) async fn close(&self) {
         self.endpoint
@@ -96,7 +111,7 @@ impl Server {
 }
 
 /// Listens at an address.
-pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
+pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
     let mut transport = TransportConfig::default();
     transport
@@ -106,8 +121,20 @@ pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
     config.transport_config(Arc::new(transport));
-    Endpoint::server(config, listen)
-        .with_context(|| format!("listen on UDP {listen}: say another address with --listen"))
+    let attempts = RELEASE_WAIT.as_millis() / RELEASE_POLL.as_millis();
+    for _ in 0..attempts {
+        match Endpoint::server(config.clone(), listen) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            bound => return bound.with_context(|| cannot_listen(listen)),
+        }
+    }
+    Endpoint::server(config, listen).with_context(|| cannot_listen(listen))
+}
+
+fn cannot_listen(listen: SocketAddr) -> String {
+    format!("listen on UDP {listen}: say another address with --listen")
 }
 
 /// Answers everybody. Never returns while the endpoint is open.

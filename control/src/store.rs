@@ -248,6 +248,18 @@ impl Store {
         }
     }
 
+    /// Deletes a record that must be as it was read.
+    pub(crate) async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: u64,
+    ) -> Result<(), Failure> {
+        let bucket = self.bucket(bucket).await?;
+        self.within(bucket.delete_expect_revision(key, Some(revision)))
+            .await
+    }
+
     /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
         self.reachable()?;

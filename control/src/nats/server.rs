@@ -139,6 +139,12 @@ impl NatsServer {
 
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.files.remove(DIRECTORY)
+    }
+
+    /// Ends it. What it has stored stays.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         if let Some(process) = self.running() {
             process.signal(Signal::SIGTERM)?;
             let gone = async {
@@ -150,7 +156,7 @@ impl NatsServer {
                 process.signal(Signal::SIGKILL)?;
             }
         }
-        self.files.remove(DIRECTORY)
+        Ok(())
     }
 
     /// For `status`.
