@@ -23,6 +23,7 @@ use crate::daemon::Daemon;
 use crate::membership::{Membership, VIEW_FILE};
 use crate::nats::{NatsServer, Settings, User};
 use crate::store::{Changes, Store};
+use crate::watchdog::Pulse;
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
 const NEWS_MAX: usize = 64;
@@ -44,6 +45,7 @@ pub(crate) struct Network {
     control: RefCell<Control>,
     resync: Notify,
     observe: Notify,
+    pulse: Rc<Pulse>,
 }
 
 /// What only a machine that holds the store has.
@@ -74,6 +76,7 @@ impl Network {
             control: RefCell::new(control),
             resync: Notify::new(),
             observe: Notify::new(),
+            pulse: Pulse::new("the control task"),
         }
     }
 
@@ -85,6 +88,11 @@ impl Network {
     /// Whether a view of this age may be wrong.
     pub(crate) const fn is_stale(age_secs: u64) -> bool {
         age_secs > STALE_SECS
+    }
+
+    /// Whether the control task turns.
+    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
     }
 
     /// Runs it. Ends only if this machine cannot do what the network wants of it.
@@ -105,6 +113,7 @@ impl Network {
             }
             let deadline = self.control.borrow().poll_timeout();
             tokio::select! {
+                () = self.pulse.beat() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.control.borrow_mut().handle_timeout(clock::now());
                 }
@@ -136,8 +145,25 @@ impl Network {
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
+            Effect::Listen => self.listen(daemon).await,
         }
         Ok(())
+    }
+
+    /// Tells the control task with whom there is a session.
+    async fn listen(&self, daemon: &Daemon) {
+        let now = clock::now();
+        match daemon.overlay.traffic(now.instant).await {
+            Ok(traffic) => {
+                let sessions = traffic
+                    .into_iter()
+                    .filter(|(_, peer)| is_session(peer.handshake_age_secs));
+                let sessions = Input::Sessions(sessions.map(|(key, _)| key).collect());
+                self.control.borrow_mut().handle(sessions, now);
+            }
+            // It is asked again; one that has ended ends the daemon elsewhere.
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "no sessions are known"),
+        }
     }
 
     fn nats_settings(

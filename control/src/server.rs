@@ -3,6 +3,7 @@
 //! There is one on the loopback interface, for root of this host, and, in a network, one for everybody whom the network
 //! has certified. Both check [`permits`] before they look at what a request says.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use crate::daemon::Daemon;
 use crate::requests;
 use crate::tls::{self, Presence};
+use crate::watchdog::Pulse;
 
 /// Connections at a time: every machine of the largest network, and as many people.
 const CONNECTIONS_MAX: usize = 400;
@@ -44,8 +46,72 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(20);
+/// How long the answer to the request that closes a server may take to arrive.
+const RETIRE_WAIT: Duration = Duration::from_secs(2);
+/// How long the last words may take to arrive.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
+/// Requests at a time on all connections.
+pub(crate) const REQUESTS_MAX: u32 = CONNECTIONS_MAX as u32 * STREAMS_MAX;
+
+/// A server that runs; a handle of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    endpoint: Endpoint,
+    pulse: Rc<Pulse>,
+}
+
+impl Server {
+    /// Begins to answer everybody.
+    pub(crate) fn start(
+        daemon: &Rc<Daemon>,
+        endpoint: Endpoint,
+        network: String,
+        name: &'static str,
+    ) -> Self {
+        let pulse = Pulse::new(name);
+        let serving = serve(
+            Rc::clone(daemon),
+            endpoint.clone(),
+            network,
+            Rc::clone(&pulse),
+        );
+        tokio::task::spawn_local(serving);
+        Self { endpoint, pulse }
+    }
+
+    /// Whether it turns.
+    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
+    }
+
+    /// Takes no new connections.
+    pub(crate) fn refuse(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Takes no new connections, lets those that are there hear what they wait for, and ends.
+    pub(crate) fn retire(self) {
+        self.refuse();
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(RETIRE_WAIT, self.endpoint.wait_idle()).await;
+            self.close().await;
+        });
+    }
+
+    /// Ends every connection.
+    pub(crate) async fn close(&self) {
+        self.endpoint
+            .close(VarInt::from_u32(0), b"the daemon stops");
+        // Whoever does not hear it will notice.
+        let _ = tokio::time::timeout(GOODBYE_WAIT, self.endpoint.wait_idle()).await;
+    }
+}
+
 /// Listens at an address.
-pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
+pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
     let mut transport = TransportConfig::default();
     transport
@@ -55,14 +121,33 @@ pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
     config.transport_config(Arc::new(transport));
-    Endpoint::server(config, listen)
-        .with_context(|| format!("listen on UDP {listen}: say another address with --listen"))
+    let attempts = RELEASE_WAIT.as_millis() / RELEASE_POLL.as_millis();
+    for _ in 0..attempts {
+        match Endpoint::server(config.clone(), listen) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            bound => return bound.with_context(|| cannot_listen(listen)),
+        }
+    }
+    Endpoint::server(config, listen).with_context(|| cannot_listen(listen))
+}
+
+fn cannot_listen(listen: SocketAddr) -> String {
+    format!("listen on UDP {listen}: say another address with --listen")
 }
 
 /// Answers everybody. Never returns while the endpoint is open.
-pub(crate) async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String) {
+async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String, pulse: Rc<Pulse>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some(incoming) = endpoint.accept().await {
+    loop {
+        let incoming = tokio::select! {
+            () = pulse.beat() => continue,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            return;
+        };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             tracing::warn!(
                 connections = CONNECTIONS_MAX,
@@ -182,7 +267,10 @@ async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Reques
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
         return Err(Failure::new(Code::Forbidden, message));
     }
-    tokio::time::timeout(ANSWER_WAIT, requests::carry_out(daemon, request))
+    // It is never closed.
+    let _under_way = daemon.requests.acquire().await;
+    let carrying_out = requests::carry_out(Rc::clone(&daemon), request);
+    tokio::time::timeout(ANSWER_WAIT, carrying_out)
         .await
         .unwrap_or_else(|_| {
             let message = format!("it was not done within {ANSWER_WAIT:?}");

@@ -3,6 +3,8 @@
 //! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -45,6 +47,47 @@ const HISTORY: i64 = 8;
 pub(crate) struct Store {
     client: Client,
     jetstream: Context,
+    health: Arc<Health>,
+}
+
+/// What has gone wrong between this machine and the store.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    errors: AtomicU64,
+    disconnects: AtomicU64,
+}
+
+impl Health {
+    /// Calls that failed.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were lost.
+    pub(crate) fn disconnects(&self) -> u64 {
+        self.disconnects.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that failed, and says so.
+    fn failed(&self, cause: &dyn std::fmt::Display) -> Failure {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        unavailable(cause)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the client's events, of which only errors are bad news"
+    )]
+    fn report(&self, event: &Event) {
+        match event {
+            Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
+            Event::Disconnected => {
+                self.disconnects.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%event, "store");
+            }
+            _ => tracing::info!(%event, "store"),
+        }
+    }
 }
 
 /// A value and what its writer has to say to replace it.
@@ -68,6 +111,8 @@ impl Store {
             .iter()
             .map(|(address, port)| format!("tls://{}", std::net::SocketAddr::new(*address, *port)))
             .collect();
+        let health = Arc::new(Health::default());
+        let reporter = Arc::clone(&health);
         let client = ConnectOptions::with_nkey(identity.nkey_seed.expose().to_owned())
             .name(identity.machine_id)
             .custom_inbox_prefix(inbox_prefix(identity.machine_id))
@@ -79,13 +124,22 @@ impl Store {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .ignore_discovered_servers()
-            .event_callback(|event| async move { report(&event) })
+            .event_callback(move |event| {
+                reporter.report(&event);
+                std::future::ready(())
+            })
             .connect(servers)
             .await?;
         Ok(Self {
             jetstream: jetstream::new(client.clone()),
             client,
+            health,
         })
+    }
+
+    /// What has gone wrong with it.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Whether there is a connection, as far as anybody knows.
@@ -171,8 +225,8 @@ impl Store {
         match tokio::time::timeout(PATIENCE, bucket.create(key, render(value)?)).await {
             Ok(Ok(_revision)) => Ok(true),
             Ok(Err(error)) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(_) => Err(unavailable(&"it did not answer")),
+            Ok(Err(error)) => Err(self.health.failed(&error)),
+            Err(_) => Err(self.health.failed(&"it did not answer")),
         }
     }
 
@@ -189,9 +243,21 @@ impl Store {
         match tokio::time::timeout(PATIENCE, writing).await {
             Ok(Ok(_revision)) => Ok(true),
             Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(_) => Err(unavailable(&"it did not answer")),
+            Ok(Err(error)) => Err(self.health.failed(&error)),
+            Err(_) => Err(self.health.failed(&"it did not answer")),
         }
+    }
+
+    /// Deletes a record that must be as it was read.
+    pub(crate) async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: u64,
+    ) -> Result<(), Failure> {
+        let bucket = self.bucket(bucket).await?;
+        self.within(bucket.delete_expect_revision(key, Some(revision)))
+            .await
     }
 
     /// Writes this machine's own observed record, of which it is the only writer.
@@ -239,8 +305,8 @@ impl Store {
     ) -> Result<T, Failure> {
         tokio::time::timeout(PATIENCE, asking)
             .await
-            .map_err(|_| unavailable(&"it did not answer"))?
-            .map_err(|error| unavailable(&error))
+            .map_err(|_| self.health.failed(&"it did not answer"))?
+            .map_err(|error| self.health.failed(&error))
     }
 }
 
@@ -335,15 +401,4 @@ fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
     let wait = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(RECONNECT_WAIT_MAX);
     wait.mul_f64(rand::random_range(0.5..1.0))
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the client's events, of which only errors are bad news"
-)]
-fn report(event: &Event) {
-    match event {
-        Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
-        _ => tracing::info!(%event, "store"),
-    }
 }

@@ -14,6 +14,7 @@ pub enum Code {
     MachineNotFound,
     MachineAmbiguous,
     MachineUnreachable,
+    InvalidTransition,
     InviteInvalid,
     InviteExpired,
     InviteConsumed,
@@ -43,6 +44,7 @@ impl Code {
             | Self::MachineNotFound
             | Self::MachineAmbiguous
             | Self::MachineUnreachable
+            | Self::InvalidTransition
             | Self::InviteInvalid
             | Self::InviteExpired
             | Self::InviteConsumed

@@ -12,6 +12,7 @@ mod code;
 mod credential;
 mod frame;
 mod id;
+mod label;
 mod machine;
 mod name;
 mod request;
@@ -24,7 +25,8 @@ pub use code::Code;
 pub use credential::{Credential, LOCAL_CREDENTIAL_FILE};
 pub use frame::{FrameError, HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 pub use id::{InvalidId, InviteId, MachineId, NetworkId};
-pub use machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
+pub use machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
 pub use name::{InvalidName, Name};
 pub use request::{
     InviteRequest, MeshInitRequest, Operation, RedeemRequest, Request, TTL_SECS_DEFAULT,
@@ -32,8 +34,8 @@ pub use request::{
 };
 pub use response::{
     Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect, MachineJoin,
-    MachineList, MachineRow, MeshInit, Outcome, Payload, Redeemed, Response, Status, StorageState,
-    Success,
+    MachineList, MachineRecordShown, MachineRow, MeshInit, MeshList, MeshReady, MeshRow,
+    MeshStatus, Outcome, Payload, Redeemed, Response, Status, StorageState, Success,
 };
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};

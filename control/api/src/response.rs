@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::id::{InviteId, MachineId, NetworkId};
-use crate::machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+use crate::machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
 use crate::name::Name;
 use crate::secret::Secret;
 
@@ -134,6 +134,11 @@ impl From<Response> for Outcome {
 pub enum Payload {
     Status(Box<Status>),
     MeshInit(Box<MeshInit>),
+    MeshList(MeshList),
+    MeshStatus(Box<MeshStatus>),
+    MeshReady(MeshReady),
+    MeshSelfRecord(MachineRecordShown),
+    MachineRecord(MachineRecordShown),
     MachineList(MachineList),
     MachineInspect(Box<MachineInspect>),
     Invite(Invite),
@@ -153,6 +158,8 @@ pub struct Status {
     pub name: Name,
     /// The network that it is in.
     pub network: Option<Name>,
+    /// Whether it takes part in it.
+    pub network_state: Option<NetworkState>,
     /// That network's id.
     pub network_id: Option<NetworkId>,
     /// What the operator wants of it.
@@ -161,6 +168,8 @@ pub struct Status {
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.
     pub overlay_ip6: Option<Ipv6Addr>,
+    /// What runs workloads: `docker` or `host`.
+    pub runtime: String,
     /// How packets travel.
     pub data_plane: DataPlane,
     /// Whether it holds the store.
@@ -221,6 +230,52 @@ pub struct MeshInit {
     pub subnet: Ipv4Net,
     /// The first invite; none when the network had been there before.
     pub invite: Option<Invite>,
+}
+
+/// The networks that a machine knows of: one or none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MeshList {
+    /// By name.
+    pub rows: Vec<MeshRow>,
+}
+
+/// One network.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshRow {
+    pub name: Name,
+    pub id: NetworkId,
+    pub state: NetworkState,
+}
+
+/// A network, as seen from one machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshStatus {
+    pub network: Name,
+    pub network_id: NetworkId,
+    pub state: NetworkState,
+    pub overlay_ip: Option<Ipv4Addr>,
+    pub overlay_ip6: Option<Ipv6Addr>,
+    pub lifecycle: Option<Lifecycle>,
+    pub storage: StorageState,
+    pub control: Control,
+}
+
+/// Whether everything works.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshReady {
+    pub ready: bool,
+    pub network: Name,
+    pub view_age_secs: u64,
+}
+
+/// A machine's record in `machines`.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "its fields are in docs/protocol.md")]
+pub struct MachineRecordShown {
+    pub record: Value,
 }
 
 /// All machines in view.

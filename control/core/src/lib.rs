@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod attempts;
 mod control;
 mod invite;
 mod machines;

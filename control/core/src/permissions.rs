@@ -14,7 +14,16 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
-        Operation::MeshInit | Operation::InviteImport => match role {
+        Operation::MachineRename | Operation::MachineLabel => match role {
+            Role::Admin | Role::Operator => true,
+            Role::Reader | Role::Machine | Role::Stranger => false,
+        },
+        Operation::MeshInit
+        | Operation::MeshCreate
+        | Operation::MeshStart
+        | Operation::MeshStop
+        | Operation::MeshDestroy
+        | Operation::InviteImport => match role {
             Role::Admin => true,
             Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -39,8 +48,14 @@ mod tests {
             //                   admin  operator reader machine stranger
             (O::Status,         [true,  true,    true,  false,  false]),
             (O::MeshInit,       [true,  false,   false, false,  false]),
+            (O::MeshCreate,     [true,  false,   false, false,  false]),
+            (O::MeshStart,      [true,  false,   false, false,  false]),
+            (O::MeshStop,       [true,  false,   false, false,  false]),
+            (O::MeshDestroy,    [true,  false,   false, false,  false]),
             (O::MachineList,    [true,  true,    true,  false,  false]),
             (O::MachineInspect, [true,  true,    true,  false,  false]),
+            (O::MachineRename,  [true,  true,    false, false,  false]),
+            (O::MachineLabel,   [true,  true,    false, false,  false]),
             (O::InviteCreate,   [true,  true,    false, false,  false]),
             (O::InviteList,     [true,  true,    false, false,  false]),
             (O::InviteRevoke,   [true,  true,    false, false,  false]),

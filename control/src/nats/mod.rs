@@ -5,6 +5,6 @@ mod server;
 mod settings;
 mod version;
 
-pub(crate) use server::{Certificates, NatsServer};
+pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
 pub(crate) use settings::{Settings, User, inbox_prefix};
 pub(crate) use version::{Version, refuse_old};

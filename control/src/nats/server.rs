@@ -95,6 +95,10 @@ impl NatsServer {
         let mut child = Command::new(&self.program)
             .arg("--config")
             .arg(self.files.path(CONFIG_FILE))
+            // It is not the service that the supervisor started, and must not speak for it.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // What it says before it has read where to log.
@@ -135,6 +139,12 @@ impl NatsServer {
 
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.files.remove(DIRECTORY)
+    }
+
+    /// Ends it. What it has stored stays.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         if let Some(process) = self.running() {
             process.signal(Signal::SIGTERM)?;
             let gone = async {
@@ -146,7 +156,7 @@ impl NatsServer {
                 process.signal(Signal::SIGKILL)?;
             }
         }
-        self.files.remove(DIRECTORY)
+        Ok(())
     }
 
     /// For `status`.

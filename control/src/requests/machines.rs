@@ -94,11 +94,11 @@ fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTra
     traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
 }
 
-fn document(record: &impl Serialize) -> Result<Value, Failure> {
+pub(super) fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn not_selected(error: SelectError) -> Failure {
+pub(super) fn not_selected(error: SelectError) -> Failure {
     let code = match error {
         SelectError::NotFound(_) => Code::MachineNotFound,
         SelectError::Ambiguous { .. } => Code::MachineAmbiguous,

@@ -196,6 +196,17 @@ pub(super) async fn claim(store: &Store, key: &str, machine: MachineId) -> Resul
     Ok(found.is_some_and(|found| found.value.machine == machine))
 }
 
+/// Gives back what [`claim`] has taken; what another machine has, it keeps.
+pub(super) async fn release(store: &Store, key: &str, machine: MachineId) -> Result<(), Failure> {
+    let found: Option<Revised<Lease>> = store.get(LEASES, key).await?;
+    match found {
+        Some(found) if found.value.machine == machine => {
+            store.delete(LEASES, key, found.revision).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn answer(
     network: &Network,
     storage: &Storage,
