@@ -18,6 +18,7 @@ use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::NatsServer;
 use crate::network::{Network, Storage};
 use crate::overlay::{Overlay, interface_addresses};
+use crate::refusals::Refusals;
 use crate::server;
 use crate::store::Store;
 use crate::tls::Presence;
@@ -29,6 +30,7 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
+    pub(crate) refusals: Refusals,
     network: OnceCell<Rc<Network>>,
     entering: Cell<bool>,
     failed: Notify,
@@ -58,6 +60,7 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
+            refusals: Refusals::default(),
             network: OnceCell::new(),
             entering: Cell::new(false),
             failed: Notify::new(),
@@ -76,6 +79,15 @@ impl Daemon {
             Failure::new(Code::NetworkNotRunning, "this machine is in no network")
                 .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
         })
+    }
+
+    /// Whether a machine's certificate still means that it is one of us: removal is what ends it, as far as is known here.
+    pub(crate) fn has_member(&self, id: &str) -> bool {
+        let known = |network: Rc<Network>, id| network.view().machine(id).is_some();
+        match (self.network(), id.parse()) {
+            (Some(network), Ok(id)) => known(network, id),
+            (None, _) | (_, Err(_)) => false,
+        }
     }
 
     /// Where others reach this machine's WireGuard.

@@ -1,5 +1,6 @@
 //! `ployzd`: the daemon.
 
+mod admission;
 mod authority;
 mod clock;
 mod config;
@@ -13,6 +14,7 @@ mod metrics;
 mod nats;
 mod network;
 mod overlay;
+mod refusals;
 mod requests;
 mod run;
 mod server;

@@ -54,6 +54,27 @@ pub(crate) struct Revised<T> {
     pub(crate) revision: u64,
 }
 
+/// What there is under a key.
+#[derive(Debug)]
+pub(crate) enum Slot<T> {
+    /// Nothing, ever.
+    Nothing,
+    /// A record.
+    Record(Revised<T>),
+    /// What was there has been deleted: in this revision, at this time (seconds since 1970, by the store's clock).
+    Deleted { revision: u64, at: u64 },
+}
+
+impl<T> Slot<T> {
+    /// The record, if there is one.
+    pub(crate) fn record(self) -> Option<Revised<T>> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Nothing | Self::Deleted { .. } => None,
+        }
+    }
+}
+
 impl Store {
     /// Begins to connect.
     pub(crate) async fn open(membership: &Membership, identity: &Identity) -> anyhow::Result<Self> {
@@ -134,17 +155,30 @@ impl Store {
         bucket: &str,
         key: &str,
     ) -> Result<Option<Revised<T>>, Failure> {
+        Ok(self.look(bucket, key).await?.record())
+    }
+
+    /// Reads what there is under a key, or was.
+    pub(crate) async fn look<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Slot<T>, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let entry = self.within(bucket.entry(key)).await?;
-        entry
-            .filter(|entry| entry.operation == kv::Operation::Put)
-            .map(|entry| {
-                Ok(Revised {
-                    value: parse(&entry)?,
-                    revision: entry.revision,
-                })
-            })
-            .transpose()
+        let Some(entry) = self.within(bucket.entry(key)).await? else {
+            return Ok(Slot::Nothing);
+        };
+        let revision = entry.revision;
+        Ok(match entry.operation {
+            kv::Operation::Put => Slot::Record(Revised {
+                value: parse(&entry)?,
+                revision,
+            }),
+            kv::Operation::Delete | kv::Operation::Purge => Slot::Deleted {
+                revision,
+                at: written_at(&entry),
+            },
+        })
     }
 
     /// Reads every record.
@@ -155,6 +189,8 @@ impl Store {
         while let Some(key) = keys.next().await {
             let key = key.map_err(|error| unavailable(&error))?;
             let entry = self.within(bucket.entry(key)).await?;
+            // One that was deleted since its key was listed is none.
+            let entry = entry.filter(|entry| entry.operation == kv::Operation::Put);
             records.extend(entry.as_ref().map(parse).transpose()?);
         }
         Ok(records)
@@ -188,6 +224,23 @@ impl Store {
         let writing = bucket.update(key, render(value)?, revision);
         match tokio::time::timeout(PATIENCE, writing).await {
             Ok(Ok(_revision)) => Ok(true),
+            Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Ok(Err(error)) => Err(unavailable(&error)),
+            Err(_) => Err(unavailable(&"it did not answer")),
+        }
+    }
+
+    /// Deletes a record that must be as it was read, if a revision is given; `false` if it is not.
+    pub(crate) async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: Option<u64>,
+    ) -> Result<bool, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let deleting = bucket.delete_expect_revision(key, revision);
+        match tokio::time::timeout(PATIENCE, deleting).await {
+            Ok(Ok(())) => Ok(true),
             Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(_) => Err(unavailable(&"it did not answer")),
@@ -294,10 +347,14 @@ fn machine_change(entry: &kv::Entry) -> Option<Change> {
 }
 
 fn observed_change(entry: &kv::Entry) -> Option<Change> {
-    let at = u64::try_from(entry.created.unix_timestamp()).ok()?;
     (entry.operation == kv::Operation::Put)
         .then(|| readable(entry))?
-        .map(|record| Change::Observed(record, at))
+        .map(|record| Change::Observed(record, written_at(entry)))
+}
+
+/// Seconds since 1970, by the store's clock.
+fn written_at(entry: &kv::Entry) -> u64 {
+    u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
 }
 
 fn readable<T: DeserializeOwned>(entry: &kv::Entry) -> Option<T> {

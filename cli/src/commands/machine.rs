@@ -5,7 +5,7 @@ use ployz_api::{
     Secret,
 };
 
-use super::{unexpected, word_from_stdin};
+use super::{remove, unexpected, word_from_stdin};
 use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -15,6 +15,7 @@ pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
     match command {
         MachineCommand::Ls { wide } => list(connection, wide),
         MachineCommand::Inspect { machine } => inspect(connection, machine),
+        MachineCommand::Rm(arguments) => remove::run(connection, arguments),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
             create(connection, ttl_secs, name)
         }

@@ -14,6 +14,8 @@ pub enum Code {
     MachineNotFound,
     MachineAmbiguous,
     MachineUnreachable,
+    CannotRemoveSelf,
+    QuorumAtRisk,
     InviteInvalid,
     InviteExpired,
     InviteConsumed,
@@ -43,6 +45,8 @@ impl Code {
             | Self::MachineNotFound
             | Self::MachineAmbiguous
             | Self::MachineUnreachable
+            | Self::CannotRemoveSelf
+            | Self::QuorumAtRisk
             | Self::InviteInvalid
             | Self::InviteExpired
             | Self::InviteConsumed

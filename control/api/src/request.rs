@@ -30,6 +30,13 @@ pub enum Request {
         /// An id, a name, or the unique beginning of either.
         machine: String,
     },
+    /// Take one of them out of the network.
+    MachineRemove {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// Without asking the machine itself to clean up.
+        force: bool,
+    },
     /// Make an invite.
     InviteCreate(InviteRequest),
     /// Which invites are there?
@@ -107,6 +114,7 @@ pub enum Operation {
     MeshInit,
     MachineList,
     MachineInspect,
+    MachineRemove,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -116,11 +124,12 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Status,
         Self::MeshInit,
         Self::MachineList,
         Self::MachineInspect,
+        Self::MachineRemove,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -137,6 +146,7 @@ impl Request {
             Self::MeshInit(_) => Operation::MeshInit,
             Self::MachineList => Operation::MachineList,
             Self::MachineInspect { .. } => Operation::MachineInspect,
+            Self::MachineRemove { .. } => Operation::MachineRemove,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

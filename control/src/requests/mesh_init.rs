@@ -18,7 +18,7 @@ use ployz_core::{
 use quinn::Endpoint;
 use serde_json::Map;
 
-use super::redeem::claim;
+use super::leases::claim_first;
 use super::{internal, invites};
 use crate::authority::Authority;
 use crate::clock;
@@ -188,8 +188,7 @@ async fn found(daemon: &Daemon, plan: &Plan, nats: &NatsServer) -> Result<Store,
     })?;
     store.make_buckets().await?;
     let id = plan.record.id;
-    claim(&store, "subnet.0", id).await?;
-    claim(&store, &format!("name.{}", plan.record.name), id).await?;
+    claim_first(&store, &plan.record.name, id).await?;
     store
         .create(MACHINES, &id.to_string(), &plan.record)
         .await?;

@@ -2,9 +2,11 @@
 
 mod import;
 mod invites;
+mod leases;
 mod machines;
 mod mesh_init;
 mod redeem;
+mod remove;
 mod status;
 
 use std::rc::Rc;
@@ -20,6 +22,7 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MeshInit(request) => mesh_init::init(&daemon, request).await,
         Request::MachineList => machines::list(&daemon).await,
         Request::MachineInspect { machine } => machines::inspect(&daemon, &machine).await,
+        Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
