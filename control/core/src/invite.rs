@@ -190,6 +190,8 @@ pub fn secret_digest(secret: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ALICE: MachineId = MachineId::new(0, 1);
@@ -269,6 +271,20 @@ mod tests {
                 expected,
                 "{removed:?}"
             );
+        }
+    }
+
+    proptest! {
+        /// Whatever is shown instead of the secret, whoever shows it, and whenever: nothing is told, nothing is written.
+        #[test]
+        fn nothing_but_the_secret_is_the_secret(
+            shown in ".{0,40}", number in any::<u128>(), at in any::<u64>(), removed in any::<Option<u64>>(),
+        ) {
+            prop_assume!(shown != "right");
+            for record in [fresh(), consumed(), revoked()] {
+                let answer = record.redeem(MachineId::new(0, number), &shown, removed, at);
+                prop_assert_eq!(answer, Err(InviteRefusal::Invalid));
+            }
         }
     }
 
