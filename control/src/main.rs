@@ -13,6 +13,7 @@ mod membership;
 mod metrics;
 mod nats;
 mod network;
+mod news;
 mod overlay;
 mod refusals;
 mod requests;

@@ -23,7 +23,8 @@ use crate::clock;
 use crate::daemon::Daemon;
 use crate::membership::{Membership, VIEW_FILE};
 use crate::nats::{NatsServer, Settings, User};
-use crate::store::{Changes, Store};
+use crate::news::Changes;
+use crate::store::Store;
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
 const NEWS_MAX: usize = 64;
@@ -191,6 +192,8 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
+                        // What has been published meanwhile has not been heard.
+                        () = self.store.connected_anew() => continue,
                     }
                 }
                 Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),

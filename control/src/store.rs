@@ -2,24 +2,27 @@
 //!
 //! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind, Watch};
-use async_nats::jetstream::stream::StorageType;
+use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure, MachineId};
-use ployz_core::{Change, MachineRecord, ObservedRecord};
+use ployz_api::{Code, Failure};
+use ployz_core::ObservedRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use crate::identity::Identity;
 use crate::membership::Membership;
-use crate::nats::{Version, inbox_prefix, refuse_old};
+use crate::nats::{CHANGED, Version, inbox_prefix, refuse_old};
+use crate::news::{self, Changes, Machines};
 use crate::tls::{self, Presence};
 
 /// What the operator wants of machines; coordinators write it.
@@ -39,12 +42,15 @@ const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// What each record remembers of its past.
 const HISTORY: i64 = 8;
+/// A record is about a kilobyte.
+const RECORD_LEN_MAX: i32 = 64 * 1024;
 
 /// A client of the store, which connects by itself, again and again.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     client: Client,
     jetstream: Context,
+    connected: Arc<Notify>,
 }
 
 /// A value and what its writer has to say to replace it.
@@ -89,6 +95,8 @@ impl Store {
             .iter()
             .map(|(address, port)| format!("tls://{}", std::net::SocketAddr::new(*address, *port)))
             .collect();
+        let connected = Arc::new(Notify::new());
+        let events = Arc::clone(&connected);
         let client = ConnectOptions::with_nkey(identity.nkey_seed.expose().to_owned())
             .name(identity.machine_id)
             .custom_inbox_prefix(inbox_prefix(identity.machine_id))
@@ -100,18 +108,32 @@ impl Store {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .ignore_discovered_servers()
-            .event_callback(|event| async move { report(&event) })
+            .event_callback(move |event| {
+                let events = Arc::clone(&events);
+                async move {
+                    report(&event);
+                    if event == Event::Connected {
+                        events.notify_one();
+                    }
+                }
+            })
             .connect(servers)
             .await?;
         Ok(Self {
             jetstream: jetstream::new(client.clone()),
             client,
+            connected,
         })
     }
 
     /// Whether there is a connection, as far as anybody knows.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Waits for the next time that a connection has been made.
+    pub(crate) async fn connected_anew(&self) {
+        self.connected.notified().await;
     }
 
     /// Waits for the first answer.
@@ -133,18 +155,8 @@ impl Store {
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
         ] {
-            let config = kv::Config {
-                bucket: bucket.to_owned(),
-                history: if storage == StorageType::File {
-                    HISTORY
-                } else {
-                    1
-                },
-                storage,
-                num_replicas: 1,
-                ..kv::Config::default()
-            };
-            self.within(self.jetstream.create_key_value(config)).await?;
+            let config = bucket_config(bucket, storage);
+            self.within(self.jetstream.create_stream(config)).await?;
         }
         Ok(())
     }
@@ -250,23 +262,17 @@ impl Store {
     /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
         self.reachable()?;
-        let bucket = self.bucket(OBSERVED).await?;
-        let value = render(record)?;
-        self.within(bucket.put(record.id.to_string(), value))
-            .await?;
+        let subject = format!("$KV.{OBSERVED}.{}", record.id);
+        let publishing = self.jetstream.publish(subject, render(record)?);
+        let acknowledgement = self.within(publishing).await?;
+        self.within(acknowledgement.into_future()).await?;
         Ok(())
     }
 
     /// Lists all machines, and then says what changes.
-    pub(crate) async fn follow(&self) -> Result<(Vec<(MachineRecord, u64)>, Changes), Failure> {
-        let machines = self.bucket(MACHINES).await?;
-        let observed = self.bucket(OBSERVED).await?;
-        let mut machines = self.within(machines.watch_with_history(">")).await?;
-        let listing = tokio::time::timeout(PATIENCE, listing(&mut machines))
-            .await
-            .map_err(|_| unavailable(&"it did not list the machines"))??;
-        let observed = self.within(observed.watch_with_history(">")).await?;
-        Ok((listing, Changes { machines, observed }))
+    pub(crate) async fn follow(&self) -> Result<(Machines, Changes), Failure> {
+        self.reachable()?;
+        news::follow(&self.client).await
     }
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
@@ -297,70 +303,36 @@ impl Store {
     }
 }
 
-/// News from the store.
-pub(crate) struct Changes {
-    machines: Watch,
-    observed: Watch,
-}
-
-impl Changes {
-    /// The next one; `None` when the watch has ended and has to be begun anew.
-    pub(crate) async fn next(&mut self) -> Option<Change> {
-        loop {
-            let change = tokio::select! {
-                entry = self.machines.next() => machine_change(&entry?.ok()?),
-                entry = self.observed.next() => observed_change(&entry?.ok()?),
-            };
-            // A record that cannot be read is not ours to judge: it may be a newer daemon's.
-            if let Some(change) = change {
-                return Some(change);
-            }
-        }
-    }
-}
-
-async fn listing(watch: &mut Watch) -> Result<Vec<(MachineRecord, u64)>, Failure> {
-    let mut machines = Vec::new();
-    loop {
-        let entry = watch
-            .next()
-            .await
-            .ok_or_else(|| unavailable(&"it hung up"))?;
-        let entry = entry.map_err(|error| unavailable(&error))?;
-        if let Some(Change::Machine(record, revision)) = machine_change(&entry) {
-            machines.push((*record, revision));
-        }
-        if entry.seen_current {
-            return Ok(machines);
-        }
-    }
-}
-
-fn machine_change(entry: &kv::Entry) -> Option<Change> {
-    match entry.operation {
-        kv::Operation::Put => Some(Change::Machine(Box::new(readable(entry)?), entry.revision)),
-        kv::Operation::Delete | kv::Operation::Purge => {
-            let id: MachineId = entry.key.parse().ok()?;
-            Some(Change::MachineGone(id, entry.revision))
-        }
-    }
-}
-
-fn observed_change(entry: &kv::Entry) -> Option<Change> {
-    (entry.operation == kv::Operation::Put)
-        .then(|| readable(entry))?
-        .map(|record| Change::Observed(record, written_at(entry)))
-}
-
 /// Seconds since 1970, by the store's clock.
 fn written_at(entry: &kv::Entry) -> u64 {
     u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
 }
 
-fn readable<T: DeserializeOwned>(entry: &kv::Entry) -> Option<T> {
-    parse(entry)
-        .inspect_err(|failure| tracing::warn!(cause = %failure, "a record cannot be read"))
-        .ok()
+/// As the stock tools make a bucket, but for what a single writer could do to all keys with a header (roll-up), and with
+/// news of every write.
+fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
+    let history = if storage == StorageType::File {
+        HISTORY
+    } else {
+        1
+    };
+    stream::Config {
+        name: format!("KV_{bucket}"),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        max_messages_per_subject: history,
+        max_message_size: RECORD_LEN_MAX,
+        storage,
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        deny_delete: true,
+        republish: [MACHINES, OBSERVED].contains(&bucket).then(|| Republish {
+            source: format!("$KV.{bucket}.>"),
+            destination: format!("{CHANGED}.{bucket}.>"),
+            headers_only: false,
+        }),
+        num_replicas: 1,
+        ..stream::Config::default()
+    }
 }
 
 fn parse<T: DeserializeOwned>(entry: &kv::Entry) -> Result<T, Failure> {
@@ -379,7 +351,7 @@ fn render(value: &impl Serialize) -> Result<Bytes, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         Code::StoreUnavailable,
         format!("the store is not available: {cause}"),
