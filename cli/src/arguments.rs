@@ -174,9 +174,23 @@ pub(crate) enum MachineCommand {
         )]
         labels: Vec<LabelChange>,
     },
+    /// Take a machine out of the network
+    Rm(RemoveArguments),
     /// Letting machines in
     #[command(subcommand)]
     Invite(InviteCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Its id, its name, or the unique beginning of either
+    pub(crate) machine: String,
+    /// Do not clean up on the machine itself: it is gone, or cannot be reached
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not ask whether this is meant
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

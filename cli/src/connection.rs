@@ -33,6 +33,7 @@ impl Connection {
         let response = block_on(ask(&credential, request, patience)).map_err(|error| {
             let code = match &error {
                 ClientError::TimedOut(_) => Code::Timeout,
+                ClientError::Busy(_) => Code::Busy,
                 ClientError::Unreachable(_)
                 | ClientError::Credential(_)
                 | ClientError::Broken(_) => Code::DaemonUnreachable,

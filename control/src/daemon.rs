@@ -21,6 +21,7 @@ use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::NatsServer;
 use crate::network::{Network, Storage};
 use crate::overlay::{Overlay, interface_addresses};
+use crate::refusals::Refusals;
 use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
@@ -38,6 +39,7 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
+    pub(crate) refusals: Refusals,
     /// Each request that is being carried out holds one.
     pub(crate) requests: Semaphore,
     local: OnceCell<Server>,
@@ -78,6 +80,7 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
+            refusals: Refusals::default(),
             requests: Semaphore::new(REQUESTS_MAX as usize),
             local: OnceCell::new(),
             running: RefCell::new(None),
@@ -104,6 +107,15 @@ impl Daemon {
             Failure::new(Code::NetworkNotRunning, "this machine is in no network")
                 .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
         })
+    }
+
+    /// Whether a machine's certificate still means that it is one of us: removal is what ends it, as far as is known here.
+    pub(crate) fn has_member(&self, id: &str) -> bool {
+        let known = |network: Rc<Network>, id| network.view().machine(id).is_some();
+        match (self.network(), id.parse()) {
+            (Some(network), Ok(id)) => known(network, id),
+            (None, _) | (_, Err(_)) => false,
+        }
     }
 
     /// The network that it knows of, whether it takes part in it or not.

@@ -1,5 +1,6 @@
 //! `ployzd`: the daemon.
 
+mod admission;
 mod authority;
 mod clock;
 mod config;
@@ -13,7 +14,9 @@ mod membership;
 mod metrics;
 mod nats;
 mod network;
+mod news;
 mod overlay;
+mod refusals;
 mod requests;
 mod run;
 mod server;

@@ -8,6 +8,7 @@
 //! ```
 
 use std::cell::{Ref, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,14 +16,15 @@ use anyhow::Context as _;
 use ployz_api::{Failure, MachineId};
 use ployz_core::{Control, Effect, Input, Now, ObservedRecord, RECORD_VERSION, SavedView, View};
 use serde_json::Map;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::authority::Authority;
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::membership::{Membership, VIEW_FILE};
 use crate::nats::{NatsServer, Settings, User};
-use crate::store::{Changes, Store};
+use crate::news::Changes;
+use crate::store::Store;
 use crate::watchdog::Pulse;
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
@@ -43,6 +45,8 @@ pub(crate) struct Network {
     /// Where the store is here.
     pub(crate) storage: Option<Storage>,
     control: RefCell<Control>,
+    /// Who has a peer and may use the store, once both have been told.
+    admitted: watch::Sender<BTreeSet<MachineId>>,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -74,6 +78,7 @@ impl Network {
             store,
             storage,
             control: RefCell::new(control),
+            admitted: watch::Sender::default(),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -83,6 +88,13 @@ impl Network {
     /// What is known of it. Not to be held across an await.
     pub(crate) fn view(&self) -> Ref<'_, View> {
         Ref::map(self.control.borrow(), Control::view)
+    }
+
+    /// Waits until a machine has neither a peer here nor a way to the store.
+    pub(crate) async fn forgotten(&self, id: MachineId) {
+        let mut admitted = self.admitted.subscribe();
+        // The sender is ours, so there is always an answer.
+        let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
     }
 
     /// Whether a view of this age may be wrong.
@@ -132,10 +144,13 @@ impl Network {
         match effect {
             Effect::Configure(peers) => daemon.overlay.change_peers(peers).await?,
             Effect::Admit(nkeys) => {
+                let admitted = nkeys.keys().copied().collect();
                 if let Some(storage) = &self.storage {
                     let settings = self.nats_settings(daemon, nkeys.into_iter())?;
                     storage.nats.configure(&settings)?;
                 }
+                // The control task says who the peers are before it says who is admitted.
+                self.admitted.send_replace(admitted);
             }
             // The mesh works without it; the next start may have to do with an older one.
             Effect::Save(view) => {
@@ -203,6 +218,8 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
+                        // What has been published meanwhile has not been heard.
+                        () = self.store.connected_anew() => continue,
                     }
                 }
                 Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),

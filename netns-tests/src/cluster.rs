@@ -140,6 +140,12 @@ impl Machine {
         self.daemon = None;
     }
 
+    /// Whether the daemon was started and has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let running = self.daemon.as_mut();
+        running.is_some_and(|it| matches!(it.0.try_wait(), Ok(Some(_))))
+    }
+
     /// Asks the daemon to stop, and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
         let mut running = self.daemon.take().context("it does not run")?;
@@ -159,13 +165,19 @@ impl Machine {
 
     /// As [`Self::ctl`], with something on stdin.
     pub fn ctl_with(&self, arguments: &str, stdin: &str) -> Result<Finished> {
+        let argv = self.ctl_argv(arguments);
+        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+    }
+
+    /// The command that runs `ployzctl` there.
+    #[must_use]
+    pub fn ctl_argv(&self, arguments: &str) -> Vec<String> {
         let line = format!(
             "{} --data-dir {} {arguments}",
             ployzctl().display(),
             self.data_dir.display()
         );
-        let argv = self.netns.argv(&crate::command::words(&line));
-        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+        self.netns.argv(&crate::command::words(&line))
     }
 
     /// The document that `ployzctl --json` prints.

@@ -15,6 +15,8 @@ pub enum Code {
     MachineAmbiguous,
     MachineUnreachable,
     InvalidTransition,
+    CannotRemoveSelf,
+    QuorumAtRisk,
     InviteInvalid,
     InviteExpired,
     InviteConsumed,
@@ -45,6 +47,8 @@ impl Code {
             | Self::MachineAmbiguous
             | Self::MachineUnreachable
             | Self::InvalidTransition
+            | Self::CannotRemoveSelf
+            | Self::QuorumAtRisk
             | Self::InviteInvalid
             | Self::InviteExpired
             | Self::InviteConsumed

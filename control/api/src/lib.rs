@@ -33,12 +33,16 @@ pub use request::{
     TTL_SECS_MAX,
 };
 pub use response::{
-    Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect, MachineJoin,
-    MachineList, MachineRecordShown, MachineRow, MeshInit, MeshList, MeshReady, MeshRow,
-    MeshStatus, Outcome, Payload, Redeemed, Response, Status, StorageState, Success,
+    CleanupStep, Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect,
+    MachineJoin, MachineList, MachineRecordShown, MachineRemove, MachineRow, MeshInit, MeshList,
+    MeshReady, MeshRow, MeshStatus, Outcome, Payload, Redeemed, Response, Status, StorageState,
+    Success,
 };
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";
+
+/// What a server says when it closes a connection before it has read a request: ask again later (QUIC application code).
+pub const BUSY: u32 = 2;

@@ -62,6 +62,13 @@ pub enum Request {
         /// A value to set, or none to take the label away.
         labels: BTreeMap<LabelKey, Option<LabelValue>>,
     },
+    /// Take one of them out of the network.
+    MachineRemove {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// Without asking the machine itself to clean up.
+        force: bool,
+    },
     /// Make an invite.
     InviteCreate(InviteRequest),
     /// Which invites are there?
@@ -147,6 +154,7 @@ pub enum Operation {
     MachineInspect,
     MachineRename,
     MachineLabel,
+    MachineRemove,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -156,7 +164,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -167,6 +175,7 @@ impl Operation {
         Self::MachineInspect,
         Self::MachineRename,
         Self::MachineLabel,
+        Self::MachineRemove,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -189,6 +198,7 @@ impl Request {
             Self::MachineInspect { .. } => Operation::MachineInspect,
             Self::MachineRename { .. } => Operation::MachineRename,
             Self::MachineLabel { .. } => Operation::MachineLabel,
+            Self::MachineRemove { .. } => Operation::MachineRemove,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

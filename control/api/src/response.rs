@@ -141,6 +141,7 @@ pub enum Payload {
     MachineRecord(MachineRecordShown),
     MachineList(MachineList),
     MachineInspect(Box<MachineInspect>),
+    MachineRemove(MachineRemove),
     Invite(Invite),
     InviteList(InviteList),
     MachineJoin(MachineJoin),
@@ -176,6 +177,10 @@ pub struct Status {
     pub storage: StorageState,
     /// How current its view of the network is.
     pub control: Control,
+    /// Connections and requests that were refused since the daemon started, by cause: a code, or what there was no room
+    /// for.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// A data plane: what the shard says of itself.
@@ -327,6 +332,28 @@ pub struct MachineInspect {
     pub rx_bytes: Option<u64>,
     /// Bytes that this daemon sent to it.
     pub tx_bytes: Option<u64>,
+}
+
+/// A machine is out of the network.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineRemove {
+    /// Which one.
+    pub id: MachineId,
+    /// Whether the machine itself was left alone.
+    pub force: bool,
+    /// What was done, in this order.
+    pub cleanup: Vec<CleanupStep>,
+}
+
+/// One step of a removal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CleanupStep {
+    /// What was cleaned up.
+    pub step: String,
+    /// Whether it is clean.
+    pub ok: bool,
+    /// One sentence about it.
+    pub message: String,
 }
 
 /// A new invite.

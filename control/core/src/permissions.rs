@@ -10,7 +10,10 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Machine | Role::Stranger => false,
         },
         // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'.
-        Operation::InviteCreate | Operation::InviteList | Operation::InviteRevoke => match role {
+        Operation::InviteCreate
+        | Operation::InviteList
+        | Operation::InviteRevoke
+        | Operation::MachineRemove => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -56,6 +59,7 @@ mod tests {
             (O::MachineInspect, [true,  true,    true,  false,  false]),
             (O::MachineRename,  [true,  true,    false, false,  false]),
             (O::MachineLabel,   [true,  true,    false, false,  false]),
+            (O::MachineRemove,  [true,  true,    false, false,  false]),
             (O::InviteCreate,   [true,  true,    false, false,  false]),
             (O::InviteList,     [true,  true,    false, false,  false]),
             (O::InviteRevoke,   [true,  true,    false, false,  false]),

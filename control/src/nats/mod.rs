@@ -6,5 +6,5 @@ mod settings;
 mod version;
 
 pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
-pub(crate) use settings::{Settings, User, inbox_prefix};
+pub(crate) use settings::{CHANGED, Settings, User, inbox_prefix, listing_subject};
 pub(crate) use version::{Version, refuse_old};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use ployz_api::MachineId;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;
@@ -12,6 +12,13 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Every machine has one connection; tools and reconnections come on top.
 const CONNECTIONS_MAX: u32 = 1_024;
+
+/// The account of the store.
+const STORE_ACCOUNT: &str = "STORE";
+/// What every machine may list and follow.
+const LISTED: [&str; 2] = ["machines", "observed"];
+/// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
+pub(crate) const CHANGED: &str = "ployz.changed";
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -55,39 +62,72 @@ impl Settings {
                 "verify": true,
                 "timeout": 5,
             },
-            "authorization": { "users": self.users.iter().map(User::render).collect::<Vec<_>>() },
+            "accounts": self.accounts(),
         })
+    }
+
+    /// One for the store and its coordinators, and one for every other machine.
+    ///
+    /// Permissions do not look at where an answer is to be sent, nor at where a consumer delivers: with those, whoever
+    /// may ask the store for anything can have it write anywhere. Between accounts, all that comes through is what one
+    /// exports and the other imports, and answers go back to where the question came from.
+    fn accounts(&self) -> Value {
+        let (coordinators, others): (Vec<&User>, Vec<&User>) =
+            self.users.iter().partition(|user| user.coordinator);
+        let coordinators: Vec<Value> = coordinators
+            .iter()
+            .map(|user| json!({ "nkey": user.nkey }))
+            .collect();
+        let listings = LISTED.map(|bucket| {
+            // A listing is as many answers as there are records.
+            json!({ "service": listing_subject(bucket), "response_type": "stream" })
+        });
+        let mut exports = listings.to_vec();
+        exports.push(json!({ "service": "$KV.observed.*" }));
+        exports.push(json!({ "stream": format!("{CHANGED}.>") }));
+        let store = json!({ "jetstream": "enabled", "users": coordinators, "exports": exports });
+        let mut accounts = Map::from_iter([(STORE_ACCOUNT.to_owned(), store)]);
+        accounts.extend(
+            others
+                .iter()
+                .map(|user| (user.machine.to_string(), user.account())),
+        );
+        accounts.into()
     }
 }
 
 impl User {
-    fn render(&self) -> Value {
-        if self.coordinator {
-            return json!({ "nkey": self.nkey });
-        }
-        json!({ "nkey": self.nkey, "permissions": {
+    /// A machine that is no coordinator, alone.
+    fn account(&self) -> Value {
+        let imports: Vec<Value> = self
+            .may_publish()
+            .iter()
+            .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
+            .chain([json!({
+                "stream": { "account": STORE_ACCOUNT, "subject": format!("{CHANGED}.>") }
+            })])
+            .collect();
+        // The account alone would make everything else go nowhere; this makes it an error that is logged.
+        let permissions = json!({
             "publish": { "allow": self.may_publish() },
-            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine))] },
-        }})
+            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), format!("{CHANGED}.>")] },
+        });
+        json!({
+            "users": [{ "nkey": self.nkey, "permissions": permissions }],
+            "imports": imports,
+        })
     }
 
     fn may_publish(&self) -> Vec<String> {
-        let mut subjects = vec![
-            "$JS.API.INFO".to_owned(),
-            format!("$KV.observed.{}", self.machine),
-        ];
-        for bucket in ["machines", "observed"] {
-            subjects.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
-            subjects.push(format!("$JS.API.DIRECT.GET.KV_{bucket}.>"));
-            // With a filter that the subject cannot hold, the name of the consumer is in the request alone.
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}"));
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.INFO.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.DELETE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.FC.KV_{bucket}.>"));
-        }
+        let mut subjects = vec![format!("$KV.observed.{}", self.machine)];
+        subjects.extend(LISTED.map(listing_subject));
         subjects
     }
+}
+
+/// Where the whole content of a bucket is asked for.
+pub(crate) fn listing_subject(bucket: &str) -> String {
+    format!("$JS.API.DIRECT.GET.KV_{bucket}")
 }
 
 /// Where answers to a machine go: its own, so that no other can listen in.
@@ -107,16 +147,19 @@ mod tests {
             nkey: "U".to_owned(),
             coordinator: false,
         };
-        let allowed = user.may_publish();
-        let writes: Vec<&String> = allowed.iter().filter(|it| it.starts_with("$KV")).collect();
-        assert_eq!(writes, [&format!("$KV.observed.{machine}")]);
-        assert!(
-            !allowed
-                .iter()
-                .any(|it| it.contains("invites") || it.contains("leases"))
+        let expected = [
+            format!("$KV.observed.{machine}"),
+            "$JS.API.DIRECT.GET.KV_machines".to_owned(),
+            "$JS.API.DIRECT.GET.KV_observed".to_owned(),
+        ];
+        assert_eq!(user.may_publish(), expected);
+        let account = user.account();
+        let permissions = &account["users"][0]["permissions"];
+        assert_eq!(
+            permissions["subscribe"]["allow"][0],
+            format!("_INBOX.{machine}.>")
         );
-        let rendered = user.render();
-        let inboxes = &rendered["permissions"]["subscribe"]["allow"];
-        assert_eq!(inboxes[0], format!("_INBOX.{machine}.>"));
+        assert_eq!(account["imports"].as_array().map(Vec::len), Some(4));
+        assert_eq!(account["jetstream"], Value::Null);
     }
 }

@@ -12,7 +12,7 @@ use ployz_core::{MachineRecord, RECORD_VERSION};
 use serde_json::Map;
 
 use super::internal;
-use super::redeem::claim;
+use super::leases::claim_first;
 use crate::authority::Authority;
 use crate::clock;
 use crate::daemon::{Daemon, addresses};
@@ -126,8 +126,7 @@ async fn make(
         Failure::new(failure.code, message)
     })?;
     store.make_buckets().await?;
-    claim(&store, "subnet.0", record.id).await?;
-    claim(&store, &format!("name.{}", record.name), record.id).await?;
+    claim_first(&store, &record.name, record.id).await?;
     let key = record.id.to_string();
     store.create(MACHINES, &key, record).await?;
     Ok(store)

@@ -143,6 +143,7 @@ fn unheard(error: ClientError) -> Failure {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
         ClientError::Credential(_) => Code::InviteInvalid,
         ClientError::Broken(_) => Code::MachineUnreachable,
+        ClientError::Busy(_) => Code::Busy,
         ClientError::TimedOut(_) => Code::Timeout,
     };
     Failure::new(code, format!("the network's coordinator: {error}")).hint(

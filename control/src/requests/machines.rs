@@ -15,7 +15,7 @@ use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
 use crate::overlay::PeerTraffic;
 
-type Traffic = BTreeMap<PublicKey, PeerTraffic>;
+pub(super) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
 
 pub(super) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
@@ -36,7 +36,7 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     .into())
 }
 
-async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
+pub(super) async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
     daemon.overlay.traffic(now).await.map_err(internal)
 }
 
@@ -90,7 +90,7 @@ fn row(
     }
 }
 
-fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
+pub(super) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
     traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
 }
 

@@ -3,11 +3,13 @@
 mod founding;
 mod import;
 mod invites;
+mod leases;
 mod machines;
 mod mesh;
 mod mesh_init;
 mod records;
 mod redeem;
+mod remove;
 mod status;
 
 use std::rc::Rc;
@@ -31,6 +33,7 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MachineLabel { machine, labels } => {
             records::label(&daemon, &machine, &labels).await
         }
+        Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,

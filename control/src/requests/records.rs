@@ -8,8 +8,9 @@ use ployz_api::{
 };
 use ployz_core::MachineRecord;
 
+use super::leases::{claim_this_name, release_name};
 use super::machines::{document, not_selected};
-use super::redeem::{claim, release};
+
 use crate::daemon::Daemon;
 use crate::store::{MACHINES, Revised, Store};
 
@@ -29,8 +30,7 @@ pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome
     network.coordinator()?;
     let id = selected(daemon, wanted)?;
     let store = &network.store;
-    let lease = |name: &Name| format!("name.{name}");
-    if !claim(store, &lease(&name), id).await? {
+    if !claim_this_name(store, &name, id).await? {
         let message = format!("another machine is called {name}");
         return Err(Failure::new(Code::Conflict, message).hint("ployzctl machine ls"));
     }
@@ -43,7 +43,7 @@ pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome
         return shown(format!("the machine is called {name} already"), &after);
     }
     let mut message = format!("{} is called {name} now", before.name);
-    if let Err(failure) = release(store, &lease(&before.name), id).await {
+    if let Err(failure) = release_name(store, &before.name, id).await {
         // The machine has its name; only nobody else can have the former one.
         tracing::warn!(cause = %failure, name = %before.name, "a name stays taken");
         message += "; its former name stays taken, as the store does not answer";

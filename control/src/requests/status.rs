@@ -55,6 +55,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         },
         storage: storage.map_or(StorageState::None, |storage| storage.nats.state()),
         control,
+        refused: daemon.refusals.counts(),
     }))
     .into())
 }

@@ -1,47 +1,17 @@
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use ployz_api::{Authority, Lifecycle, RegionRole};
 use proptest::prelude::*;
-use serde_json::Map;
+use std::net::SocketAddr;
 
 use super::*;
-use crate::{RECORD_VERSION, SelectError};
+use crate::SelectError;
+use crate::machines::examples::{id, machine};
 
 const OWN: MachineId = MachineId::new(0, 0);
-
-fn id(number: u8) -> MachineId {
-    MachineId::new(0, number.into())
-}
 
 #[expect(clippy::disallowed_methods, reason = "any instant does to count from")]
 fn now() -> Now {
     Now {
         instant: Instant::now(),
         unix_secs: 1_000,
-    }
-}
-
-fn machine(number: u8, port: u16) -> MachineRecord {
-    let key = PublicKey::from_bytes([number + 100; 32]);
-    MachineRecord {
-        version: RECORD_VERSION,
-        id: id(number),
-        name: format!("m{number}").parse().unwrap(),
-        lifecycle: Lifecycle::Active,
-        authority: Authority::Compute,
-        region: "local".to_owned(),
-        region_role: RegionRole::Compute,
-        availability_zone: None,
-        overlay_ip: Ipv4Addr::new(10, 101, number, 1),
-        overlay_ip6: Ipv6Addr::new(0xfd00, 0, 0, number.into(), 0, 0, 0, 1),
-        subnet: Some(format!("10.101.{number}.0/24").parse().unwrap()),
-        wireguard_key: key.to_string(),
-        nkey: String::new(),
-        endpoints: vec![SocketAddr::from(([192, 0, 2, number], port))],
-        store_port: None,
-        created_at: 0,
-        labels: BTreeMap::new(),
-        unknown: Map::new(),
     }
 }
 
