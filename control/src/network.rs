@@ -32,6 +32,8 @@ const NEWS_MAX: usize = 64;
 /// A watch that failed is begun anew after this time at first, and at most after the other.
 const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How soon it is known that the store's server has refused somebody.
+const LOG_POLL: Duration = Duration::from_secs(1);
 /// Past this age a view may be wrong: three listings have been missed.
 const STALE_SECS: u64 = 60;
 /// WireGuard sessions end after 180 s; whoever is reachable has a new one before.
@@ -115,6 +117,7 @@ impl Network {
             () = self.follow(sender) => Ok(()),
             () = self.report(&daemon) => Ok(()),
             () = self.supervise() => Ok(()),
+            () = self.count_refusals(&daemon) => Ok(()),
         }
     }
 
@@ -263,6 +266,21 @@ impl Network {
         match &self.storage {
             Some(storage) => storage.nats.supervise().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Counts whom the store's server here refuses. Never returns.
+    async fn count_refusals(&self, daemon: &Daemon) {
+        let Some(storage) = &self.storage else {
+            return std::future::pending().await;
+        };
+        let mut log = storage.nats.log();
+        loop {
+            tokio::time::sleep(LOG_POLL).await;
+            for said in log.refusals() {
+                let now = clock::now().instant;
+                daemon.refusals.note("store", "nats-server", said, now);
+            }
         }
     }
 

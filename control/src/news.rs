@@ -14,7 +14,7 @@ use ployz_core::{Change, MachineRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::nats::{CHANGED, listing_subject};
+use crate::nats::{CHANGED, NEWS, listing_subject};
 use crate::store::{MACHINES, OBSERVED, unavailable};
 
 /// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
@@ -35,7 +35,7 @@ pub(crate) type Machines = Vec<(MachineRecord, u64)>;
 pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Failure> {
     // First, so that nothing is missed in between.
     let news = client
-        .subscribe(format!("{CHANGED}.>"))
+        .subscribe(NEWS)
         .await
         .map_err(|error| unavailable(&error))?;
     let mut machines = Machines::new();
@@ -67,15 +67,20 @@ impl Changes {
     }
 }
 
+/// News of a key. A machine can have an answer sent to where news comes from, but not with other headers than what it was
+/// the answer to: so both have to say the same.
 fn changed(message: Message) -> Option<Change> {
     let subject = message.subject.clone();
-    let (bucket, key) = subject
-        .strip_prefix(CHANGED)?
-        .strip_prefix('.')?
-        .split_once('.')?;
-    change(StreamMessage::try_from(message).ok()?, bucket, key)
+    let key = subject.strip_prefix(CHANGED)?.strip_prefix('.')?;
+    let message = StreamMessage::try_from(message).ok()?;
+    if message.subject.strip_prefix("$KV.") != Some(key) {
+        return None;
+    }
+    let (bucket, key) = key.split_once('.')?;
+    change(message, bucket, key)
 }
 
+/// One record of a listing, with its number.
 fn listed(message: Message, bucket: &str) -> Option<(u64, Option<Change>)> {
     let message = StreamMessage::try_from(message).ok()?;
     let (sequence, subject) = (message.sequence, message.subject.clone());
@@ -147,7 +152,8 @@ async fn page(
 const END_OF_BATCH: u16 = 204;
 const NOTHING: u16 = 404;
 
-/// What a message says of a key of a bucket. Both come from the server, never from what was written.
+/// What a message says of a key of a bucket. Its number and time are the server's, who puts its headers behind those of
+/// the writer, and the last of a name counts.
 fn change(message: StreamMessage, bucket: &str, key: &str) -> Option<Change> {
     let id: MachineId = key.parse().ok()?;
     // Values have no such header, whoever wrote them.

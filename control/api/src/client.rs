@@ -29,6 +29,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Silence after which a connection is dead; kept-alive connections are never silent for so long.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the goodbye may take. Without it the daemon keeps the connection until it is idle for too long.
+const GOODBYE_WAIT: Duration = Duration::from_millis(20);
 /// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
 const BUSY_WAIT_MIN: Duration = Duration::from_millis(100);
 const BUSY_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -156,9 +158,11 @@ async fn ask_each(
     for endpoint in endpoints {
         let wait = CONNECT_WAIT.min(patience);
         match connect(config, *endpoint, name, wait).await {
-            Ok(connection) => {
-                return tokio::time::timeout(patience, exchange(&connection, request))
-                    .await
+            Ok((local, connection)) => {
+                let answer = tokio::time::timeout(patience, exchange(&connection, request)).await;
+                connection.close(VarInt::from_u32(0), b"");
+                let _ = tokio::time::timeout(GOODBYE_WAIT, local.wait_idle()).await;
+                return answer
                     .map_err(|_| ClientError::TimedOut(patience))?
                     .map_err(|error| match connection.close_reason() {
                         Some(ConnectionError::ApplicationClosed(close))
@@ -203,20 +207,21 @@ async fn connect(
     remote: SocketAddr,
     name: &str,
     wait: Duration,
-) -> Result<Connection, NoConnection> {
+) -> Result<(Endpoint, Connection), NoConnection> {
     let local: SocketAddr = match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = Endpoint::client(local)?;
     let connecting = endpoint.connect_with(config.clone(), remote, name)?;
-    tokio::time::timeout(wait, connecting)
+    let connection = tokio::time::timeout(wait, connecting)
         .await
         .map_err(|_| format!("no answer within {wait:?}"))?
         .map_err(|error| NoConnection {
             busy: is_refusal(&error),
             ..error.into()
-        })
+        })?;
+    Ok((endpoint, connection))
 }
 
 /// RFC 9000, section 20.1: CONNECTION_REFUSED.
@@ -251,7 +256,6 @@ async fn exchange(connection: &Connection, request: &Request) -> Result<Response
         .read_exact(&mut body)
         .await
         .map_err(|e| broken(&e))?;
-    connection.close(VarInt::from_u32(0), b"");
     serde_json::from_slice(&body).map_err(|e| broken(&e))
 }
 

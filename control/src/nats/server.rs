@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use ployz_api::StorageState;
 use tokio::process::Command;
 
+use super::log::Log;
 use super::process::Process;
 use super::settings::Settings;
 use super::version::Version;
@@ -20,6 +21,7 @@ use crate::files::DataDirectory;
 pub(crate) const DIRECTORY: &str = "nats";
 const PROCESS_FILE: &str = "nats/process.json";
 const CONFIG_FILE: &str = "nats/config.json";
+const LOG_FILE: &str = "nats/log";
 
 /// How soon an end is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -137,6 +139,11 @@ impl NatsServer {
         }
     }
 
+    /// Its log, from now on.
+    pub(crate) fn log(&self) -> Log {
+        Log::from_now_on(self.files.path(LOG_FILE))
+    }
+
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
         self.stop().await?;
@@ -172,7 +179,7 @@ impl NatsServer {
 
     /// The last thing that it said, for when it does not come up.
     pub(crate) fn last_words(&self) -> String {
-        ["nats/stderr", "nats/log"]
+        ["nats/stderr", LOG_FILE]
             .into_iter()
             .filter_map(|name| std::fs::read_to_string(self.files.path(name)).ok())
             .filter_map(|text| text.lines().last().map(str::to_owned))

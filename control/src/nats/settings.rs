@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use ployz_api::MachineId;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;
@@ -19,6 +19,9 @@ const STORE_ACCOUNT: &str = "STORE";
 const LISTED: [&str; 2] = ["machines", "observed"];
 /// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
 pub(crate) const CHANGED: &str = "ployz.changed";
+/// All of that.
+pub(crate) const NEWS: &str = "ployz.changed.>";
+const OBSERVED_SUBJECT: &str = "$KV.observed.*";
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -66,56 +69,51 @@ impl Settings {
         })
     }
 
-    /// One for the store and its coordinators, and one for every other machine.
+    /// One for the store and its coordinators, and one for all other machines.
     ///
-    /// Permissions do not look at where an answer is to be sent, nor at where a consumer delivers: with those, whoever
-    /// may ask the store for anything can have it write anywhere. Between accounts, all that comes through is what one
-    /// exports and the other imports, and answers go back to where the question came from.
+    /// Permissions do not look at where an answer is to be sent, nor at where a consumer delivers: with those alone,
+    /// whoever may ask the store for anything can have it write anywhere. Between accounts, all that comes through is
+    /// what one exports and the other imports, and answers stay in the account that the question came from.
+    ///
+    /// Only users ever change: the imports of an account that comes with a reload are dead (nats-server #8560).
     fn accounts(&self) -> Value {
-        let (coordinators, others): (Vec<&User>, Vec<&User>) =
+        let (coordinators, machines): (Vec<&User>, Vec<&User>) =
             self.users.iter().partition(|user| user.coordinator);
-        let coordinators: Vec<Value> = coordinators
-            .iter()
-            .map(|user| json!({ "nkey": user.nkey }))
+        let users = |users: Vec<&User>| users.into_iter().map(User::render).collect::<Vec<_>>();
+        // A listing is as many answers as there are records.
+        let listings = LISTED.map(listing_subject);
+        let mut exports = listings
+            .clone()
+            .map(|subject| json!({ "service": subject, "response_type": "stream" }))
+            .to_vec();
+        exports.push(json!({ "service": OBSERVED_SUBJECT }));
+        exports.push(json!({ "stream": NEWS }));
+        let mut imports: Vec<Value> = listings
+            .into_iter()
+            .chain([OBSERVED_SUBJECT.to_owned()])
+            .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
             .collect();
-        let listings = LISTED.map(|bucket| {
-            // A listing is as many answers as there are records.
-            json!({ "service": listing_subject(bucket), "response_type": "stream" })
-        });
-        let mut exports = listings.to_vec();
-        exports.push(json!({ "service": "$KV.observed.*" }));
-        exports.push(json!({ "stream": format!("{CHANGED}.>") }));
-        let store = json!({ "jetstream": "enabled", "users": coordinators, "exports": exports });
-        let mut accounts = Map::from_iter([(STORE_ACCOUNT.to_owned(), store)]);
-        accounts.extend(
-            others
-                .iter()
-                .map(|user| (user.machine.to_string(), user.account())),
-        );
-        accounts.into()
+        imports.push(json!({ "stream": { "account": STORE_ACCOUNT, "subject": NEWS } }));
+        json!({
+            STORE_ACCOUNT: {
+                "jetstream": "enabled",
+                "users": users(coordinators),
+                "exports": exports,
+            },
+            "MACHINES": { "users": users(machines), "imports": imports },
+        })
     }
 }
 
 impl User {
-    /// A machine that is no coordinator, alone.
-    fn account(&self) -> Value {
-        let imports: Vec<Value> = self
-            .may_publish()
-            .iter()
-            .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
-            .chain([json!({
-                "stream": { "account": STORE_ACCOUNT, "subject": format!("{CHANGED}.>") }
-            })])
-            .collect();
-        // The account alone would make everything else go nowhere; this makes it an error that is logged.
-        let permissions = json!({
+    fn render(&self) -> Value {
+        if self.coordinator {
+            return json!({ "nkey": self.nkey });
+        }
+        json!({ "nkey": self.nkey, "permissions": {
             "publish": { "allow": self.may_publish() },
-            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), format!("{CHANGED}.>")] },
-        });
-        json!({
-            "users": [{ "nkey": self.nkey, "permissions": permissions }],
-            "imports": imports,
-        })
+            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), NEWS] },
+        }})
     }
 
     fn may_publish(&self) -> Vec<String> {
@@ -153,13 +151,29 @@ mod tests {
             "$JS.API.DIRECT.GET.KV_observed".to_owned(),
         ];
         assert_eq!(user.may_publish(), expected);
-        let account = user.account();
-        let permissions = &account["users"][0]["permissions"];
-        assert_eq!(
-            permissions["subscribe"]["allow"][0],
-            format!("_INBOX.{machine}.>")
-        );
-        assert_eq!(account["imports"].as_array().map(Vec::len), Some(4));
-        assert_eq!(account["jetstream"], Value::Null);
+        let subscriptions = &user.render()["permissions"]["subscribe"]["allow"];
+        assert_eq!(*subscriptions, json!([format!("_INBOX.{machine}.>"), NEWS]));
+        assert_eq!(NEWS, format!("{CHANGED}.>"));
+    }
+
+    #[test]
+    fn machines_come_and_go_and_the_accounts_stay() {
+        let user = |number, coordinator| User {
+            machine: MachineId::new(1, number),
+            nkey: format!("U{number}"),
+            coordinator,
+        };
+        let settings = |users| Settings {
+            machine: MachineId::new(1, 1),
+            listen: ([10, 101, 0, 1], 4222).into(),
+            users,
+        };
+        let alone = settings(vec![user(1, true)]).accounts();
+        let mut full = settings(vec![user(1, true), user(2, false), user(3, false)]).accounts();
+        assert_eq!(full["STORE"], alone["STORE"]);
+        assert_eq!(full["MACHINES"]["users"].as_array().map(Vec::len), Some(2));
+        full["MACHINES"]["users"] = json!([]);
+        assert_eq!(full, alone);
+        assert_eq!(full["MACHINES"]["jetstream"], Value::Null);
     }
 }
