@@ -17,7 +17,11 @@ mod overlay;
 mod requests;
 mod run;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod store;
+#[cfg(test)]
+mod testkit;
 mod tls;
 mod watchdog;
 
