@@ -1,6 +1,7 @@
 //! What the daemon is made of, and how it gets into a network.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,18 +9,21 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_api::{Code, Failure, NetworkState};
+use ployz_core::SavedView;
+use ployz_engine::{PeerUpdate, PublicKey};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::authority::Authority;
+use crate::clock;
 use crate::config::Config;
 use crate::files::DataDirectory;
 use crate::host;
 use crate::identity::Identity;
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::NatsServer;
-use crate::network::{Network, Storage};
+use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
 use crate::refusals::Refusals;
 use crate::server::{self, Server};
@@ -202,7 +206,11 @@ impl Daemon {
         let authority = self.authority()?;
         let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server).await?;
         nats.start()?;
-        Ok(Some(Storage { nats, authority }))
+        Ok(Some(Storage {
+            nats,
+            authority,
+            nkey: self.identity.nkey()?,
+        }))
     }
 
     /// Listens for requests from afar.
@@ -244,7 +252,7 @@ impl Daemon {
         let network = Rc::new(network);
         let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = Box::pin(driven.run(Rc::clone(&daemon))).await {
+            if let Err(error) = Box::pin(driven.run(&*daemon)).await {
                 let _first = daemon.failure.set(error);
                 daemon.failed.notify_one();
             }
@@ -305,6 +313,33 @@ impl Daemon {
             .get()
             .map(|error| format!("{error:#}"))
             .unwrap_or_default()
+    }
+}
+
+impl Host for Daemon {
+    fn backend(&self) -> &'static str {
+        self.overlay.backend()
+    }
+
+    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+        self.overlay.change_peers(peers).await
+    }
+
+    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
+        let traffic = self.overlay.traffic(clock::now().instant).await?;
+        let sessions = traffic
+            .into_iter()
+            .filter(|(_, peer)| is_session(peer.handshake_age_secs));
+        Ok(sessions.map(|(key, _)| key).collect())
+    }
+
+    fn save(&self, view: &SavedView) -> anyhow::Result<()> {
+        self.files.write(VIEW_FILE, view)
+    }
+
+    fn store_refused(&self, said: &str) {
+        let now = clock::now().instant;
+        self.refusals.note("store", "nats-server", said, now);
     }
 }
 

@@ -20,7 +20,11 @@ mod refusals;
 mod requests;
 mod run;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod store;
+#[cfg(test)]
+mod testkit;
 mod tls;
 mod watchdog;
 

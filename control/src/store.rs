@@ -309,6 +309,14 @@ impl Store {
         }
     }
 
+    /// How many watch a bucket.
+    #[cfg(test)]
+    pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, Failure> {
+        let mut bucket = self.bucket(bucket).await?;
+        let info = self.within(bucket.stream.info()).await?;
+        Ok(info.state.consumer_count)
+    }
+
     /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
         self.reachable()?;
@@ -415,3 +423,6 @@ fn reconnect_delay(attempts: usize) -> Duration {
     let wait = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(RECONNECT_WAIT_MAX);
     wait.mul_f64(rand::random_range(0.5..1.0))
 }
+
+#[cfg(test)]
+mod contract;

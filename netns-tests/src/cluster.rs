@@ -300,3 +300,12 @@ fn nats_server() -> PathBuf {
     };
     env::var_os("NATS_SERVER_UNDER_TEST").map_or_else(fetched, PathBuf::from)
 }
+
+/// Another version of the store's server, beside the one that is under test.
+#[must_use]
+pub fn nats_server_of(version: &str) -> PathBuf {
+    let under_test = nats_server();
+    let versions = under_test.ancestors().nth(2).map(Path::to_owned);
+    let versions = versions.unwrap_or_default();
+    versions.join(format!("nats-server-{version}/nats-server"))
+}

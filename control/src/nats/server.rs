@@ -166,6 +166,20 @@ impl NatsServer {
         Ok(())
     }
 
+    /// As a power cut of the process.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        if let Some(process) = self.running() {
+            let _already_gone = process.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Its process.
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().expect("it runs").pid
+    }
+
     /// For `status`.
     pub(crate) fn state(&self) -> StorageState {
         match self.running() {

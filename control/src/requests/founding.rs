@@ -56,7 +56,11 @@ pub(super) async fn found(
         }
     };
     // From here on it is a network, whatever happens.
-    let storage = Storage { nats, authority };
+    let storage = Storage {
+        nats,
+        authority,
+        nkey: record.nkey,
+    };
     daemon
         .enter(membership, store, Some(storage), management)
         .map_err(internal)
