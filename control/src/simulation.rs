@@ -24,8 +24,6 @@ const CHANGES: u32 = 50;
 const CHANGE_WAIT: Duration = Duration::from_secs(1);
 /// Everybody lists anew three times in it.
 const RESYNCS: Duration = Duration::from_secs(62);
-/// Nobody follows with a consumer, so there is nothing to leave behind.
-const CONSUMERS_MAX: usize = 0;
 /// What three rounds of listings may add once the allocators have settled, of either process: 50 KiB a machine.
 const GROWTH_KIB_MAX: u64 = 10 * 1024;
 
@@ -179,7 +177,8 @@ async fn watch_resources(store: &Store, ground: &Ground, machines: &[Machine]) -
         machines[1].host.saves.get() >= saves + 3,
         "nobody listed anew"
     );
-    assert!(most <= CONSUMERS_MAX, "{most} consumers");
+    // Nobody follows with one, so there is nothing to be left behind.
+    assert_eq!(most, 0, "consumers");
     let memory = ["self".to_owned(), ground.nats.pid().to_string()].map(|it| memory_kib(&it));
     tell(&format!(
         "consumers, at most                              {most}"

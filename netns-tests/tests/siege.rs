@@ -5,6 +5,7 @@
 //!   m2, besieging ───┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,8 +116,23 @@ fn a_reader_changes_nothing(from: &Machine, reader: &Credential) -> Result<()> {
             name: Name::nearest("mine"),
             cluster_cidr: None,
             subnet_prefix_len: None,
+            wg_port: None,
             endpoints: Vec::new(),
         }),
+        Request::MeshStart,
+        Request::MeshStop { force: true },
+        Request::MeshDestroy {
+            name: Some(Name::nearest("acme")),
+            force: true,
+        },
+        Request::MachineRename {
+            machine: "m1".to_owned(),
+            name: Name::nearest("other"),
+        },
+        Request::MachineLabel {
+            machine: "m1".to_owned(),
+            labels: BTreeMap::new(),
+        },
         Request::MachineRemove {
             machine: "m1".to_owned(),
             force: true,
