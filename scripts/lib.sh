@@ -46,6 +46,7 @@ use_rust() {
 # Where cargo puts what it builds.
 target_dir() { echo "${CARGO_TARGET_DIR:-$root/target}"; }
 
-# Where scripts/setup puts the store's server, and which one.
-readonly NATS_SERVER=2.14.6
-nats_server_path() { echo "$(target_dir)/nats-server-$NATS_SERVER/nats-server"; }
+# Where scripts/setup puts the store's server, and which one is shipped. The oldest and the newest that are supported are
+# tested as well, and Debian 12's is there to be refused.
+readonly NATS_SERVER=2.14.6 NATS_SERVER_OLDEST=2.12.8 NATS_SERVER_NEWEST=2.15.1 NATS_SERVER_DEBIAN=2.9.10
+nats_server_path() { echo "$(target_dir)/nats-server-${1:-$NATS_SERVER}/nats-server"; }

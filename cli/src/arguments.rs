@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
-use ployz_api::{InviteId, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
+use ployz_api::{InviteId, LabelChange, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -74,10 +74,38 @@ pub(crate) struct StatusArguments {
 pub(crate) enum MeshCommand {
     /// Found a network here, and print the first invite to it
     Init(MeshInitArguments),
+    /// Draw a network up here, to be started later
+    Create(MeshInitArguments),
+    /// Take part in the network, again or for the first time
+    Start,
+    /// Take part no more, until it is started again
+    Stop {
+        /// Although the machine is active
+        #[arg(long)]
+        force: bool,
+    },
+    /// Forget the network for good
+    Destroy {
+        /// Only if it is called that
+        name: Option<Name>,
+        /// Whatever the others think: take away what is here
+        #[arg(long)]
+        force: bool,
+    },
     /// Join the network that an invite is for
     Join(TokenArguments),
+    /// The networks that this machine knows of
+    #[command(alias = "ls")]
+    List,
+    /// The network, as seen from here
+    Status {
+        /// Only if it is called that
+        name: Option<Name>,
+    },
     /// Exit 0 if data plane, control and store all work, 1 if not
     Ready,
+    /// This machine's own record
+    SelfRecord,
 }
 
 #[derive(Debug, Args)]
@@ -94,7 +122,10 @@ pub(crate) struct MeshInitArguments {
     /// How large each machine's subnet is [default: 24]
     #[arg(long, value_name = "BITS")]
     pub(crate) subnet_prefix_len: Option<u8>,
-    /// Where others reach this machine's WireGuard [default: its addresses]
+    /// WireGuard's UDP port on this machine [default: what the daemon was started with]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) wg_port: Option<u16>,
+    /// Where others reach this machine's WireGuard; may be said several times, the best first [default: its addresses]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) endpoint: Vec<SocketAddr>,
 }
@@ -124,9 +155,42 @@ pub(crate) enum MachineCommand {
         /// Its id, its name, or the unique beginning of either
         machine: String,
     },
+    /// Call a machine something else
+    Rename {
+        /// Its id, its name, or the unique beginning of either
+        machine: String,
+        /// What to call it
+        name: Name,
+    },
+    /// Set labels of a machine, or take them away
+    Label {
+        /// Its id, its name, or the unique beginning of either
+        machine: String,
+        /// key=value to set one, key- to take it away
+        #[arg(
+            required = true,
+            value_name = "KEY=VALUE|KEY-",
+            allow_hyphen_values = true
+        )]
+        labels: Vec<LabelChange>,
+    },
+    /// Take a machine out of the network
+    Rm(RemoveArguments),
     /// Letting machines in
     #[command(subcommand)]
     Invite(InviteCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Its id, its name, or the unique beginning of either
+    pub(crate) machine: String,
+    /// Do not clean up on the machine itself: it is gone, or cannot be reached
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not ask whether this is meant
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
 
 use ployz_api::client::{ClientError, ask};
 use ployz_api::{Code, Credential, Failure, LOCAL_CREDENTIAL_FILE, Outcome, Request};
@@ -33,6 +32,7 @@ impl Connection {
         let response = block_on(ask(&credential, request, patience)).map_err(|error| {
             let code = match &error {
                 ClientError::TimedOut(_) => Code::Timeout,
+                ClientError::Busy(_) => Code::Busy,
                 ClientError::Unreachable(_)
                 | ClientError::Credential(_)
                 | ClientError::Broken(_) => Code::DaemonUnreachable,
@@ -80,8 +80,5 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .enable_all()
         .build()
         .expect("a runtime");
-    let value = runtime.block_on(future);
-    // What is left is the goodbye to the daemon, which nobody waits for.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    value
+    runtime.block_on(future)
 }

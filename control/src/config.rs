@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::Args as _;
+use clap::{Args as _, ValueEnum};
 use ployz_api::Name;
 use serde::Deserialize;
+
+use crate::dataplane::{BackendArgument, SHARDS_MAX};
+use crate::logging::LogFormat;
 
 const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
 
@@ -36,6 +39,12 @@ struct Settings {
     /// The overlay's interface [default: ployz0]
     #[arg(long, env = "PLOYZD_INTERFACE", value_name = "NAME")]
     interface: Option<String>,
+    /// How to talk to the kernel [default: auto, which takes io_uring where it is allowed]
+    #[arg(long, env = "PLOYZD_IO_BACKEND", value_enum)]
+    io_backend: Option<BackendArgument>,
+    /// Threads to spread the peers over [default: 1]
+    #[arg(long, env = "PLOYZD_SHARDS", value_parser = clap::value_parser!(u8).range(1..=SHARDS_MAX))]
+    shards: Option<u8>,
     /// MTU of the interface in bytes [default: 1420]
     #[arg(long, env = "PLOYZD_MTU", value_parser = clap::value_parser!(u32).range(1280..=65_535))]
     mtu: Option<u32>,
@@ -63,6 +72,45 @@ struct Settings {
     /// Where to answer Prometheus (GET /metrics); nowhere by default
     #[arg(long, env = "PLOYZD_METRICS_LISTEN", value_name = "ADDR:PORT")]
     metrics_listen: Option<SocketAddr>,
+    /// What runs workloads here [default: docker]
+    #[arg(long, env = "PLOYZD_RUNTIME", value_enum)]
+    runtime: Option<Runtime>,
+    /// Whose service the daemon is [default: system]
+    #[arg(long, env = "PLOYZD_SERVICE_MODE", value_enum)]
+    service_mode: Option<ServiceMode>,
+    /// How to log [default: auto, which is journald where stderr leads to it, and text elsewhere]
+    #[arg(long, env = "PLOYZD_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// What runs workloads on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Runtime {
+    /// Docker Engine, or Podman through its socket.
+    Docker,
+    /// Processes of the host.
+    Host,
+}
+
+impl Runtime {
+    /// The word for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Whose service a daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ServiceMode {
+    /// An ordinary user's, without privileges.
+    User,
+    /// The system's.
+    System,
 }
 
 /// All of it, complete.
@@ -79,6 +127,10 @@ pub(crate) struct Config {
     pub(crate) nats_server: PathBuf,
     pub(crate) nats_port: u16,
     pub(crate) metrics_listen: Option<SocketAddr>,
+    pub(crate) io_backend: BackendArgument,
+    pub(crate) shards: u8,
+    pub(crate) runtime: Runtime,
+    pub(crate) log_format: LogFormat,
 }
 
 impl Config {
@@ -112,6 +164,11 @@ impl Settings {
             nats_server: self.nats_server.or(other.nats_server),
             nats_port: self.nats_port.or(other.nats_port),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            io_backend: self.io_backend.or(other.io_backend),
+            shards: self.shards.or(other.shards),
+            runtime: self.runtime.or(other.runtime),
+            service_mode: self.service_mode.or(other.service_mode),
+            log_format: self.log_format.or(other.log_format),
         }
     }
 
@@ -119,6 +176,15 @@ impl Settings {
         let mtu = self.mtu.unwrap_or(crate::dataplane::MTU_DEFAULT);
         if !(1280..=65_535).contains(&mtu) {
             bail!("mtu is {mtu}: IPv6 needs 1280 bytes, and 65535 is the most there is");
+        }
+        let shards = self.shards.unwrap_or(1);
+        if !(1..=SHARDS_MAX).contains(&i64::from(shards)) {
+            bail!("shards is {shards}: there can be 1 to {SHARDS_MAX}");
+        }
+        if self.service_mode == Some(ServiceMode::User) {
+            bail!(
+                "service mode user is not supported: an interface takes root, so run it as root with --service-mode system"
+            );
         }
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/ployz".into()),
@@ -132,6 +198,10 @@ impl Settings {
             nats_server: self.nats_server.map_or_else(beside_ourselves, Ok)?,
             nats_port: self.nats_port.unwrap_or(4_222),
             metrics_listen: self.metrics_listen,
+            io_backend: self.io_backend.unwrap_or_default(),
+            shards,
+            runtime: self.runtime.unwrap_or(Runtime::Docker),
+            log_format: self.log_format.unwrap_or_default(),
         })
     }
 }
@@ -202,5 +272,49 @@ mod tests {
         assert_eq!((config.wg_port, config.nats_port), (1, 2));
         assert_eq!(config.wg_endpoint.len(), 1);
         assert_eq!(config.interface, "ployz0");
+    }
+
+    #[test]
+    fn every_setting_can_be_in_the_file() {
+        let text = r#"
+            data_dir = "/d"
+            name = "a"
+            region = "eu"
+            interface = "i"
+            io_backend = "io_uring"
+            shards = 2
+            mtu = 1300
+            wg_port = 1
+            wg_endpoint = ["192.0.2.1:1"]
+            listen = "192.0.2.1:2"
+            nats_server = "/n"
+            nats_port = 3
+            metrics_listen = "192.0.2.1:4"
+            runtime = "host"
+            service_mode = "system"
+            log_format = "json"
+        "#;
+        let command = Arguments::augment_args(clap::Command::new("run"));
+        let flags = command
+            .get_arguments()
+            .filter(|flag| flag.get_id() != "config");
+        assert_eq!(flags.count(), text.matches('=').count());
+        let config = settings(text).unwrap().complete().unwrap();
+        assert_eq!(config.io_backend, BackendArgument::IoUring);
+        assert_eq!((config.shards, config.runtime), (2, Runtime::Host));
+        assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (text, named) in [
+            ("mtu = 1279", "mtu is 1279"),
+            ("shards = 0", "shards is 0"),
+            ("shards = 65", "shards is 65"),
+            ("service_mode = \"user\"", "service mode user"),
+        ] {
+            let error = settings(text).unwrap().complete().unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
     }
 }

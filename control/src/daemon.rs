@@ -1,26 +1,40 @@
 //! What the daemon is made of, and how it gets into a network.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use ployz_api::{Code, Failure};
+use ipnet::IpNet;
+use ployz_api::{Code, Failure, NetworkState};
+use ployz_core::SavedView;
+use ployz_engine::{PeerUpdate, PublicKey};
 use quinn::Endpoint;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::authority::Authority;
+use crate::clock;
 use crate::config::Config;
 use crate::files::DataDirectory;
 use crate::host;
 use crate::identity::Identity;
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::NatsServer;
-use crate::network::{Network, Storage};
+use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
-use crate::server;
+use crate::refusals::Refusals;
+use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
+use crate::watchdog::Pulse;
+
+/// Requests at a time: what all connections of both servers may ask together.
+const REQUESTS_MAX: u32 = 2 * server::REQUESTS_MAX;
+/// How long requests that are under way may keep a daemon that is to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// One daemon.
 #[derive(Debug)]
@@ -29,10 +43,22 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
-    network: OnceCell<Rc<Network>>,
+    pub(crate) refusals: Refusals,
+    /// Each request that is being carried out holds one.
+    pub(crate) requests: Semaphore,
+    local: OnceCell<Server>,
+    running: RefCell<Option<Running>>,
     entering: Cell<bool>,
     failed: Notify,
     failure: OnceCell<anyhow::Error>,
+}
+
+/// A network that this machine takes part in, and what serves it here.
+#[derive(Debug)]
+struct Running {
+    network: Rc<Network>,
+    server: Server,
+    task: JoinHandle<()>,
 }
 
 /// Held while the daemon gets into a network, which only one request at a time may try.
@@ -58,7 +84,10 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
-            network: OnceCell::new(),
+            refusals: Refusals::default(),
+            requests: Semaphore::new(REQUESTS_MAX as usize),
+            local: OnceCell::new(),
+            running: RefCell::new(None),
             entering: Cell::new(false),
             failed: Notify::new(),
             failure: OnceCell::new(),
@@ -67,23 +96,43 @@ impl Daemon {
 
     /// The network that it is in.
     pub(crate) fn network(&self) -> Option<Rc<Network>> {
-        self.network.get().cloned()
+        let running = self.running.borrow();
+        running.as_ref().map(|running| Rc::clone(&running.network))
     }
 
     /// The same, where there has to be one.
     pub(crate) fn running_network(&self) -> Result<Rc<Network>, Failure> {
         self.network().ok_or_else(|| {
+            if let Ok(Some(membership)) = self.membership() {
+                let (network, state) = (membership.network, membership.state);
+                let message = format!("network {network} is {state} here, and not running");
+                return Failure::new(Code::NetworkNotRunning, message).hint("ployzctl mesh start");
+            }
             Failure::new(Code::NetworkNotRunning, "this machine is in no network")
                 .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
         })
     }
 
-    /// Where others reach this machine's WireGuard.
-    pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
+    /// Whether a machine's certificate still means that it is one of us: removal is what ends it, as far as is known here.
+    pub(crate) fn has_member(&self, id: &str) -> bool {
+        let known = |network: Rc<Network>, id| network.view().machine(id).is_some();
+        match (self.network(), id.parse()) {
+            (Some(network), Ok(id)) => known(network, id),
+            (None, _) | (_, Err(_)) => false,
+        }
+    }
+
+    /// The network that it knows of, whether it takes part in it or not.
+    pub(crate) fn membership(&self) -> anyhow::Result<Option<Membership>> {
+        self.files.read(FILE)
+    }
+
+    /// Where others reach this machine's WireGuard, if that is on `wg_port`.
+    pub(crate) fn endpoints(&self, wg_port: u16) -> Vec<SocketAddr> {
         if !self.config.wg_endpoint.is_empty() {
             return self.config.wg_endpoint.clone();
         }
-        let listen = (Ipv6Addr::UNSPECIFIED, self.config.wg_port).into();
+        let listen = (Ipv6Addr::UNSPECIFIED, wg_port).into();
         host::endpoints(listen, &self.config.interface)
     }
 
@@ -98,36 +147,77 @@ impl Daemon {
 
     /// Gets back into the network that it was in when it stopped, if there was one.
     pub(crate) async fn resume(self: &Rc<Self>) -> anyhow::Result<()> {
-        let Some(membership) = self.files.read::<Membership>(FILE)? else {
-            return Ok(());
-        };
-        let addresses = interface_addresses(
-            membership.cluster_cidr,
-            membership.overlay_ip,
-            membership.overlay_ip6,
-        )?;
-        self.overlay.add_addresses(&addresses).await?;
-        let management = self.bind_management(&membership)?;
+        match self.membership()? {
+            Some(membership) if membership.state == NetworkState::Running => {
+                self.take_part(membership).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes part in a network that it is a member of.
+    pub(crate) async fn take_part(self: &Rc<Self>, membership: Membership) -> anyhow::Result<()> {
+        if let Some(port) = membership.wg_port {
+            self.overlay.set_port(port).await?;
+        }
+        self.overlay.add_addresses(&addresses(&membership)?).await?;
+        let management = self.bind_management(&membership).await?;
         let storage = self.resume_storage(&membership).await?;
         let store = Store::open(&membership, &self.identity).await?;
         self.enter(membership, store, storage, management)
+    }
+
+    /// Takes part no more. What lies on disk stays.
+    pub(crate) async fn leave(&self) -> anyhow::Result<()> {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        running.server.retire();
+        running.task.abort();
+        // Only when it has ended does it give nobody to the data plane any more.
+        let _aborted = running.task.await;
+        let membership = &running.network.membership;
+        tracing::info!(network = %membership.network, "leaving");
+        if let Some(storage) = &running.network.storage {
+            storage.nats.stop().await?;
+        }
+        self.overlay.clear_peers().await?;
+        self.overlay
+            .remove_addresses(&addresses(membership)?)
+            .await?;
+        if membership.wg_port.is_some() {
+            self.overlay.set_port(self.config.wg_port).await?;
+        }
+        Ok(())
+    }
+
+    /// The network's authority, where it is here.
+    pub(crate) fn authority(&self) -> anyhow::Result<Authority> {
+        self.files.read(AUTHORITY_FILE)?.with_context(|| {
+            let file = self.files.path(AUTHORITY_FILE);
+            format!("{} is missing: restore it", file.display())
+        })
     }
 
     async fn resume_storage(&self, membership: &Membership) -> anyhow::Result<Option<Storage>> {
         if !membership.is_storage() {
             return Ok(None);
         }
-        let authority: Authority = self.files.read(AUTHORITY_FILE)?.with_context(|| {
-            let file = self.files.path(AUTHORITY_FILE);
-            format!("{} is missing: restore it", file.display())
-        })?;
+        let authority = self.authority()?;
         let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server).await?;
         nats.start()?;
-        Ok(Some(Storage { nats, authority }))
+        Ok(Some(Storage {
+            nats,
+            authority,
+            nkey: self.identity.nkey()?,
+        }))
     }
 
     /// Listens for requests from afar.
-    pub(crate) fn bind_management(&self, membership: &Membership) -> anyhow::Result<Endpoint> {
+    pub(crate) async fn bind_management(
+        &self,
+        membership: &Membership,
+    ) -> anyhow::Result<Endpoint> {
         server::bind(
             self.config.listen,
             Presence {
@@ -137,6 +227,7 @@ impl Daemon {
                 strangers: membership.is_storage(),
             },
         )
+        .await
     }
 
     /// Begins to take part: everything that can fail has been done.
@@ -159,17 +250,60 @@ impl Daemon {
         let label = membership.network_id.to_string();
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
         let network = Rc::new(network);
-        let entered = self.network.set(Rc::clone(&network));
-        entered.map_err(|_| anyhow::anyhow!("this machine is in a network already"))?;
-        tokio::task::spawn_local(server::serve(Rc::clone(self), management, label));
-        let daemon = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = Box::pin(network.run(Rc::clone(&daemon))).await {
+        let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = Box::pin(driven.run(&*daemon)).await {
                 let _first = daemon.failure.set(error);
                 daemon.failed.notify_one();
             }
         });
+        let server = Server::start(self, management, label, "the management server");
+        let running = Running {
+            network,
+            server,
+            task,
+        };
+        let before = self.running.replace(Some(running));
+        anyhow::ensure!(before.is_none(), "this machine is in a network already");
         Ok(())
+    }
+
+    /// Serves root of this host from now on.
+    pub(crate) fn serve_locally(self: &Rc<Self>, endpoint: Endpoint, network: String) {
+        let server = Server::start(self, endpoint, network, "the local server");
+        // There is one for all of the daemon's life.
+        let _first = self.local.set(server);
+    }
+
+    /// Of everything that has to turn.
+    pub(crate) fn pulses(&self) -> Vec<Rc<Pulse>> {
+        let running = self.running.borrow();
+        let running = running.iter();
+        let of_network = running.flat_map(|it| [it.network.pulse(), it.server.pulse()]);
+        let local = self.local.get().map(Server::pulse);
+        local.into_iter().chain(of_network).collect()
+    }
+
+    /// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.
+    pub(crate) async fn stop(&self) {
+        let network = self.running.borrow().as_ref().map(|it| it.server.clone());
+        let servers: Vec<Server> = self
+            .local
+            .get()
+            .cloned()
+            .into_iter()
+            .chain(network)
+            .collect();
+        for server in &servers {
+            server.refuse();
+        }
+        let all = self.requests.acquire_many(REQUESTS_MAX);
+        if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+            tracing::warn!("stopping although requests are under way");
+        }
+        for server in servers {
+            server.close().await;
+        }
     }
 
     /// Waits until it cannot go on.
@@ -180,4 +314,40 @@ impl Daemon {
             .map(|error| format!("{error:#}"))
             .unwrap_or_default()
     }
+}
+
+impl Host for Daemon {
+    fn backend(&self) -> &'static str {
+        self.overlay.backend()
+    }
+
+    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+        self.overlay.change_peers(peers).await
+    }
+
+    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
+        let traffic = self.overlay.traffic(clock::now().instant).await?;
+        let sessions = traffic
+            .into_iter()
+            .filter(|(_, peer)| is_session(peer.handshake_age_secs));
+        Ok(sessions.map(|(key, _)| key).collect())
+    }
+
+    fn save(&self, view: &SavedView) -> anyhow::Result<()> {
+        self.files.write(VIEW_FILE, view)
+    }
+
+    fn store_refused(&self, said: &str) {
+        let now = clock::now().instant;
+        self.refusals.note("store", "nats-server", said, now);
+    }
+}
+
+/// A member's addresses as its interface has them.
+pub(crate) fn addresses(membership: &Membership) -> anyhow::Result<[IpNet; 2]> {
+    interface_addresses(
+        membership.cluster_cidr,
+        membership.overlay_ip,
+        membership.overlay_ip6,
+    )
 }

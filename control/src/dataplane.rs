@@ -13,15 +13,17 @@ use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
-use tokio::net::TcpListener;
+use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::logging::{self, LogFormat};
 use crate::metrics;
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 pub(crate) const MTU_DEFAULT: u32 = 1420;
 
-const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
+/// For clap.
+pub(crate) const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
 
 /// The command line of the data plane.
 #[derive(Debug, clap::Args)]
@@ -50,13 +52,22 @@ pub(crate) struct Arguments {
     /// Where to answer Prometheus (GET /metrics); nowhere by default.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<SocketAddr>,
+    /// How to log; auto takes journald where stderr leads to it, and lines of text elsewhere.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum BackendArgument {
+/// How to talk to the kernel, as an operator says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendArgument {
+    /// io_uring where it is allowed.
+    #[default]
     Auto,
+    /// io_uring, or fail.
     #[value(name = "io_uring")]
     IoUring,
+    /// epoll.
     Epoll,
 }
 
@@ -72,6 +83,7 @@ impl From<BackendArgument> for BackendChoice {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    logging::start(arguments.log_format)?;
     let config = arguments
         .config
         .as_deref()
@@ -120,7 +132,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
-        () = show_metrics(metrics_listener, &device) => {}
+        () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -163,14 +175,6 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
     Ok(())
 }
 
-/// Answers scrapes, if anybody wants them. Never returns.
-pub(crate) async fn show_metrics(listener: Option<TcpListener>, device: &Device) {
-    match listener {
-        Some(listener) => metrics::serve(listener, device).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Keeps packets and their padding below every MTU on the way in. Never returns.
 pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
     loop {
@@ -207,6 +211,6 @@ pub(crate) fn announce_ready() -> anyhow::Result<()> {
     writeln!(stdout, "ready")?;
     stdout.flush()?;
     // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     Ok(())
 }

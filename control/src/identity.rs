@@ -47,6 +47,12 @@ impl Identity {
         saved.try_into()
     }
 
+    /// One that is kept nowhere.
+    #[cfg(test)]
+    pub(crate) fn generate() -> anyhow::Result<Self> {
+        Saved::generate()?.try_into()
+    }
+
     /// The key that a certificate is for.
     pub(crate) fn certificate_key(&self) -> anyhow::Result<KeyPair> {
         KeyPair::from_pem(self.certificate_key_pem.expose()).context("the certificate's key")

@@ -1,5 +1,6 @@
 //! `ployzd`: the daemon.
 
+mod admission;
 mod authority;
 mod clock;
 mod config;
@@ -8,29 +9,35 @@ mod dataplane;
 mod files;
 mod host;
 mod identity;
+mod logging;
 mod membership;
 mod metrics;
 mod nats;
 mod network;
+mod news;
 mod overlay;
+mod refusals;
 mod requests;
 mod run;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod store;
+#[cfg(test)]
+mod testkit;
 mod tls;
+mod watchdog;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use config::Config;
 
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "ployzd", version)]
 struct Arguments {
-    /// Log as JSON, one object a line
-    #[arg(long, global = true)]
-    log_json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,10 +51,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_logging(arguments.log_json);
-    let result = match arguments.command {
-        Command::Run(arguments) => run::run(*arguments),
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => run(*arguments),
         Command::Dataplane(arguments) => dataplane::run(arguments),
     };
     match result {
@@ -59,20 +64,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// To stderr: stdout is for what a program waits for. `PLOYZ_LOG` selects, as in `PLOYZ_LOG=debug`.
-/// What the client of the store has to say comes through `store`, as news and not as alarm.
-fn start_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PLOYZ_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,async_nats=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
+fn run(arguments: config::Arguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments)?;
+    logging::start(config.log_format)?;
+    run::run(config)
 }
 
 /// One line, the whole chain of causes.

@@ -1,9 +1,10 @@
-//! The network that this machine is in, as it lies on disk. When the file is there, the machine is a member.
+//! The network that this machine is in, as it lies on disk. When the file is there, the machine is a member, whether it
+//! takes part at the moment or not.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use ployz_api::{Name, NetworkId};
+use ployz_api::{Name, NetworkId, NetworkState};
 use ployz_core::AddressPlan;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,15 @@ pub(crate) struct Membership {
     pub(crate) certificate_pem: String,
     /// Where the store is, in the overlay.
     pub(crate) store: Vec<(IpAddr, u16)>,
+    /// Whether to take part.
+    #[serde(default)]
+    pub(crate) state: NetworkState,
+    /// WireGuard's port, if it is not the one that the daemon is started with.
+    #[serde(default)]
+    pub(crate) wg_port: Option<u16>,
+    /// Where others reach this machine's WireGuard, if the operator has said so when the network was drawn up.
+    #[serde(default)]
+    pub(crate) endpoints: Vec<SocketAddr>,
 }
 
 impl Membership {

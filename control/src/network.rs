@@ -8,42 +8,65 @@
 //! ```
 
 use std::cell::{Ref, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{Failure, MachineId};
-use ployz_core::{Control, Effect, Input, Now, ObservedRecord, RECORD_VERSION, SavedView, View};
+use ployz_core::{Control, Effect, Input, ObservedRecord, RECORD_VERSION, SavedView, View};
+use ployz_engine::{PeerUpdate, PublicKey};
 use serde_json::Map;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::authority::Authority;
 use crate::clock;
-use crate::daemon::Daemon;
-use crate::membership::{Membership, VIEW_FILE};
+use crate::membership::Membership;
 use crate::nats::{NatsServer, Settings, User};
-use crate::store::{Changes, Store};
+use crate::news::Changes;
+use crate::store::Store;
+use crate::watchdog::Pulse;
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
 const NEWS_MAX: usize = 64;
 /// A watch that failed is begun anew after this time at first, and at most after the other.
 const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How soon it is known that the store's server has refused somebody.
+const LOG_POLL: Duration = Duration::from_secs(1);
 /// Past this age a view may be wrong: three listings have been missed.
 const STALE_SECS: u64 = 60;
 /// WireGuard sessions end after 180 s; whoever is reachable has a new one before.
 const SESSION_SECS: u64 = 180;
 
+/// What a network needs of the machine that it runs on.
+pub(crate) trait Host {
+    /// `io_uring` or `epoll`.
+    fn backend(&self) -> &'static str;
+    /// Changes peers, all of them or none.
+    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()>;
+    /// The peers with whom there is a session.
+    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>>;
+    /// Keeps the view for a start without the store.
+    fn save(&self, view: &SavedView) -> anyhow::Result<()>;
+    /// Counts somebody whom the store's server has refused, as `said` has it.
+    fn store_refused(&self, said: &str);
+}
+
 /// A network, from the inside.
 #[derive(Debug)]
 pub(crate) struct Network {
+    own: MachineId,
     pub(crate) membership: Membership,
     pub(crate) store: Store,
     /// Where the store is here.
     pub(crate) storage: Option<Storage>,
     control: RefCell<Control>,
+    /// Who has a peer and may use the store, once both have been told.
+    admitted: watch::Sender<BTreeSet<MachineId>>,
     resync: Notify,
     observe: Notify,
+    pulse: Rc<Pulse>,
 }
 
 /// What only a machine that holds the store has.
@@ -51,6 +74,8 @@ pub(crate) struct Network {
 pub(crate) struct Storage {
     pub(crate) nats: NatsServer,
     pub(crate) authority: Authority,
+    /// This machine's own key for the store.
+    pub(crate) nkey: String,
 }
 
 impl Network {
@@ -68,12 +93,15 @@ impl Network {
             control.handle(Input::Restored(saved), now);
         }
         Self {
+            own,
             membership,
             store,
             storage,
             control: RefCell::new(control),
+            admitted: watch::Sender::default(),
             resync: Notify::new(),
             observe: Notify::new(),
+            pulse: Pulse::new("the control task"),
         }
     }
 
@@ -82,29 +110,43 @@ impl Network {
         Ref::map(self.control.borrow(), Control::view)
     }
 
+    /// Waits until a machine has neither a peer here nor a way to the store.
+    pub(crate) async fn forgotten(&self, id: MachineId) {
+        let mut admitted = self.admitted.subscribe();
+        // The sender is ours, so there is always an answer.
+        let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
+    }
+
     /// Whether a view of this age may be wrong.
     pub(crate) const fn is_stale(age_secs: u64) -> bool {
         age_secs > STALE_SECS
     }
 
+    /// Whether the control task turns.
+    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
+    }
+
     /// Runs it. Ends only if this machine cannot do what the network wants of it.
-    pub(crate) async fn run(self: Rc<Self>, daemon: Rc<Daemon>) -> anyhow::Result<()> {
+    pub(crate) async fn run(self: Rc<Self>, host: &impl Host) -> anyhow::Result<()> {
         let (sender, receiver) = mpsc::channel(NEWS_MAX);
         tokio::select! {
-            result = self.drive(&daemon, receiver) => result,
+            result = self.drive(host, receiver) => result,
             () = self.follow(sender) => Ok(()),
-            () = self.report(&daemon) => Ok(()),
+            () = self.report(host) => Ok(()),
             () = self.supervise() => Ok(()),
+            () = self.count_refusals(host) => Ok(()),
         }
     }
 
-    async fn drive(&self, daemon: &Daemon, mut news: mpsc::Receiver<Input>) -> anyhow::Result<()> {
+    async fn drive(&self, host: &impl Host, mut news: mpsc::Receiver<Input>) -> anyhow::Result<()> {
         loop {
             while let Some(effect) = self.next_effect() {
-                self.carry_out(daemon, effect).await?;
+                self.carry_out(host, effect).await?;
             }
             let deadline = self.control.borrow().poll_timeout();
             tokio::select! {
+                () = self.pulse.beat() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.control.borrow_mut().handle_timeout(clock::now());
                 }
@@ -119,48 +161,64 @@ impl Network {
         self.control.borrow_mut().poll_effect()
     }
 
-    async fn carry_out(&self, daemon: &Daemon, effect: Effect) -> anyhow::Result<()> {
+    async fn carry_out(&self, host: &impl Host, effect: Effect) -> anyhow::Result<()> {
         match effect {
-            Effect::Configure(peers) => daemon.overlay.change_peers(peers).await?,
+            Effect::Configure(peers) => host.change_peers(peers).await?,
             Effect::Admit(nkeys) => {
+                let admitted = nkeys.keys().copied().collect();
                 if let Some(storage) = &self.storage {
-                    let settings = self.nats_settings(daemon, nkeys.into_iter())?;
+                    let settings = self.nats_settings(storage, nkeys.into_iter())?;
                     storage.nats.configure(&settings)?;
                 }
+                // The control task says who the peers are before it says who is admitted.
+                self.admitted.send_replace(admitted);
             }
             // The mesh works without it; the next start may have to do with an older one.
             Effect::Save(view) => {
-                if let Err(error) = daemon.files.write(VIEW_FILE, &view) {
+                if let Err(error) = host.save(&view) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
+            Effect::Listen => self.listen(host).await,
         }
         Ok(())
     }
 
+    /// Tells the control task with whom there is a session.
+    async fn listen(&self, host: &impl Host) {
+        match host.sessions().await {
+            Ok(sessions) => {
+                let mut control = self.control.borrow_mut();
+                control.handle(Input::Sessions(sessions), clock::now());
+            }
+            // It is asked again; a data plane that has ended ends the daemon elsewhere.
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "no sessions are known"),
+        }
+    }
+
     fn nats_settings(
         &self,
-        daemon: &Daemon,
+        storage: &Storage,
         nkeys: impl Iterator<Item = (MachineId, String)>,
     ) -> anyhow::Result<Settings> {
-        let own = daemon.identity.machine_id;
+        let (address, port) = self.membership.store.first().context("no store is known")?;
         // Whatever the records say: without itself among them it could not mend them.
         let coordinator = User {
-            machine: own,
-            nkey: daemon.identity.nkey()?,
+            machine: self.own,
+            nkey: storage.nkey.clone(),
             coordinator: true,
         };
-        let others = nkeys.filter(|(machine, _)| *machine != own);
+        let others = nkeys.filter(|(machine, _)| *machine != self.own);
         let others = others.map(|(machine, nkey)| User {
             machine,
             nkey,
             coordinator: false,
         });
         Ok(Settings {
-            machine: own,
-            listen: (self.membership.overlay_ip, daemon.config.nats_port).into(),
+            machine: self.own,
+            listen: (*address, *port).into(),
             users: std::iter::once(coordinator).chain(others).collect(),
         })
     }
@@ -177,6 +235,8 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
+                        // What has been published meanwhile has not been heard.
+                        () = self.store.connected_anew() => continue,
                     }
                 }
                 Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),
@@ -187,27 +247,22 @@ impl Network {
     }
 
     /// Tells the store how this machine is, when it is time. Never returns.
-    async fn report(&self, daemon: &Daemon) {
+    async fn report(&self, host: &impl Host) {
         loop {
             self.observe.notified().await;
-            if let Err(error) = self.report_once(daemon).await {
+            if let Err(error) = self.report_once(host).await {
                 tracing::debug!(error = format!("{error:#}"), "cannot report to the store");
             }
         }
     }
 
-    async fn report_once(&self, daemon: &Daemon) -> anyhow::Result<()> {
-        let Now { instant, .. } = clock::now();
-        let traffic = daemon.overlay.traffic(instant).await?;
-        let sessions = traffic
-            .values()
-            .filter(|peer| is_session(peer.handshake_age_secs))
-            .count();
+    async fn report_once(&self, host: &impl Host) -> anyhow::Result<()> {
+        let sessions = host.sessions().await?.len();
         let record = ObservedRecord {
             version: RECORD_VERSION,
-            id: daemon.identity.machine_id,
+            id: self.own,
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            backend: daemon.overlay.backend().to_owned(),
+            backend: host.backend().to_owned(),
             workloads: 0,
             sessions: u32::try_from(sessions).context("too many peers")?,
             unknown: Map::new(),
@@ -220,6 +275,20 @@ impl Network {
         match &self.storage {
             Some(storage) => storage.nats.supervise().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Counts whom the store's server here refuses. Never returns.
+    async fn count_refusals(&self, host: &impl Host) {
+        let Some(storage) = &self.storage else {
+            return std::future::pending().await;
+        };
+        let mut log = storage.nats.log();
+        loop {
+            tokio::time::sleep(LOG_POLL).await;
+            for said in log.refusals() {
+                host.store_refused(&said);
+            }
         }
     }
 

@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
-use ployz_dataplane::{BackendChoice, Device, DeviceError, DeviceOptions, TunError};
-use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Update};
-use tokio::net::TcpListener;
+use ployz_dataplane::{Device, DeviceError, DeviceOptions, TunError};
+use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
 
 use crate::config::Config;
-use crate::dataplane::{follow_host, follow_mtu, show_metrics};
+use crate::dataplane::{follow_host, follow_mtu};
+use crate::metrics;
 
 /// A /48 of unique local addresses is a network's.
 const CLUSTER_PREFIX_LEN_V6: u8 = 48;
@@ -39,10 +39,10 @@ impl Overlay {
     pub(crate) async fn create(config: &Config, key: &PrivateKey) -> anyhow::Result<Self> {
         let device = create(&DeviceOptions {
             name: config.interface.clone(),
-            backend: BackendChoice::Auto,
+            backend: config.io_backend.into(),
             offload: true,
             udp_gso: true,
-            shards: 1,
+            shards: config.shards.into(),
             listen_port: config.wg_port,
         })
         .await?;
@@ -60,14 +60,13 @@ impl Overlay {
     }
 
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
-    pub(crate) async fn serve(&self, metrics: Option<TcpListener>) -> anyhow::Result<()> {
+    pub(crate) async fn serve(&self) -> anyhow::Result<()> {
         let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), self.device.name()).await?;
         let (link_watch, host_watch) = (self.link.watch()?, HostWatch::open()?);
         tokio::select! {
             result = wg.serve(&self.device) => result.context("the wg socket"),
             () = follow_mtu(link_watch, &self.device) => Ok(()),
             () = follow_host(host_watch, &self.device) => Ok(()),
-            () = show_metrics(metrics, &self.device) => Ok(()),
             () = self.device.ended() => anyhow::bail!("the data plane has ended"),
         }
     }
@@ -97,12 +96,41 @@ impl Overlay {
         self.device.apply(update).await.context("change the peers")
     }
 
+    /// Forgets all peers.
+    pub(crate) async fn clear_peers(&self) -> anyhow::Result<()> {
+        let update = Update {
+            replace_peers: true,
+            ..Update::default()
+        };
+        self.device.apply(update).await.context("clear the peers")
+    }
+
+    /// Has WireGuard on another port.
+    pub(crate) async fn set_port(&self, port: u16) -> anyhow::Result<()> {
+        let update = Update {
+            listen_port: Some(port),
+            ..Update::default()
+        };
+        let applied = self.device.apply(update).await;
+        applied.with_context(|| format!("have WireGuard on UDP port {port}"))
+    }
+
+    /// Everything that the data plane counts.
+    pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Ok(self.device.snapshot().await?.traffic)
+    }
+
+    /// Its part of the page of metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        metrics::data_plane(&self.device).await
+    }
+
     /// What the peers' traffic tells.
     pub(crate) async fn traffic(
         &self,
         now: Instant,
     ) -> anyhow::Result<BTreeMap<PublicKey, PeerTraffic>> {
-        let (snapshot, _) = self.device.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         let traffic = |peer: PeerSnapshot| PeerTraffic {
             handshake_age_secs: peer
                 .last_handshake

@@ -3,25 +3,24 @@
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use ployz_api::{Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, Role, Secret};
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::authority::Authority;
-use crate::config::{Arguments, Config};
+use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::dataplane::announce_ready;
 use crate::files::DataDirectory;
 use crate::identity::Identity;
 use crate::overlay::Overlay;
 use crate::tls::Presence;
-use crate::{metrics, server};
+use crate::{metrics, server, watchdog};
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments)?;
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -34,29 +33,36 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let files = DataDirectory::open(&config.data_dir)?;
     let identity = Identity::open(&files)?;
-    let metrics = match config.metrics_listen {
+    let scrapes = match config.metrics_listen {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
     let overlay = Overlay::create(&config, &identity.wireguard_key).await?;
     let daemon = Rc::new(Daemon::new(config, files, identity, overlay));
     daemon.resume().await?;
-    open_local(&daemon)?;
+    open_local(&daemon).await?;
     let id = daemon.identity.machine_id;
     tracing::info!(%id, backend = daemon.overlay.backend(), "ready");
     announce_ready()?;
-    tokio::select! {
-        result = daemon.overlay.serve(metrics) => result?,
-        cause = daemon.failed() => bail!("{cause}"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    daemon.files.remove(LOCAL_CREDENTIAL_FILE)
+    let page = async || Ok(daemon.overlay.metrics().await? + &metrics::network(&daemon));
+    let ended = tokio::select! {
+        result = daemon.overlay.serve() => result,
+        () = metrics::serve(scrapes, page) => Ok(()),
+        cause = daemon.failed() => Err(anyhow!("{cause}")),
+        () = watchdog::feed(&daemon) => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("stopping");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    daemon.stop().await;
+    daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
 }
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can
 /// read that is root here anyway. The authority behind it lives as long as this call.
-fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
+async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
     let authority = Authority::generate(LOCAL_NETWORK)?;
     let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
     let subject = daemon.identity.machine_id.to_string();
@@ -69,7 +75,8 @@ fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
             key_pem: Secret::new(server_key.serialize_pem()).expose(),
             strangers: false,
         },
-    )?;
+    )
+    .await?;
     let credential = Credential {
         endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
         network: LOCAL_NETWORK.to_owned(),
@@ -78,7 +85,6 @@ fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
         key_pem: Secret::new(client_key.serialize_pem()),
     };
     daemon.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;
-    let serving = server::serve(Rc::clone(daemon), endpoint, LOCAL_NETWORK.to_owned());
-    tokio::task::spawn_local(serving);
+    daemon.serve_locally(endpoint, LOCAL_NETWORK.to_owned());
     Ok(())
 }

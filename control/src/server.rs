@@ -3,36 +3,41 @@
 //! There is one on the loopback interface, for root of this host, and, in a network, one for everybody whom the network
 //! has certified. Both check [`permits`] before they look at what a request says.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
-    CertificateName, Code, Failure, HEADER_LEN, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX,
+    BUSY, CertificateName, Code, Failure, HEADER_LEN, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX,
     Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
-    Connection, Endpoint, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig,
-    TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 
+use crate::admission::{Admission, CONNECTIONS_MAX, Full, Handshake, Verdict};
+use crate::clock;
 use crate::daemon::Daemon;
 use crate::requests;
 use crate::tls::{self, Presence};
+use crate::watchdog::Pulse;
 
-/// Connections at a time: every machine of the largest network, and as many people.
-const CONNECTIONS_MAX: usize = 400;
-/// Handshakes at a time from addresses that have not been proven; after that, everybody has to prove theirs first.
-const UNPROVEN_MAX: usize = 32;
 /// Requests at a time on one connection.
 const STREAMS_MAX: u32 = 16;
 /// A request fits into it, and so do all of a connection's together.
 const RECEIVE_WINDOW: u32 = 256 * 1024;
+
+/// Bytes of datagrams that wait for us: the first messages of 1,000 clients, 1,200 bytes of which the kernel counts as 2,304.
+const RECEIVE_BUFFER: usize = 4 << 20;
+const _: () = assert!(RECEIVE_BUFFER > 1_000 * 2_304);
 
 /// A handshake takes two round trips.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
@@ -44,8 +49,72 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(20);
+/// How long the answer to the request that closes a server may take to arrive.
+const RETIRE_WAIT: Duration = Duration::from_secs(2);
+/// How long the last words may take to arrive.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
+/// Requests at a time on all connections.
+pub(crate) const REQUESTS_MAX: u32 = CONNECTIONS_MAX as u32 * STREAMS_MAX;
+
+/// A server that runs; a handle of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    endpoint: Endpoint,
+    pulse: Rc<Pulse>,
+}
+
+impl Server {
+    /// Begins to answer everybody.
+    pub(crate) fn start(
+        daemon: &Rc<Daemon>,
+        endpoint: Endpoint,
+        network: String,
+        name: &'static str,
+    ) -> Self {
+        let pulse = Pulse::new(name);
+        let serving = serve(
+            Rc::clone(daemon),
+            endpoint.clone(),
+            network,
+            Rc::clone(&pulse),
+        );
+        tokio::task::spawn_local(serving);
+        Self { endpoint, pulse }
+    }
+
+    /// Whether it turns.
+    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
+    }
+
+    /// Takes no new connections.
+    pub(crate) fn refuse(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Takes no new connections, lets those that are there hear what they wait for, and ends.
+    pub(crate) fn retire(self) {
+        self.refuse();
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(RETIRE_WAIT, self.endpoint.wait_idle()).await;
+            self.close().await;
+        });
+    }
+
+    /// Ends every connection.
+    pub(crate) async fn close(&self) {
+        self.endpoint
+            .close(VarInt::from_u32(0), b"the daemon stops");
+        // Whoever does not hear it will notice.
+        let _ = tokio::time::timeout(GOODBYE_WAIT, self.endpoint.wait_idle()).await;
+    }
+}
+
 /// Listens at an address.
-pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
+pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
     let mut transport = TransportConfig::default();
     transport
@@ -55,64 +124,141 @@ pub(crate) fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
     config.transport_config(Arc::new(transport));
-    Endpoint::server(config, listen)
-        .with_context(|| format!("listen on UDP {listen}: say another address with --listen"))
+    let attempts = RELEASE_WAIT.as_millis() / RELEASE_POLL.as_millis();
+    for _ in 0..attempts {
+        match open(config.clone(), listen) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            bound => return bound.with_context(|| cannot_listen(listen)),
+        }
+    }
+    open(config, listen).with_context(|| cannot_listen(listen))
+}
+
+fn cannot_listen(listen: SocketAddr) -> String {
+    format!("listen on UDP {listen}: say another address with --listen")
+}
+
+fn open(config: ServerConfig, listen: SocketAddr) -> std::io::Result<Endpoint> {
+    let socket = UdpSocket::bind(listen)?;
+    // Only root may have more than the host's limit, and with that limit it works as well.
+    if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER)?;
+    }
+    let runtime = Arc::new(TokioRuntime);
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
 }
 
 /// Answers everybody. Never returns while the endpoint is open.
-pub(crate) async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some(incoming) = endpoint.accept().await {
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!(
-                connections = CONNECTIONS_MAX,
-                "refusing a connection: too many"
-            );
-            incoming.refuse();
-            continue;
+async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String, pulse: Rc<Pulse>) {
+    let door = Admission::default();
+    loop {
+        let incoming = tokio::select! {
+            () = pulse.beat() => continue,
+            incoming = endpoint.accept() => incoming,
         };
-        let busy = CONNECTIONS_MAX - slots.available_permits() > UNPROVEN_MAX;
-        if busy && !incoming.remote_address_validated() {
-            // Somebody who was told to retry has proven the address, and is not told again.
-            let _ = incoming.retry();
-            continue;
-        }
-        let (daemon, network) = (Rc::clone(&daemon), network.clone());
+        let Some(incoming) = incoming else {
+            return;
+        };
+        let (address, proven) = (
+            incoming.remote_address().ip(),
+            incoming.remote_address_validated(),
+        );
+        let handshake = match door.knock(address, proven) {
+            Verdict::Welcome(handshake) => handshake,
+            Verdict::Prove => {
+                // Somebody who was told to retry has proven the address, and is not told again.
+                let _ = incoming.retry();
+                continue;
+            }
+            Verdict::Refuse(full) => {
+                let cause = match full {
+                    Full::Connections => "connections",
+                    Full::Handshakes => "handshakes",
+                };
+                refuse(&daemon, cause, address, "there are enough at a time");
+                incoming.refuse();
+                continue;
+            }
+        };
+        let (daemon, network, door) = (Rc::clone(&daemon), network.clone(), door.clone());
         tokio::task::spawn_local(async move {
-            let _slot = slot;
-            if let Err(error) = welcome(daemon, incoming, &network).await {
+            if let Err(error) = welcome(&daemon, incoming, handshake, &door, &network).await {
                 tracing::debug!(error = format!("{error:#}"), "a connection ended");
             }
         });
     }
 }
 
-async fn welcome(daemon: Rc<Daemon>, incoming: Incoming, network: &str) -> anyhow::Result<()> {
-    let connection = tokio::time::timeout(HANDSHAKE_WAIT, incoming.accept()?).await??;
+async fn welcome(
+    daemon: &Rc<Daemon>,
+    incoming: Incoming,
+    handshake: Handshake,
+    door: &Admission,
+    network: &str,
+) -> anyhow::Result<()> {
+    let address = incoming.remote_address().ip();
+    let shaken = tokio::time::timeout(HANDSHAKE_WAIT, incoming.accept()?).await;
+    let _place = handshake.done();
+    let failed = |why: &str| refuse(daemon, "handshake", address, why);
+    let connection = shaken
+        .inspect_err(|_| failed("it was not over in time"))?
+        .inspect_err(|error| failed(&error.to_string()))?;
     let Some(caller) = caller(&connection, network) else {
+        refuse(
+            daemon,
+            "certificate",
+            address,
+            "it says nothing of its holder",
+        );
         connection.close(
             VarInt::from_u32(1),
             b"the certificate says nothing of its holder",
         );
         return Ok(());
     };
+    if caller.role == Role::Machine && !daemon.has_member(&caller.subject) {
+        refuse(
+            daemon,
+            "certificate",
+            address,
+            "its machine is not in the network",
+        );
+        connection.close(VarInt::from_u32(1), b"this machine is not in the network");
+        return Ok(());
+    }
     let caller = Rc::new(caller);
-    let answering = answer_streams(daemon, &connection, &caller);
     if caller.role == Role::Stranger {
-        tokio::time::timeout(STRANGER_WAIT, answering).await?
+        let Some(_place) = door.stranger() else {
+            refuse(daemon, "strangers", address, "there are enough at a time");
+            connection.close(VarInt::from_u32(BUSY), b"too many strangers");
+            return Ok(());
+        };
+        tokio::time::timeout(STRANGER_WAIT, answer_one(daemon, &connection, &caller)).await?
     } else {
-        answering.await
+        answer_streams(daemon, &connection, &caller).await
     }
 }
 
+/// A stranger has one thing to ask, once.
+async fn answer_one(
+    daemon: &Rc<Daemon>,
+    connection: &Connection,
+    caller: &CertificateName,
+) -> anyhow::Result<()> {
+    let (send, receive) = connection.accept_bi().await?;
+    answer(Rc::clone(daemon), caller, send, receive).await
+}
+
 async fn answer_streams(
-    daemon: Rc<Daemon>,
+    daemon: &Rc<Daemon>,
     connection: &Connection,
     caller: &Rc<CertificateName>,
 ) -> anyhow::Result<()> {
     loop {
         let (send, receive) = connection.accept_bi().await?;
-        let (daemon, caller) = (Rc::clone(&daemon), Rc::clone(caller));
+        let (daemon, caller) = (Rc::clone(daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
             if let Err(error) = answer(daemon, &caller, send, receive).await {
@@ -120,6 +266,12 @@ async fn answer_streams(
             }
         });
     }
+}
+
+fn refuse(daemon: &Daemon, cause: &str, address: IpAddr, why: &str) {
+    daemon
+        .refusals
+        .note(cause, address, why, clock::now().instant);
 }
 
 /// Who it is, from the certificate that the handshake has verified; none if it cannot be told.
@@ -145,11 +297,12 @@ async fn answer(
             "the request did not arrive in time",
         )),
         Ok(Err(failure)) => Err(failure),
-        Ok(Ok(request)) => carry_out(daemon, caller, request).await,
+        Ok(Ok(request)) => carry_out(Rc::clone(&daemon), caller, request).await,
     };
     if let Err(failure) = &outcome {
-        let (code, role) = (failure.code, caller.role.name());
-        tracing::info!(%code, role, subject = caller.subject, cause = %failure, "refused");
+        let who = format!("{} {}", caller.role.name(), caller.subject);
+        let (code, now) = (failure.code.to_string(), clock::now().instant);
+        daemon.refusals.note(&code, who.trim_end(), failure, now);
     }
     let frame = encode(&Response::from(outcome), RESPONSE_LEN_MAX)?;
     send.write_all(&frame).await?;
@@ -182,7 +335,10 @@ async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Reques
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
         return Err(Failure::new(Code::Forbidden, message));
     }
-    tokio::time::timeout(ANSWER_WAIT, requests::carry_out(daemon, request))
+    // It is never closed.
+    let _under_way = daemon.requests.acquire().await;
+    let carrying_out = requests::carry_out(Rc::clone(&daemon), request);
+    tokio::time::timeout(ANSWER_WAIT, carrying_out)
         .await
         .unwrap_or_else(|_| {
             let message = format!("it was not done within {ANSWER_WAIT:?}");

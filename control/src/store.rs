@@ -2,24 +2,28 @@
 //!
 //! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind, Watch};
-use async_nats::jetstream::stream::StorageType;
+use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure, MachineId};
-use ployz_core::{Change, MachineRecord, ObservedRecord};
+use ployz_api::{Code, Failure};
+use ployz_core::ObservedRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use crate::identity::Identity;
 use crate::membership::Membership;
-use crate::nats::{Version, inbox_prefix, refuse_old};
+use crate::nats::{CHANGED, Version, inbox_prefix, refuse_old};
+use crate::news::{self, Changes, Machines};
 use crate::tls::{self, Presence};
 
 /// What the operator wants of machines; coordinators write it.
@@ -39,12 +43,56 @@ const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// What each record remembers of its past.
 const HISTORY: i64 = 8;
+/// A record is about a kilobyte.
+const RECORD_LEN_MAX: i32 = 64 * 1024;
 
 /// A client of the store, which connects by itself, again and again.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     client: Client,
     jetstream: Context,
+    connected: Arc<Notify>,
+    health: Arc<Health>,
+}
+
+/// What has gone wrong between this machine and the store.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    errors: AtomicU64,
+    disconnects: AtomicU64,
+}
+
+impl Health {
+    /// Calls that failed.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were lost.
+    pub(crate) fn disconnects(&self) -> u64 {
+        self.disconnects.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that failed, and says so.
+    fn failed(&self, cause: &dyn std::fmt::Display) -> Failure {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        unavailable(cause)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the client's events, of which only errors are bad news"
+    )]
+    fn report(&self, event: &Event) {
+        match event {
+            Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
+            Event::Disconnected => {
+                self.disconnects.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%event, "store");
+            }
+            _ => tracing::info!(%event, "store"),
+        }
+    }
 }
 
 /// A value and what its writer has to say to replace it.
@@ -52,6 +100,27 @@ pub(crate) struct Store {
 pub(crate) struct Revised<T> {
     pub(crate) value: T,
     pub(crate) revision: u64,
+}
+
+/// What there is under a key.
+#[derive(Debug)]
+pub(crate) enum Slot<T> {
+    /// Nothing, ever.
+    Nothing,
+    /// A record.
+    Record(Revised<T>),
+    /// What was there has been deleted: in this revision, at this time (seconds since 1970, by the store's clock).
+    Deleted { revision: u64, at: u64 },
+}
+
+impl<T> Slot<T> {
+    /// The record, if there is one.
+    pub(crate) fn record(self) -> Option<Revised<T>> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Nothing | Self::Deleted { .. } => None,
+        }
+    }
 }
 
 impl Store {
@@ -68,6 +137,10 @@ impl Store {
             .iter()
             .map(|(address, port)| format!("tls://{}", std::net::SocketAddr::new(*address, *port)))
             .collect();
+        let health = Arc::new(Health::default());
+        let reporter = Arc::clone(&health);
+        let connected = Arc::new(Notify::new());
+        let events = Arc::clone(&connected);
         let client = ConnectOptions::with_nkey(identity.nkey_seed.expose().to_owned())
             .name(identity.machine_id)
             .custom_inbox_prefix(inbox_prefix(identity.machine_id))
@@ -79,18 +152,38 @@ impl Store {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .ignore_discovered_servers()
-            .event_callback(|event| async move { report(&event) })
+            .event_callback(move |event| {
+                reporter.report(&event);
+                let events = Arc::clone(&events);
+                async move {
+                    if event == Event::Connected {
+                        events.notify_one();
+                    }
+                }
+            })
             .connect(servers)
             .await?;
         Ok(Self {
             jetstream: jetstream::new(client.clone()),
             client,
+            health,
+            connected,
         })
+    }
+
+    /// What has gone wrong with it.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Whether there is a connection, as far as anybody knows.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Waits for the next time that a connection has been made.
+    pub(crate) async fn connected_anew(&self) {
+        self.connected.notified().await;
     }
 
     /// Waits for the first answer.
@@ -112,18 +205,8 @@ impl Store {
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
         ] {
-            let config = kv::Config {
-                bucket: bucket.to_owned(),
-                history: if storage == StorageType::File {
-                    HISTORY
-                } else {
-                    1
-                },
-                storage,
-                num_replicas: 1,
-                ..kv::Config::default()
-            };
-            self.within(self.jetstream.create_key_value(config)).await?;
+            let config = bucket_config(bucket, storage);
+            self.within(self.jetstream.create_stream(config)).await?;
         }
         Ok(())
     }
@@ -134,17 +217,30 @@ impl Store {
         bucket: &str,
         key: &str,
     ) -> Result<Option<Revised<T>>, Failure> {
+        Ok(self.look(bucket, key).await?.record())
+    }
+
+    /// Reads what there is under a key, or was.
+    pub(crate) async fn look<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Slot<T>, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let entry = self.within(bucket.entry(key)).await?;
-        entry
-            .filter(|entry| entry.operation == kv::Operation::Put)
-            .map(|entry| {
-                Ok(Revised {
-                    value: parse(&entry)?,
-                    revision: entry.revision,
-                })
-            })
-            .transpose()
+        let Some(entry) = self.within(bucket.entry(key)).await? else {
+            return Ok(Slot::Nothing);
+        };
+        let revision = entry.revision;
+        Ok(match entry.operation {
+            kv::Operation::Put => Slot::Record(Revised {
+                value: parse(&entry)?,
+                revision,
+            }),
+            kv::Operation::Delete | kv::Operation::Purge => Slot::Deleted {
+                revision,
+                at: written_at(&entry),
+            },
+        })
     }
 
     /// Reads every record.
@@ -155,6 +251,8 @@ impl Store {
         while let Some(key) = keys.next().await {
             let key = key.map_err(|error| unavailable(&error))?;
             let entry = self.within(bucket.entry(key)).await?;
+            // One that was deleted since its key was listed is none.
+            let entry = entry.filter(|entry| entry.operation == kv::Operation::Put);
             records.extend(entry.as_ref().map(parse).transpose()?);
         }
         Ok(records)
@@ -171,8 +269,8 @@ impl Store {
         match tokio::time::timeout(PATIENCE, bucket.create(key, render(value)?)).await {
             Ok(Ok(_revision)) => Ok(true),
             Ok(Err(error)) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(_) => Err(unavailable(&"it did not answer")),
+            Ok(Err(error)) => Err(self.health.failed(&error)),
+            Err(_) => Err(self.health.failed(&"it did not answer")),
         }
     }
 
@@ -189,31 +287,50 @@ impl Store {
         match tokio::time::timeout(PATIENCE, writing).await {
             Ok(Ok(_revision)) => Ok(true),
             Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(_) => Err(unavailable(&"it did not answer")),
+            Ok(Err(error)) => Err(self.health.failed(&error)),
+            Err(_) => Err(self.health.failed(&"it did not answer")),
         }
+    }
+
+    /// Deletes a record that must be as it was read, if a revision is given; `false` if it is not.
+    pub(crate) async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: Option<u64>,
+    ) -> Result<bool, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let deleting = bucket.delete_expect_revision(key, revision);
+        match tokio::time::timeout(PATIENCE, deleting).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Ok(Err(error)) => Err(self.health.failed(&error)),
+            Err(_) => Err(self.health.failed(&"it did not answer")),
+        }
+    }
+
+    /// How many watch a bucket.
+    #[cfg(test)]
+    pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, Failure> {
+        let mut bucket = self.bucket(bucket).await?;
+        let info = self.within(bucket.stream.info()).await?;
+        Ok(info.state.consumer_count)
     }
 
     /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
         self.reachable()?;
-        let bucket = self.bucket(OBSERVED).await?;
-        let value = render(record)?;
-        self.within(bucket.put(record.id.to_string(), value))
-            .await?;
+        let subject = format!("$KV.{OBSERVED}.{}", record.id);
+        let publishing = self.jetstream.publish(subject, render(record)?);
+        let acknowledgement = self.within(publishing).await?;
+        self.within(acknowledgement.into_future()).await?;
         Ok(())
     }
 
     /// Lists all machines, and then says what changes.
-    pub(crate) async fn follow(&self) -> Result<(Vec<(MachineRecord, u64)>, Changes), Failure> {
-        let machines = self.bucket(MACHINES).await?;
-        let observed = self.bucket(OBSERVED).await?;
-        let mut machines = self.within(machines.watch_with_history(">")).await?;
-        let listing = tokio::time::timeout(PATIENCE, listing(&mut machines))
-            .await
-            .map_err(|_| unavailable(&"it did not list the machines"))??;
-        let observed = self.within(observed.watch_with_history(">")).await?;
-        Ok((listing, Changes { machines, observed }))
+    pub(crate) async fn follow(&self) -> Result<(Machines, Changes), Failure> {
+        self.reachable()?;
+        news::follow(&self.client).await
     }
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
@@ -239,71 +356,41 @@ impl Store {
     ) -> Result<T, Failure> {
         tokio::time::timeout(PATIENCE, asking)
             .await
-            .map_err(|_| unavailable(&"it did not answer"))?
-            .map_err(|error| unavailable(&error))
+            .map_err(|_| self.health.failed(&"it did not answer"))?
+            .map_err(|error| self.health.failed(&error))
     }
 }
 
-/// News from the store.
-pub(crate) struct Changes {
-    machines: Watch,
-    observed: Watch,
+/// Seconds since 1970, by the store's clock.
+fn written_at(entry: &kv::Entry) -> u64 {
+    u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
 }
 
-impl Changes {
-    /// The next one; `None` when the watch has ended and has to be begun anew.
-    pub(crate) async fn next(&mut self) -> Option<Change> {
-        loop {
-            let change = tokio::select! {
-                entry = self.machines.next() => machine_change(&entry?.ok()?),
-                entry = self.observed.next() => observed_change(&entry?.ok()?),
-            };
-            // A record that cannot be read is not ours to judge: it may be a newer daemon's.
-            if let Some(change) = change {
-                return Some(change);
-            }
-        }
+/// As the stock tools make a bucket, but for what a single writer could do to all keys with a header (roll-up), and with
+/// news of every write.
+fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
+    let history = if storage == StorageType::File {
+        HISTORY
+    } else {
+        1
+    };
+    stream::Config {
+        name: format!("KV_{bucket}"),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        max_messages_per_subject: history,
+        max_message_size: RECORD_LEN_MAX,
+        storage,
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        deny_delete: true,
+        republish: [MACHINES, OBSERVED].contains(&bucket).then(|| Republish {
+            source: format!("$KV.{bucket}.>"),
+            destination: format!("{CHANGED}.{bucket}.>"),
+            headers_only: false,
+        }),
+        num_replicas: 1,
+        ..stream::Config::default()
     }
-}
-
-async fn listing(watch: &mut Watch) -> Result<Vec<(MachineRecord, u64)>, Failure> {
-    let mut machines = Vec::new();
-    loop {
-        let entry = watch
-            .next()
-            .await
-            .ok_or_else(|| unavailable(&"it hung up"))?;
-        let entry = entry.map_err(|error| unavailable(&error))?;
-        if let Some(Change::Machine(record, revision)) = machine_change(&entry) {
-            machines.push((*record, revision));
-        }
-        if entry.seen_current {
-            return Ok(machines);
-        }
-    }
-}
-
-fn machine_change(entry: &kv::Entry) -> Option<Change> {
-    match entry.operation {
-        kv::Operation::Put => Some(Change::Machine(Box::new(readable(entry)?), entry.revision)),
-        kv::Operation::Delete | kv::Operation::Purge => {
-            let id: MachineId = entry.key.parse().ok()?;
-            Some(Change::MachineGone(id, entry.revision))
-        }
-    }
-}
-
-fn observed_change(entry: &kv::Entry) -> Option<Change> {
-    let at = u64::try_from(entry.created.unix_timestamp()).ok()?;
-    (entry.operation == kv::Operation::Put)
-        .then(|| readable(entry))?
-        .map(|record| Change::Observed(record, at))
-}
-
-fn readable<T: DeserializeOwned>(entry: &kv::Entry) -> Option<T> {
-    parse(entry)
-        .inspect_err(|failure| tracing::warn!(cause = %failure, "a record cannot be read"))
-        .ok()
 }
 
 fn parse<T: DeserializeOwned>(entry: &kv::Entry) -> Result<T, Failure> {
@@ -322,7 +409,7 @@ fn render(value: &impl Serialize) -> Result<Bytes, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         Code::StoreUnavailable,
         format!("the store is not available: {cause}"),
@@ -337,13 +424,5 @@ fn reconnect_delay(attempts: usize) -> Duration {
     wait.mul_f64(rand::random_range(0.5..1.0))
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the client's events, of which only errors are bad news"
-)]
-fn report(event: &Event) {
-    match event {
-        Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
-        _ => tracing::info!(%event, "store"),
-    }
-}
+#[cfg(test)]
+mod contract;

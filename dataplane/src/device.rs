@@ -16,6 +16,7 @@ use crate::outlet::Outlet;
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::steering::Steering;
+use crate::sys::ring::RingDepth;
 use crate::sys::tun::{Tun, TunError, TunOffloads};
 use crate::sys::udp::UdpSockets;
 use crate::uapi::{Interface, InterfaceDescription, InterfaceError};
@@ -75,6 +76,30 @@ pub struct DeviceOptions {
     pub listen_port: u16,
     /// Threads that the peers are spread over: from 1 to [`ployz_engine::SHARDS_MAX`].
     pub shards: usize,
+}
+
+/// What is left to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// TSO on the TUN.
+    pub tun_tcp: bool,
+    /// USO on the TUN.
+    pub tun_udp: bool,
+    /// Datagrams leave in batches.
+    pub udp_gso: bool,
+    /// Datagrams come in batches.
+    pub udp_gro: bool,
+}
+
+/// What changes with traffic.
+#[derive(Clone, Debug)]
+pub struct DeviceSnapshot {
+    /// Peers and drops.
+    pub traffic: Snapshot,
+    /// Which offloads are in use.
+    pub offloads: Offloads,
+    /// How busy each shard's ring is; empty with epoll.
+    pub rings: Vec<RingDepth>,
 }
 
 /// Why there is no device.
@@ -182,8 +207,18 @@ impl Device {
     ///
     /// # Errors
     /// If the data plane is stuck or gone.
-    pub async fn snapshot(&self) -> Result<(Snapshot, bool), InterfaceError> {
-        self.shards.snapshot().await
+    pub async fn snapshot(&self) -> Result<DeviceSnapshot, InterfaceError> {
+        let shards = self.shards.snapshot().await?;
+        Ok(DeviceSnapshot {
+            traffic: shards.traffic,
+            offloads: Offloads {
+                tun_tcp: self.tun_offloads.tcp,
+                tun_udp: self.tun_offloads.udp,
+                udp_gso: shards.udp_gso,
+                udp_gro: self.udp_offload,
+            },
+            rings: shards.rings,
+        })
     }
 
     /// Waits until the data plane has ended by itself, which it does only if the kernel fails it.
@@ -287,16 +322,20 @@ impl Interface for Device {
     }
 
     async fn status(&self) -> Result<Vec<(String, String)>, InterfaceError> {
-        let (snapshot, udp_gso) = self.snapshot().await?;
+        let DeviceSnapshot {
+            traffic: snapshot,
+            offloads,
+            ..
+        } = self.snapshot().await?;
         let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let mut status = vec![
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("backend".to_owned(), self.backend().name().to_owned()),
             ("shards".to_owned(), self.shards.count().to_string()),
-            ("tun_tcp_offload".to_owned(), yes_no(self.tun_offloads.tcp)),
-            ("tun_udp_offload".to_owned(), yes_no(self.tun_offloads.udp)),
-            ("udp_gso".to_owned(), yes_no(udp_gso)),
-            ("udp_gro".to_owned(), yes_no(self.udp_offload)),
+            ("tun_tcp_offload".to_owned(), yes_no(offloads.tun_tcp)),
+            ("tun_udp_offload".to_owned(), yes_no(offloads.tun_udp)),
+            ("udp_gso".to_owned(), yes_no(offloads.udp_gso)),
+            ("udp_gro".to_owned(), yes_no(offloads.udp_gro)),
             ("listen_port".to_owned(), self.port().to_string()),
             ("peers".to_owned(), snapshot.peers.len().to_string()),
         ];

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
+use crate::sys::ring::RingDepth;
 use crate::sys::udp::UdpSockets;
 
 /// Commands are rare and answered within a turn; more than this many waiting means that the shard is stuck.
@@ -23,14 +24,24 @@ pub(crate) enum Command {
     Apply(Change, oneshot::Sender<Result<(), UpdateError>>),
     /// Say everything.
     Describe(oneshot::Sender<Description>),
-    /// Say what changes with traffic, and whether UDP GSO is in use.
-    Snapshot(oneshot::Sender<(Snapshot, bool)>),
+    /// Say what changes with traffic.
+    Snapshot(oneshot::Sender<ShardSnapshot>),
     /// The interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
     SetMtu { link: usize, smallest: usize },
     /// The host's addresses or routes have changed.
     ForgetLocals,
     /// End.
     Stop,
+}
+
+/// What changes with traffic in one shard.
+#[derive(Debug)]
+pub(crate) struct ShardSnapshot {
+    pub(crate) traffic: Snapshot,
+    /// Whether datagrams leave in batches.
+    pub(crate) udp_gso: bool,
+    /// With io_uring.
+    pub(crate) ring: Option<RingDepth>,
 }
 
 /// A change of the configuration.

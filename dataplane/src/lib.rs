@@ -27,9 +27,12 @@ pub mod uapi;
 mod worker;
 
 pub use batch::{BATCH_LEN_MAX, SendBatch};
-pub use device::{Backend, BackendChoice, Device, DeviceError, DeviceOptions};
+pub use device::{
+    Backend, BackendChoice, Device, DeviceError, DeviceOptions, DeviceSnapshot, Offloads,
+};
 pub use outlet::{Exit, Outlet};
 pub use shard::Shard;
 pub use sys::control::Received;
 pub use sys::message::Arrival;
+pub use sys::ring::RingDepth;
 pub use sys::tun::TunError;

@@ -17,8 +17,19 @@ use crate::device::{Backend, BackendChoice, DeviceError};
 use crate::driver::DeviceShard;
 use crate::inbox::{CallError, Command, Turn, inbox};
 use crate::neighbours::Neighbours;
+use crate::sys::ring::RingDepth;
 use crate::uapi::InterfaceError;
 use crate::worker::{Task, Worker};
+
+/// What changes with traffic, of all shards together.
+#[derive(Debug)]
+pub(crate) struct ShardsSnapshot {
+    pub(crate) traffic: Snapshot,
+    /// Whether all of them send in batches.
+    pub(crate) udp_gso: bool,
+    /// In their order, with io_uring.
+    pub(crate) rings: Vec<RingDepth>,
+}
 
 /// The threads of an interface. Dropping them stops them.
 #[derive(Debug)]
@@ -140,20 +151,25 @@ impl Shards {
         })
     }
 
-    /// What changes with traffic, and whether UDP GSO is in use everywhere.
+    /// What changes with traffic.
     ///
     /// # Errors
     /// As [`Shards::ask`].
-    pub(crate) async fn snapshot(&self) -> Result<(Snapshot, bool), InterfaceError> {
+    pub(crate) async fn snapshot(&self) -> Result<ShardsSnapshot, InterfaceError> {
         let each = self.ask(|_, reply| Command::Snapshot(reply)).await?;
-        let udp_gso = each.iter().all(|(_, udp_gso)| *udp_gso);
+        let udp_gso = each.iter().all(|shard| shard.udp_gso);
+        let rings = each.iter().filter_map(|shard| shard.ring).collect();
         let mut drops = Drops::default();
-        for (snapshot, _) in &each {
-            drops.merge(&snapshot.drops);
+        for shard in &each {
+            drops.merge(&shard.traffic.drops);
         }
-        let peers = each.into_iter().map(|(snapshot, _)| snapshot.peers);
+        let peers = each.into_iter().map(|shard| shard.traffic.peers);
         let peers = from_their_homes(peers, |peer| peer.public_key);
-        Ok((Snapshot { peers, drops }, udp_gso))
+        Ok(ShardsSnapshot {
+            traffic: Snapshot { peers, drops },
+            udp_gso,
+            rings,
+        })
     }
 
     /// Waits until one of them has ended by itself, which it does only if the kernel fails it.

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -57,11 +58,14 @@ impl Segment {
         netns.address("eth0", &format!("10.0.0.{number}/24"))?;
         Ok(Machine {
             daemon: None,
+            prefix: Vec::new(),
+            flags: Vec::new(),
+            log: PathBuf::new(),
             name: format!("m{number}"),
             interface: stage.interface(),
             data_dir: stage.place("data"),
             nats_server: nats_server(),
-            netns,
+            netns: Arc::new(netns),
         })
     }
 }
@@ -71,11 +75,16 @@ impl Segment {
 pub struct Machine {
     // Fields drop in this order, and the daemon has to end while its namespace is still there.
     daemon: Option<Running>,
+    /// A command that runs the daemon's, if there is one; it has to replace itself.
+    pub prefix: Vec<String>,
+    /// More flags of the daemon.
+    pub flags: Vec<String>,
+    log: PathBuf,
     pub name: String,
     pub interface: String,
     pub data_dir: PathBuf,
     pub nats_server: PathBuf,
-    pub netns: Netns,
+    pub netns: Arc<Netns>,
 }
 
 #[derive(Debug)]
@@ -92,11 +101,12 @@ impl Machine {
     /// Starts the daemon and waits for its word that it is ready.
     pub fn start(&mut self, stage: &Stage) -> Result<()> {
         let stdout = stage.log(&format!("{}-stdout", self.name));
+        self.log = stage.log(&format!("{}-stderr", self.name));
         let argv = self.netns.argv(&self.daemon_argv());
         let child = mortal(&argv)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
-            .stderr(File::create(stage.log(&format!("{}-stderr", self.name)))?)
+            .stderr(File::create(&self.log)?)
             .spawn()
             .with_context(|| argv.join(" "))?;
         let running = self.daemon.insert(Running(child));
@@ -113,9 +123,27 @@ impl Machine {
         Ok(())
     }
 
+    /// The daemon's process.
+    pub fn pid(&self) -> Result<Pid> {
+        let running = self.daemon.as_ref().context("it does not run")?;
+        Ok(Pid::from_raw(running.0.id().try_into()?))
+    }
+
+    /// What the daemon has logged since it was started.
+    #[must_use]
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// As a power cut of the process: no goodbye to anybody.
     pub fn kill(&mut self) {
         self.daemon = None;
+    }
+
+    /// Whether the daemon was started and has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let running = self.daemon.as_mut();
+        running.is_some_and(|it| matches!(it.0.try_wait(), Ok(Some(_))))
     }
 
     /// Asks the daemon to stop, and waits until it has.
@@ -137,13 +165,19 @@ impl Machine {
 
     /// As [`Self::ctl`], with something on stdin.
     pub fn ctl_with(&self, arguments: &str, stdin: &str) -> Result<Finished> {
+        let argv = self.ctl_argv(arguments);
+        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+    }
+
+    /// The command that runs `ployzctl` there.
+    #[must_use]
+    pub fn ctl_argv(&self, arguments: &str) -> Vec<String> {
         let line = format!(
             "{} --data-dir {} {arguments}",
             ployzctl().display(),
             self.data_dir.display()
         );
-        let argv = self.netns.argv(&crate::command::words(&line));
-        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+        self.netns.argv(&crate::command::words(&line))
     }
 
     /// The document that `ployzctl --json` prints.
@@ -206,7 +240,7 @@ impl Machine {
 
     fn daemon_argv(&self) -> Vec<String> {
         let own = |path: &Path| path.display().to_string();
-        [
+        let command = [
             own(&ployzd()),
             "run".to_owned(),
             "--data-dir".to_owned(),
@@ -217,8 +251,29 @@ impl Machine {
             self.interface.clone(),
             "--nats-server".to_owned(),
             own(&self.nats_server),
-        ]
-        .to_vec()
+        ];
+        [&self.prefix[..], &command, &self.flags].concat()
+    }
+}
+
+/// Another daemon on the host of `first`, with everything of its own that two cannot share.
+#[must_use]
+pub fn neighbour(stage: &Stage, first: &Machine, number: u16) -> Machine {
+    let flags = format!(
+        "--wg-port {} --listen 0.0.0.0:{}",
+        51_820 + 10 * number,
+        51_821 + 10 * number
+    );
+    Machine {
+        daemon: None,
+        prefix: Vec::new(),
+        flags: crate::command::words(&flags),
+        log: PathBuf::new(),
+        name: format!("{}-{number}", first.name),
+        interface: stage.interface(),
+        data_dir: stage.place("data"),
+        nats_server: nats_server(),
+        netns: Arc::clone(&first.netns),
     }
 }
 
@@ -244,4 +299,13 @@ fn nats_server() -> PathBuf {
         target.join("nats-server-2.14.6/nats-server")
     };
     env::var_os("NATS_SERVER_UNDER_TEST").map_or_else(fetched, PathBuf::from)
+}
+
+/// Another version of the store's server, beside the one that is under test.
+#[must_use]
+pub fn nats_server_of(version: &str) -> PathBuf {
+    let under_test = nats_server();
+    let versions = under_test.ancestors().nth(2).map(Path::to_owned);
+    let versions = versions.unwrap_or_default();
+    versions.join(format!("nats-server-{version}/nats-server"))
 }

@@ -27,6 +27,7 @@ pub mod relay;
 pub mod routed;
 pub mod stage;
 pub mod traffic;
+pub mod tripwire;
 pub mod uapi;
 pub mod wait;
 pub mod wg;

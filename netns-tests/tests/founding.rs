@@ -21,7 +21,6 @@ fn found_kill_and_resume() -> Outcome {
     tell(Backend::IoUring, |stage| {
         let segment = Segment::new(stage)?;
         let mut machine = segment.machine(stage, 1)?;
-        refuse_an_old_server(stage, &mut machine)?;
         machine.start(stage)?;
         refuse_what_cannot_be(&machine)?;
         found(&machine)?;
@@ -29,21 +28,6 @@ fn found_kill_and_resume() -> Outcome {
         resume_after_kill(stage, &mut machine)?;
         resume_after_stop(stage, &mut machine)
     })
-}
-
-/// A server that loses writes is refused by name, and nothing is left of the attempt.
-fn refuse_an_old_server(stage: &Stage, machine: &mut Machine) -> Result<()> {
-    let old = stage.file("nats-server", "#!/bin/sh\necho nats-server: v2.9.10\n")?;
-    fs::set_permissions(&old, fs::Permissions::from_mode(0o700))?;
-    let good = std::mem::replace(&mut machine.nats_server, old);
-    machine.start(stage)?;
-    let document = machine.json("mesh init acme")?;
-    ensure!(text(&document, "/code") == "INSTALL_FAILED", "{document}");
-    ensure!(text(&document, "/message").contains("2.9.10"), "{document}");
-    is_in_no_network(machine)?;
-    machine.stop()?;
-    machine.nats_server = good;
-    Ok(())
 }
 
 fn refuse_what_cannot_be(machine: &Machine) -> Result<()> {

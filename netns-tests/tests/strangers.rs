@@ -12,13 +12,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ployz_api::client::{ClientError, ask, ask_invited};
 use ployz_api::{
-    Code, Credential, MachineId, Name, RedeemRequest, Request, Response, Secret, Token,
+    Code, Credential, InviteId, MachineId, Name, NetworkId, RedeemRequest, Request, Response,
+    Secret, Token,
 };
 use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::wait::now;
 use ployz_netns_tests::{Backend, Outcome, tell};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What a wrong guess costs.
+const GUESS_WAIT: Duration = Duration::from_millis(300);
 
 #[test]
 fn only_the_networks_own_are_heard() -> Outcome {
@@ -54,11 +58,33 @@ fn strangers_may_redeem_and_nothing_else(from: &Machine, token: &str) -> Result<
     Ok(())
 }
 
+/// A token of which one field was changed, with everything else right, checksum included.
 fn guesses_are_refused(from: &Machine, token: &str) -> Result<()> {
-    let known = Token::decode(token)?;
+    let begin = now();
+    let another_secret = |token: &mut Token| token.secret = Secret::new("00".repeat(16));
+    let another_invite = |token: &mut Token| token.invite_id = InviteId::new(1, 1);
+    ensure!(redeemed(from, token, another_secret)?? == Code::InviteInvalid);
+    ensure!(redeemed(from, token, another_invite)?? == Code::InviteInvalid);
+    ensure!(begin.elapsed() > GUESS_WAIT * 2, "{:?}", begin.elapsed());
+    let another_network = |token: &mut Token| token.network_id = NetworkId::new(1, 1);
+    let answer = redeemed(from, token, another_network)?;
+    ensure!(
+        matches!(answer, Err(ClientError::Unreachable(_))),
+        "{answer:?}"
+    );
+    Ok(())
+}
+
+fn redeemed(
+    from: &Machine,
+    token: &str,
+    change: impl FnOnce(&mut Token),
+) -> Result<Result<Code, ClientError>> {
+    let mut token = Token::decode(token)?;
+    change(&mut token);
     let guess = Request::InviteRedeem(RedeemRequest {
-        invite_id: known.invite_id,
-        secret: Secret::new("00".repeat(16)),
+        invite_id: token.invite_id,
+        secret: Secret::new(token.secret.expose().to_owned()),
         machine_id: MachineId::new(1, 1),
         name: Name::nearest("guess"),
         region: "local".to_owned(),
@@ -67,9 +93,9 @@ fn guesses_are_refused(from: &Machine, token: &str) -> Result<()> {
         certificate_key: format!("04{}", "00".repeat(64)),
         endpoints: Vec::new(),
     });
-    let response = invited(from, token, |_| {}, guess)?.context("an answer")?;
-    ensure!(response.code == Code::InviteInvalid, "{response:?}");
-    Ok(())
+    let word = token.encode();
+    let answer = invited(from, word.expose(), |_| {}, guess)?;
+    Ok(answer.map(|response| response.code))
 }
 
 /// The joiner's side: a server whose authority is not the one of the token is never told the secret.

@@ -1,11 +1,10 @@
 //! `ployzctl machine`.
 
 use ployz_api::{
-    InviteId, InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request,
-    Secret,
+    InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request, Secret,
 };
 
-use super::{unexpected, word_from_stdin};
+use super::{remove, tell, unexpected, word_from_stdin};
 use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -15,12 +14,20 @@ pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
     match command {
         MachineCommand::Ls { wide } => list(connection, wide),
         MachineCommand::Inspect { machine } => inspect(connection, machine),
+        MachineCommand::Rename { machine, name } => {
+            tell(connection, &Request::MachineRename { machine, name })
+        }
+        MachineCommand::Label { machine, labels } => {
+            let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
+            tell(connection, &Request::MachineLabel { machine, labels })
+        }
+        MachineCommand::Rm(arguments) => remove::run(connection, arguments),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
             create(connection, ttl_secs, name)
         }
         MachineCommand::Invite(InviteCommand::List { all }) => invites(connection, all),
         MachineCommand::Invite(InviteCommand::Revoke { invite_id }) => {
-            revoke(connection, invite_id)
+            tell(connection, &Request::InviteRevoke { invite_id })
         }
         MachineCommand::Invite(InviteCommand::Import(token)) => import(connection, token),
     }
@@ -192,12 +199,6 @@ fn invites(connection: &Connection, all: bool) -> Outcome {
     } else {
         table.render()
     };
-    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
-}
-
-fn revoke(connection: &Connection, invite_id: InviteId) -> Outcome {
-    let answer = connection.ask(&Request::InviteRevoke { invite_id })?;
-    let text = answer.message.clone();
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
 }
 

@@ -3,11 +3,15 @@
 mod data_plane;
 pub(crate) mod machine;
 pub(crate) mod mesh;
+pub(crate) mod remove;
 pub(crate) mod status;
 
 use std::io::Read as _;
 
-use ployz_api::{Code, Failure};
+use ployz_api::{Code, Failure, Request};
+
+use crate::connection::Connection;
+use crate::outcome::{Outcome, Success};
 
 /// Tokens and names are shorter; whatever else comes is not read.
 const STDIN_MAX: u64 = 16 * 1024;
@@ -24,6 +28,13 @@ fn word_from_stdin() -> Result<String, Failure> {
         ));
     }
     Ok(word.to_owned())
+}
+
+/// A request whose answer is one sentence.
+fn tell(connection: &Connection, request: &Request) -> Outcome {
+    let answer = connection.ask(request)?;
+    let text = answer.message.clone();
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
 }
 
 /// The daemon is of a version that says something else.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig,
+    TransportErrorCode, VarInt,
+};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -13,19 +16,24 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::ALPN;
 use crate::certificate::CertificateName;
 use crate::credential::Credential;
 use crate::frame::{HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;
 use crate::token::{Token, fingerprint};
+use crate::{ALPN, BUSY};
 
 /// A handshake takes two round trips; whoever has not answered by then will not.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Silence after which a connection is dead; kept-alive connections are never silent for so long.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the goodbye may take. Without it the daemon keeps the connection until it is idle for too long.
+const GOODBYE_WAIT: Duration = Duration::from_millis(20);
+/// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
+const BUSY_WAIT_MIN: Duration = Duration::from_millis(100);
+const BUSY_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,9 @@ pub enum ClientError {
     /// Nobody answered at any endpoint.
     #[error("no daemon answers: {0}")]
     Unreachable(String),
+    /// Somebody is there, and has no room for us. Nothing was asked.
+    #[error("the daemon is busy: {0}")]
+    Busy(String),
     /// The credential cannot be used.
     #[error("the credential cannot be used: {0}")]
     Credential(String),
@@ -111,19 +122,84 @@ async fn ask_any(
     let mut config = ClientConfig::new(Arc::new(quic));
     config.transport_config(Arc::new(transport()));
     let name = CertificateName::any_machine(network);
-    let mut causes = Vec::new();
-    for endpoint in endpoints {
-        let wait = CONNECT_WAIT.min(patience);
-        match connect(&config, *endpoint, &name, wait).await {
-            Ok(connection) => {
-                return tokio::time::timeout(patience, exchange(&connection, request))
-                    .await
-                    .map_err(|_| ClientError::TimedOut(patience))?;
+    ask_until_heard(&config, endpoints, &name, request, patience).await
+}
+
+/// Asks again while the daemon is there and has no room, for no longer than it may take to answer.
+async fn ask_until_heard(
+    config: &ClientConfig,
+    endpoints: &[SocketAddr],
+    name: &str,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let mut wait = BUSY_WAIT_MIN;
+    let mut left = patience;
+    loop {
+        match ask_each(config, endpoints, name, request, patience).await {
+            Err(ClientError::Busy(_)) if wait < left => {
+                tokio::time::sleep(wait).await;
+                left -= wait;
+                wait = (wait * 2).min(BUSY_WAIT_MAX);
             }
-            Err(cause) => causes.push(format!("{endpoint}: {cause}")),
+            heard => return heard,
         }
     }
-    Err(ClientError::Unreachable(causes.join("; ")))
+}
+
+async fn ask_each(
+    config: &ClientConfig,
+    endpoints: &[SocketAddr],
+    name: &str,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let (mut causes, mut busy) = (Vec::new(), false);
+    for endpoint in endpoints {
+        let wait = CONNECT_WAIT.min(patience);
+        match connect(config, *endpoint, name, wait).await {
+            Ok((local, connection)) => {
+                let answer = tokio::time::timeout(patience, exchange(&connection, request)).await;
+                connection.close(VarInt::from_u32(0), b"");
+                let _ = tokio::time::timeout(GOODBYE_WAIT, local.wait_idle()).await;
+                return answer
+                    .map_err(|_| ClientError::TimedOut(patience))?
+                    .map_err(|error| match connection.close_reason() {
+                        Some(ConnectionError::ApplicationClosed(close))
+                            if close.error_code == VarInt::from_u32(BUSY) =>
+                        {
+                            ClientError::Busy(error.to_string())
+                        }
+                        Some(_) | None => error,
+                    });
+            }
+            Err(cause) => {
+                busy |= cause.busy;
+                causes.push(format!("{endpoint}: {}", cause.text));
+            }
+        }
+    }
+    let causes = causes.join("; ");
+    Err(if busy {
+        ClientError::Busy(causes)
+    } else {
+        ClientError::Unreachable(causes)
+    })
+}
+
+/// Why there is no connection.
+struct NoConnection {
+    text: String,
+    busy: bool,
+}
+
+impl<T: std::fmt::Display> From<T> for NoConnection {
+    fn from(cause: T) -> Self {
+        Self {
+            text: cause.to_string(),
+            busy: false,
+        }
+    }
 }
 
 async fn connect(
@@ -131,19 +207,37 @@ async fn connect(
     remote: SocketAddr,
     name: &str,
     wait: Duration,
-) -> Result<Connection, String> {
+) -> Result<(Endpoint, Connection), NoConnection> {
     let local: SocketAddr = match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let endpoint = Endpoint::client(local).map_err(|e| e.to_string())?;
-    let connecting = endpoint
-        .connect_with(config.clone(), remote, name)
-        .map_err(|e| e.to_string())?;
-    tokio::time::timeout(wait, connecting)
+    let endpoint = Endpoint::client(local)?;
+    let connecting = endpoint.connect_with(config.clone(), remote, name)?;
+    let connection = tokio::time::timeout(wait, connecting)
         .await
         .map_err(|_| format!("no answer within {wait:?}"))?
-        .map_err(|e| e.to_string())
+        .map_err(|error| NoConnection {
+            busy: is_refusal(&error),
+            ..error.into()
+        })?;
+    Ok((endpoint, connection))
+}
+
+/// RFC 9000, section 20.1: CONNECTION_REFUSED.
+fn is_refusal(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::ConnectionClosed(close) => {
+            close.error_code == TransportErrorCode::CONNECTION_REFUSED
+        }
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
+    }
 }
 
 async fn exchange(connection: &Connection, request: &Request) -> Result<Response, ClientError> {
@@ -162,7 +256,6 @@ async fn exchange(connection: &Connection, request: &Request) -> Result<Response
         .read_exact(&mut body)
         .await
         .map_err(|e| broken(&e))?;
-    connection.close(VarInt::from_u32(0), b"");
     serde_json::from_slice(&body).map_err(|e| broken(&e))
 }
 

@@ -14,6 +14,9 @@ pub enum Code {
     MachineNotFound,
     MachineAmbiguous,
     MachineUnreachable,
+    InvalidTransition,
+    CannotRemoveSelf,
+    QuorumAtRisk,
     InviteInvalid,
     InviteExpired,
     InviteConsumed,
@@ -43,6 +46,9 @@ impl Code {
             | Self::MachineNotFound
             | Self::MachineAmbiguous
             | Self::MachineUnreachable
+            | Self::InvalidTransition
+            | Self::CannotRemoveSelf
+            | Self::QuorumAtRisk
             | Self::InviteInvalid
             | Self::InviteExpired
             | Self::InviteConsumed

@@ -12,6 +12,7 @@ mod code;
 mod credential;
 mod frame;
 mod id;
+mod label;
 mod machine;
 mod name;
 mod request;
@@ -24,15 +25,17 @@ pub use code::Code;
 pub use credential::{Credential, LOCAL_CREDENTIAL_FILE};
 pub use frame::{FrameError, HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 pub use id::{InvalidId, InviteId, MachineId, NetworkId};
-pub use machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
+pub use machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
 pub use name::{InvalidName, Name};
 pub use request::{
     InviteRequest, MeshInitRequest, Operation, RedeemRequest, Request, TTL_SECS_DEFAULT,
     TTL_SECS_MAX,
 };
 pub use response::{
-    Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect, MachineJoin,
-    MachineList, MachineRow, MeshInit, Outcome, Payload, Redeemed, Response, Status, StorageState,
+    CleanupStep, Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect,
+    MachineJoin, MachineList, MachineRecordShown, MachineRemove, MachineRow, MeshInit, MeshList,
+    MeshReady, MeshRow, MeshStatus, Outcome, Payload, Redeemed, Response, Status, StorageState,
     Success,
 };
 pub use secret::Secret;
@@ -40,3 +43,6 @@ pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";
+
+/// What a server says when it closes a connection before it has read a request: ask again later (QUIC application code).
+pub const BUSY: u32 = 2;

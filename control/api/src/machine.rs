@@ -65,3 +65,17 @@ pub enum InviteStatus {
 word!(InviteStatus {
     Active => "active", Consumed => "consumed", Revoked => "revoked", Expired => "expired",
 });
+
+/// What a machine has to do with the network that it knows of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkState {
+    /// It was drawn up, and has never been started.
+    Created,
+    /// The machine takes part.
+    #[default]
+    Running,
+    /// It did, and does not until it is started.
+    Stopped,
+}
+word!(NetworkState { Created => "created", Running => "running", Stopped => "stopped" });

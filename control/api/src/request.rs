@@ -1,11 +1,13 @@
 //! What a daemon can be asked.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InviteId, MachineId};
+use crate::label::{LabelKey, LabelValue};
 use crate::name::Name;
 use crate::secret::Secret;
 
@@ -23,12 +25,49 @@ pub enum Request {
     Status,
     /// Found a network here.
     MeshInit(MeshInitRequest),
+    /// Draw a network up here, and do not start it yet.
+    MeshCreate(MeshInitRequest),
+    /// Take part in the network again, or for the first time.
+    MeshStart,
+    /// Take part no more, until it is started again.
+    MeshStop {
+        /// Whatever the machine is there for.
+        force: bool,
+    },
+    /// Forget the network for good.
+    MeshDestroy {
+        /// Only if it is called that.
+        name: Option<Name>,
+        /// Whatever others think: take away what is here.
+        force: bool,
+    },
     /// Which machines are there?
     MachineList,
     /// Everything about one of them.
     MachineInspect {
         /// An id, a name, or the unique beginning of either.
         machine: String,
+    },
+    /// Call a machine something else.
+    MachineRename {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// What to call it.
+        name: Name,
+    },
+    /// Change a machine's labels.
+    MachineLabel {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// A value to set, or none to take the label away.
+        labels: BTreeMap<LabelKey, Option<LabelValue>>,
+    },
+    /// Take one of them out of the network.
+    MachineRemove {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// Without asking the machine itself to clean up.
+        force: bool,
     },
     /// Make an invite.
     InviteCreate(InviteRequest),
@@ -61,6 +100,8 @@ pub struct MeshInitRequest {
     pub cluster_cidr: Option<Ipv4Net>,
     /// How large each is.
     pub subnet_prefix_len: Option<u8>,
+    /// WireGuard's UDP port on this machine; what the daemon was started with if none is given.
+    pub wg_port: Option<u16>,
     /// Where the others reach this machine's WireGuard; its own addresses if none is given.
     pub endpoints: Vec<SocketAddr>,
 }
@@ -105,8 +146,15 @@ pub struct RedeemRequest {
 pub enum Operation {
     Status,
     MeshInit,
+    MeshCreate,
+    MeshStart,
+    MeshStop,
+    MeshDestroy,
     MachineList,
     MachineInspect,
+    MachineRename,
+    MachineLabel,
+    MachineRemove,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -116,11 +164,18 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::Status,
         Self::MeshInit,
+        Self::MeshCreate,
+        Self::MeshStart,
+        Self::MeshStop,
+        Self::MeshDestroy,
         Self::MachineList,
         Self::MachineInspect,
+        Self::MachineRename,
+        Self::MachineLabel,
+        Self::MachineRemove,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -135,8 +190,15 @@ impl Request {
         match self {
             Self::Status => Operation::Status,
             Self::MeshInit(_) => Operation::MeshInit,
+            Self::MeshCreate(_) => Operation::MeshCreate,
+            Self::MeshStart => Operation::MeshStart,
+            Self::MeshStop { .. } => Operation::MeshStop,
+            Self::MeshDestroy { .. } => Operation::MeshDestroy,
             Self::MachineList => Operation::MachineList,
             Self::MachineInspect { .. } => Operation::MachineInspect,
+            Self::MachineRename { .. } => Operation::MachineRename,
+            Self::MachineLabel { .. } => Operation::MachineLabel,
+            Self::MachineRemove { .. } => Operation::MachineRemove,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

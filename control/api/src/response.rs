@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::code::Code;
 use crate::id::{InviteId, MachineId, NetworkId};
-use crate::machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+use crate::machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
 use crate::name::Name;
 use crate::secret::Secret;
 
@@ -134,8 +134,14 @@ impl From<Response> for Outcome {
 pub enum Payload {
     Status(Box<Status>),
     MeshInit(Box<MeshInit>),
+    MeshList(MeshList),
+    MeshStatus(Box<MeshStatus>),
+    MeshReady(MeshReady),
+    MeshSelfRecord(MachineRecordShown),
+    MachineRecord(MachineRecordShown),
     MachineList(MachineList),
     MachineInspect(Box<MachineInspect>),
+    MachineRemove(MachineRemove),
     Invite(Invite),
     InviteList(InviteList),
     MachineJoin(MachineJoin),
@@ -153,6 +159,8 @@ pub struct Status {
     pub name: Name,
     /// The network that it is in.
     pub network: Option<Name>,
+    /// Whether it takes part in it.
+    pub network_state: Option<NetworkState>,
     /// That network's id.
     pub network_id: Option<NetworkId>,
     /// What the operator wants of it.
@@ -161,12 +169,18 @@ pub struct Status {
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.
     pub overlay_ip6: Option<Ipv6Addr>,
+    /// What runs workloads: `docker` or `host`.
+    pub runtime: String,
     /// How packets travel.
     pub data_plane: DataPlane,
     /// Whether it holds the store.
     pub storage: StorageState,
     /// How current its view of the network is.
     pub control: Control,
+    /// Connections and requests that were refused since the daemon started, by cause: a code, or what there was no room
+    /// for.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// A data plane: what the shard says of itself.
@@ -223,6 +237,52 @@ pub struct MeshInit {
     pub invite: Option<Invite>,
 }
 
+/// The networks that a machine knows of: one or none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MeshList {
+    /// By name.
+    pub rows: Vec<MeshRow>,
+}
+
+/// One network.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshRow {
+    pub name: Name,
+    pub id: NetworkId,
+    pub state: NetworkState,
+}
+
+/// A network, as seen from one machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshStatus {
+    pub network: Name,
+    pub network_id: NetworkId,
+    pub state: NetworkState,
+    pub overlay_ip: Option<Ipv4Addr>,
+    pub overlay_ip6: Option<Ipv6Addr>,
+    pub lifecycle: Option<Lifecycle>,
+    pub storage: StorageState,
+    pub control: Control,
+}
+
+/// Whether everything works.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as in the command line's contract")]
+pub struct MeshReady {
+    pub ready: bool,
+    pub network: Name,
+    pub view_age_secs: u64,
+}
+
+/// A machine's record in `machines`.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "its fields are in docs/protocol.md")]
+pub struct MachineRecordShown {
+    pub record: Value,
+}
+
 /// All machines in view.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachineList {
@@ -272,6 +332,28 @@ pub struct MachineInspect {
     pub rx_bytes: Option<u64>,
     /// Bytes that this daemon sent to it.
     pub tx_bytes: Option<u64>,
+}
+
+/// A machine is out of the network.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineRemove {
+    /// Which one.
+    pub id: MachineId,
+    /// Whether the machine itself was left alone.
+    pub force: bool,
+    /// What was done, in this order.
+    pub cleanup: Vec<CleanupStep>,
+}
+
+/// One step of a removal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CleanupStep {
+    /// What was cleaned up.
+    pub step: String,
+    /// Whether it is clean.
+    pub ok: bool,
+    /// One sentence about it.
+    pub message: String,
 }
 
 /// A new invite.

@@ -83,6 +83,9 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn token() -> Token {
@@ -114,6 +117,32 @@ mod tests {
                     assert!(Token::decode(&altered).is_err(), "{other} at {at}");
                 }
             }
+        }
+    }
+
+    proptest! {
+        /// Any byte changed to any other, put in, or left out, and any run of them cut out.
+        #[test]
+        fn an_altered_token_is_none(at in any::<Index>(), len in 1_usize..40, byte in any::<u8>(), how in 0..4) {
+            let word = token().encode();
+            let word = word.expose().as_bytes();
+            let at = at.index(word.len());
+            let mut altered = word.to_vec();
+            match how {
+                0 => altered[at] = byte,
+                1 => altered.insert(at, byte),
+                2 => drop(altered.remove(at)),
+                _ => drop(altered.drain(at..word.len().min(at + len))),
+            }
+            let text = String::from_utf8_lossy(&altered);
+            // White space around it is no part of it.
+            prop_assume!(text.trim().as_bytes() != word);
+            prop_assert_eq!(Token::decode(&text).err(), Some(InvalidToken));
+        }
+
+        #[test]
+        fn anything_else_is_no_token_either(text in "(ployz1\\.)?[ -~]{0,80}") {
+            prop_assert!(Token::decode(&text).is_err());
         }
     }
 

@@ -8,17 +8,19 @@
 //!                       │                      ├─ Admit      to the store, where it is here
 //!                       ├─▶ Control ─ effect ──┼─ Save       the view, for a start without the store
 //!   handle_timeout(now)─┘   poll_effect()      ├─ Resync     watch the store anew, from a full listing
-//!                                              └─ Observe    tell the store how this machine is
+//!                                              ├─ Observe    tell the store how this machine is
+//!                                              └─ Listen     hear from the data plane who has a session
 //! ```
 //!
 //! A watch can die without a word, so changes are hints: what counts is a full listing every `RESYNC_INTERVAL`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use ployz_api::MachineId;
 use ployz_engine::{PeerUpdate, PublicKey};
 
+use crate::attempts::Attempts;
 use crate::machines::{MachineRecord, ObservedRecord};
 use crate::peers::{PeerPlan, changes, plan};
 use crate::view::{SavedView, View};
@@ -27,6 +29,9 @@ use crate::view::{SavedView, View};
 const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
 /// How often a machine says how it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How soon it is noticed that there is no session.
+const LISTEN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The time, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +51,8 @@ pub enum Input {
     Listed(Vec<(MachineRecord, u64)>),
     /// News of one.
     Changed(Change),
+    /// With whom there is a session.
+    Sessions(BTreeSet<PublicKey>),
 }
 
 /// News from the store.
@@ -72,6 +79,8 @@ pub enum Effect {
     Resync,
     /// Say how this machine is.
     Observe,
+    /// Ask the data plane with whom there is a session.
+    Listen,
 }
 
 /// The control task of one machine.
@@ -80,10 +89,12 @@ pub struct Control {
     own: MachineId,
     view: View,
     peers: BTreeMap<PublicKey, PeerPlan>,
+    attempts: Attempts,
     nkeys: BTreeMap<MachineId, String>,
     effects: VecDeque<Effect>,
     resync_at: Instant,
     observe_at: Instant,
+    listen_at: Instant,
 }
 
 impl Control {
@@ -93,10 +104,12 @@ impl Control {
             own,
             view: View::default(),
             peers: BTreeMap::new(),
+            attempts: Attempts::default(),
             nkeys: BTreeMap::new(),
             effects: VecDeque::new(),
             resync_at: now.instant,
             observe_at: now.instant,
+            listen_at: now.instant + LISTEN_INTERVAL,
         }
     }
 
@@ -111,15 +124,24 @@ impl Control {
             Input::Restored(saved) => self.restore(saved),
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
-                self.hear_of(*record, revision);
+                self.hear_of(*record, revision, now);
                 self.settle(true);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
                 if known.is_some_and(|(_, known)| *known < revision) {
+                    self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
                     self.settle(true);
+                }
+            }
+            Input::Sessions(sessions) => {
+                let updates = self
+                    .attempts
+                    .handle_sessions(&self.peers, &sessions, now.instant);
+                if !updates.is_empty() {
+                    self.effects.push_back(Effect::Configure(updates));
                 }
             }
             Input::Changed(Change::Observed(record, at)) => {
@@ -138,11 +160,15 @@ impl Control {
             self.observe_at = now.instant + OBSERVE_INTERVAL;
             self.effects.push_back(Effect::Observe);
         }
+        if now.instant >= self.listen_at {
+            self.listen_at = now.instant + LISTEN_INTERVAL;
+            self.effects.push_back(Effect::Listen);
+        }
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Instant {
-        self.resync_at.min(self.observe_at)
+        self.resync_at.min(self.observe_at).min(self.listen_at)
     }
 
     /// What is to be done next.
@@ -167,14 +193,17 @@ impl Control {
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {
-            self.hear_of(record, revision);
+            self.hear_of(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
         self.settle(true);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
-    fn hear_of(&mut self, record: MachineRecord, revision: u64) {
+    fn hear_of(&mut self, record: MachineRecord, revision: u64, now: Now) {
+        if revision > self.view.newest.0 {
+            self.view.newest = (revision, now.unix_secs);
+        }
         let known = self.view.machines.get(&record.id);
         if known.is_none_or(|(_, known)| *known < revision) {
             self.view.machines.insert(record.id, (record, revision));
@@ -185,6 +214,10 @@ impl Control {
     fn settle(&mut self, save: bool) {
         let peers = plan(self.own, self.view.machines());
         let updates = changes(&self.peers, &peers);
+        let moved = updates.iter().filter(|update| update.endpoint.is_some());
+        for update in moved {
+            self.attempts.restart(&update.public_key);
+        }
         self.peers = peers;
         if !updates.is_empty() {
             self.effects.push_back(Effect::Configure(updates));

@@ -8,7 +8,8 @@
 //!     └──── time ───────▶ expired        (computed when it is read, never stored)
 //! ```
 //!
-//! There is no way back to active, and a record is never deleted: single use means single use for ever.
+//! There is no way back to active, and a record is never deleted: single use means single use for ever. A machine that
+//! was removed after it had used its invite is another machine to that invite.
 
 use ployz_api::{Code, Failure, InviteId, InviteRow, InviteStatus, MachineId, Name, fingerprint};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct InviteRecord {
     name: Option<Name>,
     #[serde(default)]
     consumed_by: Option<MachineId>,
+    /// The revision in `machines` by which that machine had been removed before, if it had been.
+    #[serde(default)]
+    removed_before: Option<u64>,
     #[serde(default)]
     revoked_at: Option<u64>,
     #[serde(flatten)]
@@ -91,6 +95,7 @@ impl InviteRecord {
             expires_at: created_at.saturating_add(ttl_secs),
             name,
             consumed_by: None,
+            removed_before: None,
             revoked_at: None,
             unknown: Map::new(),
         }
@@ -109,7 +114,8 @@ impl InviteRecord {
         }
     }
 
-    /// A machine shows a secret.
+    /// A machine shows a secret. If it has been removed from the network, `removed` is the revision in `machines` that
+    /// says so: only a removal that the invite has not seen makes it of no more use.
     ///
     /// # Errors
     /// [`InviteRefusal`].
@@ -117,6 +123,7 @@ impl InviteRecord {
         &self,
         machine: MachineId,
         secret: &str,
+        removed: Option<u64>,
         unix_secs: u64,
     ) -> Result<Redemption, InviteRefusal> {
         if secret_digest(secret) != self.secret_digest {
@@ -125,9 +132,14 @@ impl InviteRecord {
         match self.status(unix_secs) {
             InviteStatus::Active => Ok(Redemption::Consume(Self {
                 consumed_by: Some(machine),
+                removed_before: removed,
                 ..self.clone()
             })),
-            InviteStatus::Consumed if self.consumed_by == Some(machine) => Ok(Redemption::Again),
+            InviteStatus::Consumed
+                if self.consumed_by == Some(machine) && removed <= self.removed_before =>
+            {
+                Ok(Redemption::Again)
+            }
             InviteStatus::Consumed => Err(InviteRefusal::Consumed),
             InviteStatus::Revoked => Err(InviteRefusal::Revoked),
             InviteStatus::Expired => Err(InviteRefusal::Expired),
@@ -178,6 +190,8 @@ pub fn secret_digest(secret: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ALICE: MachineId = MachineId::new(0, 1);
@@ -190,7 +204,7 @@ mod tests {
     }
 
     fn consumed() -> InviteRecord {
-        let Ok(Redemption::Consume(record)) = fresh().redeem(ALICE, "right", EARLY) else {
+        let Ok(Redemption::Consume(record)) = fresh().redeem(ALICE, "right", None, EARLY) else {
             unreachable!()
         };
         record
@@ -220,7 +234,7 @@ mod tests {
         ];
         for (record, at, status, alice, bob, wrong, revoke) in table {
             let redeem = |machine, secret| {
-                let redemption = record.redeem(machine, secret, at);
+                let redemption = record.redeem(machine, secret, None, at);
                 redemption.map(|done| matches!(done, Redemption::Consume(_)))
             };
             assert_eq!(record.status(at), status);
@@ -233,6 +247,44 @@ mod tests {
             );
             let revoked = record.revoke(at).map(|written| written.is_some());
             assert_eq!(revoked, revoke, "revoke, {status} at {at}");
+        }
+    }
+
+    /// One that was removed before it was invited anew may come back, and try again; one that was removed after, not.
+    #[test]
+    fn a_removal_ends_what_the_invite_was_good_for() {
+        let never = consumed();
+        let Ok(Redemption::Consume(invited_anew)) = fresh().redeem(ALICE, "right", Some(7), EARLY)
+        else {
+            unreachable!()
+        };
+        let refused = Err(InviteRefusal::Consumed);
+        for (record, removed, expected) in [
+            (&never, None, Ok(Redemption::Again)),
+            (&never, Some(7), refused.clone()),
+            (&invited_anew, None, Ok(Redemption::Again)),
+            (&invited_anew, Some(7), Ok(Redemption::Again)),
+            (&invited_anew, Some(8), refused),
+        ] {
+            assert_eq!(
+                record.redeem(ALICE, "right", removed, LATE),
+                expected,
+                "{removed:?}"
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever is shown instead of the secret, whoever shows it, and whenever: nothing is told, nothing is written.
+        #[test]
+        fn nothing_but_the_secret_is_the_secret(
+            shown in ".{0,40}", number in any::<u128>(), at in any::<u64>(), removed in any::<Option<u64>>(),
+        ) {
+            prop_assume!(shown != "right");
+            for record in [fresh(), consumed(), revoked()] {
+                let answer = record.redeem(MachineId::new(0, number), &shown, removed, at);
+                prop_assert_eq!(answer, Err(InviteRefusal::Invalid));
+            }
         }
     }
 

@@ -6,11 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod attempts;
 mod control;
 mod invite;
+mod lease;
 mod machines;
 mod peers;
 mod permissions;
+mod removal;
 mod view;
 
 pub use addresses::{
@@ -18,7 +21,9 @@ pub use addresses::{
 };
 pub use control::{Change, Control, Effect, Input, Now};
 pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
+pub use lease::{Lease, NAME_REST_SECS, SUBNET_REST_SECS, Standing};
 pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
 pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
+pub use removal::{RemovalRefusal, may_remove};
 pub use view::{SavedView, SelectError, View};

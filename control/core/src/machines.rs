@@ -54,3 +54,39 @@ pub struct ObservedRecord {
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
+
+#[cfg(test)]
+pub(crate) mod examples {
+    use ployz_engine::PublicKey;
+
+    use super::*;
+
+    pub(crate) fn id(number: u8) -> MachineId {
+        MachineId::new(0, number.into())
+    }
+
+    /// Machine `number`, at a port of its own.
+    pub(crate) fn machine(number: u8, port: u16) -> MachineRecord {
+        let key = PublicKey::from_bytes([number + 100; 32]);
+        MachineRecord {
+            version: RECORD_VERSION,
+            id: id(number),
+            name: Name::nearest(&format!("m{number}")),
+            lifecycle: Lifecycle::Active,
+            authority: Authority::Compute,
+            region: "local".to_owned(),
+            region_role: RegionRole::Compute,
+            availability_zone: None,
+            overlay_ip: Ipv4Addr::new(10, 101, number, 1),
+            overlay_ip6: Ipv6Addr::new(0xfd00, 0, 0, number.into(), 0, 0, 0, 1),
+            subnet: Ipv4Net::new(Ipv4Addr::new(10, 101, number, 0), 24).ok(),
+            wireguard_key: key.to_string(),
+            nkey: String::new(),
+            endpoints: vec![SocketAddr::from(([192, 0, 2, number], port))],
+            store_port: None,
+            created_at: 0,
+            labels: BTreeMap::new(),
+            unknown: Map::new(),
+        }
+    }
+}

@@ -16,8 +16,15 @@ const KEEPALIVE_SECS: u16 = 25;
 /// One peer as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerPlan {
-    endpoint: Option<SocketAddr>,
-    allowed_ips: Vec<IpNet>,
+    /// The best first.
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) allowed_ips: Vec<IpNet>,
+}
+
+impl PeerPlan {
+    fn first(&self) -> Option<SocketAddr> {
+        self.endpoints.first().copied()
+    }
 }
 
 /// The peers that follow from these machines for one of them. A record whose key cannot be read has no peer.
@@ -30,7 +37,7 @@ pub fn plan<'a>(
         .filter_map(|machine| {
             let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
             let peer = PeerPlan {
-                endpoint: machine.endpoints.first().copied(),
+                endpoints: machine.endpoints.clone(),
                 allowed_ips: allowed_ips(machine),
             };
             Some((key, peer))
@@ -60,9 +67,9 @@ pub fn changes(
         .iter()
         .filter(|(key, peer)| before.get(*key) != Some(*peer));
     let updates = changed.map(|(key, peer)| {
-        let known = before.get(key).and_then(|before| before.endpoint);
+        let known = before.get(key).and_then(PeerPlan::first);
         PeerUpdate {
-            endpoint: peer.endpoint.filter(|endpoint| known != Some(*endpoint)),
+            endpoint: peer.first().filter(|endpoint| known != Some(*endpoint)),
             persistent_keepalive_secs: Some(KEEPALIVE_SECS),
             replace_allowed_ips: true,
             allowed_ips: peer
@@ -85,7 +92,7 @@ mod tests {
 
     fn peer(endpoint: u16, prefix: u8) -> PeerPlan {
         PeerPlan {
-            endpoint: Some(SocketAddr::from(([192, 0, 2, 1], endpoint))),
+            endpoints: vec![SocketAddr::from(([192, 0, 2, 1], endpoint))],
             allowed_ips: vec![format!("10.101.{prefix}.0/24").parse().unwrap()],
         }
     }
@@ -104,7 +111,7 @@ mod tests {
     fn an_endpoint_is_said_only_when_it_is_news() {
         let before = BTreeMap::from([(key(1), peer(1, 1))]);
         let moved = changes(&before, &BTreeMap::from([(key(1), peer(2, 1))]));
-        assert_eq!(moved[0].endpoint, peer(2, 1).endpoint);
+        assert_eq!(moved[0].endpoint, peer(2, 1).first());
         let renumbered = changes(&before, &BTreeMap::from([(key(1), peer(1, 2))]));
         assert_eq!(renumbered[0].endpoint, None);
         assert!(renumbered[0].replace_allowed_ips);
@@ -129,8 +136,10 @@ mod tests {
                 }
                 let held = interface
                     .entry(update.public_key)
-                    .or_insert(PeerPlan { endpoint: None, allowed_ips: Vec::new() });
-                held.endpoint = update.endpoint.or(held.endpoint);
+                    .or_insert(PeerPlan { endpoints: Vec::new(), allowed_ips: Vec::new() });
+                if let Some(endpoint) = update.endpoint {
+                    held.endpoints = vec![endpoint];
+                }
                 held.allowed_ips = update
                     .allowed_ips
                     .iter()

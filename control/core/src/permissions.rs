@@ -10,11 +10,23 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Machine | Role::Stranger => false,
         },
         // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'.
-        Operation::InviteCreate | Operation::InviteList | Operation::InviteRevoke => match role {
+        Operation::InviteCreate
+        | Operation::InviteList
+        | Operation::InviteRevoke
+        | Operation::MachineRemove => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
-        Operation::MeshInit | Operation::InviteImport => match role {
+        Operation::MachineRename | Operation::MachineLabel => match role {
+            Role::Admin | Role::Operator => true,
+            Role::Reader | Role::Machine | Role::Stranger => false,
+        },
+        Operation::MeshInit
+        | Operation::MeshCreate
+        | Operation::MeshStart
+        | Operation::MeshStop
+        | Operation::MeshDestroy
+        | Operation::InviteImport => match role {
             Role::Admin => true,
             Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -39,8 +51,15 @@ mod tests {
             //                   admin  operator reader machine stranger
             (O::Status,         [true,  true,    true,  false,  false]),
             (O::MeshInit,       [true,  false,   false, false,  false]),
+            (O::MeshCreate,     [true,  false,   false, false,  false]),
+            (O::MeshStart,      [true,  false,   false, false,  false]),
+            (O::MeshStop,       [true,  false,   false, false,  false]),
+            (O::MeshDestroy,    [true,  false,   false, false,  false]),
             (O::MachineList,    [true,  true,    true,  false,  false]),
             (O::MachineInspect, [true,  true,    true,  false,  false]),
+            (O::MachineRename,  [true,  true,    false, false,  false]),
+            (O::MachineLabel,   [true,  true,    false, false,  false]),
+            (O::MachineRemove,  [true,  true,    false, false,  false]),
             (O::InviteCreate,   [true,  true,    false, false,  false]),
             (O::InviteList,     [true,  true,    false, false,  false]),
             (O::InviteRevoke,   [true,  true,    false, false,  false]),

@@ -14,6 +14,8 @@ pub struct View {
     pub(crate) observed: BTreeMap<MachineId, (ObservedRecord, u64)>,
     /// When the store last said that this is how it is; seconds since 1970.
     pub(crate) confirmed_at: u64,
+    /// The newest revision of a machine's record, and when it was heard of; seconds since 1970.
+    pub(crate) newest: (u64, u64),
 }
 
 /// A view as it lies on disk, for a start without the store.
@@ -60,6 +62,16 @@ impl View {
     /// How long ago the store confirmed the view.
     pub const fn age_secs(&self, unix_secs: u64) -> u64 {
         unix_secs.saturating_sub(self.confirmed_at)
+    }
+
+    /// The newest revision of a machine's record.
+    pub const fn revision(&self) -> u64 {
+        self.newest.0
+    }
+
+    /// How long ago that was heard of.
+    pub const fn revision_age_secs(&self, unix_secs: u64) -> u64 {
+        unix_secs.saturating_sub(self.newest.1)
     }
 
     /// Finds the one machine that an operator means: by its id or name, or by the unique beginning of either.

@@ -1,10 +1,11 @@
 //! The store's server: a real `nats-server`, as a process of its own that outlives `ployzd`.
 
+mod log;
 mod process;
 mod server;
 mod settings;
 mod version;
 
-pub(crate) use server::{Certificates, NatsServer};
-pub(crate) use settings::{Settings, User, inbox_prefix};
+pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
+pub(crate) use settings::{CHANGED, NEWS, Settings, User, inbox_prefix, listing_subject};
 pub(crate) use version::{Version, refuse_old};

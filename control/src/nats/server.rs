@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use ployz_api::StorageState;
 use tokio::process::Command;
 
+use super::log::Log;
 use super::process::Process;
 use super::settings::Settings;
 use super::version::Version;
@@ -20,6 +21,7 @@ use crate::files::DataDirectory;
 pub(crate) const DIRECTORY: &str = "nats";
 const PROCESS_FILE: &str = "nats/process.json";
 const CONFIG_FILE: &str = "nats/config.json";
+const LOG_FILE: &str = "nats/log";
 
 /// How soon an end is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -95,6 +97,10 @@ impl NatsServer {
         let mut child = Command::new(&self.program)
             .arg("--config")
             .arg(self.files.path(CONFIG_FILE))
+            // It is not the service that the supervisor started, and must not speak for it.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // What it says before it has read where to log.
@@ -133,8 +139,19 @@ impl NatsServer {
         }
     }
 
+    /// Its log, from now on.
+    pub(crate) fn log(&self) -> Log {
+        Log::from_now_on(self.files.path(LOG_FILE))
+    }
+
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.files.remove(DIRECTORY)
+    }
+
+    /// Ends it. What it has stored stays.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         if let Some(process) = self.running() {
             process.signal(Signal::SIGTERM)?;
             let gone = async {
@@ -146,7 +163,21 @@ impl NatsServer {
                 process.signal(Signal::SIGKILL)?;
             }
         }
-        self.files.remove(DIRECTORY)
+        Ok(())
+    }
+
+    /// As a power cut of the process.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        if let Some(process) = self.running() {
+            let _already_gone = process.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Its process.
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().expect("it runs").pid
     }
 
     /// For `status`.
@@ -162,7 +193,7 @@ impl NatsServer {
 
     /// The last thing that it said, for when it does not come up.
     pub(crate) fn last_words(&self) -> String {
-        ["nats/stderr", "nats/log"]
+        ["nats/stderr", LOG_FILE]
             .into_iter()
             .filter_map(|name| std::fs::read_to_string(self.files.path(name)).ok())
             .filter_map(|text| text.lines().last().map(str::to_owned))

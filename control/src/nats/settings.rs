@@ -13,6 +13,16 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Every machine has one connection; tools and reconnections come on top.
 const CONNECTIONS_MAX: u32 = 1_024;
 
+/// The account of the store.
+const STORE_ACCOUNT: &str = "STORE";
+/// What every machine may list and follow.
+const LISTED: [&str; 2] = ["machines", "observed"];
+/// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
+pub(crate) const CHANGED: &str = "ployz.changed";
+/// All of that.
+pub(crate) const NEWS: &str = "ployz.changed.>";
+const OBSERVED_SUBJECT: &str = "$KV.observed.*";
+
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -55,7 +65,42 @@ impl Settings {
                 "verify": true,
                 "timeout": 5,
             },
-            "authorization": { "users": self.users.iter().map(User::render).collect::<Vec<_>>() },
+            "accounts": self.accounts(),
+        })
+    }
+
+    /// One for the store and its coordinators, and one for all other machines.
+    ///
+    /// Permissions do not look at where an answer is to be sent, nor at where a consumer delivers: with those alone,
+    /// whoever may ask the store for anything can have it write anywhere. Between accounts, all that comes through is
+    /// what one exports and the other imports, and answers stay in the account that the question came from.
+    ///
+    /// Only users ever change: the imports of an account that comes with a reload are dead (nats-server #8560).
+    fn accounts(&self) -> Value {
+        let (coordinators, machines): (Vec<&User>, Vec<&User>) =
+            self.users.iter().partition(|user| user.coordinator);
+        let users = |users: Vec<&User>| users.into_iter().map(User::render).collect::<Vec<_>>();
+        // A listing is as many answers as there are records.
+        let listings = LISTED.map(listing_subject);
+        let mut exports = listings
+            .clone()
+            .map(|subject| json!({ "service": subject, "response_type": "stream" }))
+            .to_vec();
+        exports.push(json!({ "service": OBSERVED_SUBJECT }));
+        exports.push(json!({ "stream": NEWS }));
+        let mut imports: Vec<Value> = listings
+            .into_iter()
+            .chain([OBSERVED_SUBJECT.to_owned()])
+            .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
+            .collect();
+        imports.push(json!({ "stream": { "account": STORE_ACCOUNT, "subject": NEWS } }));
+        json!({
+            STORE_ACCOUNT: {
+                "jetstream": "enabled",
+                "users": users(coordinators),
+                "exports": exports,
+            },
+            "MACHINES": { "users": users(machines), "imports": imports },
         })
     }
 }
@@ -67,27 +112,20 @@ impl User {
         }
         json!({ "nkey": self.nkey, "permissions": {
             "publish": { "allow": self.may_publish() },
-            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine))] },
+            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), NEWS] },
         }})
     }
 
     fn may_publish(&self) -> Vec<String> {
-        let mut subjects = vec![
-            "$JS.API.INFO".to_owned(),
-            format!("$KV.observed.{}", self.machine),
-        ];
-        for bucket in ["machines", "observed"] {
-            subjects.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
-            subjects.push(format!("$JS.API.DIRECT.GET.KV_{bucket}.>"));
-            // With a filter that the subject cannot hold, the name of the consumer is in the request alone.
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}"));
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.INFO.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.DELETE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.FC.KV_{bucket}.>"));
-        }
+        let mut subjects = vec![format!("$KV.observed.{}", self.machine)];
+        subjects.extend(LISTED.map(listing_subject));
         subjects
     }
+}
+
+/// Where the whole content of a bucket is asked for.
+pub(crate) fn listing_subject(bucket: &str) -> String {
+    format!("$JS.API.DIRECT.GET.KV_{bucket}")
 }
 
 /// Where answers to a machine go: its own, so that no other can listen in.
@@ -107,16 +145,35 @@ mod tests {
             nkey: "U".to_owned(),
             coordinator: false,
         };
-        let allowed = user.may_publish();
-        let writes: Vec<&String> = allowed.iter().filter(|it| it.starts_with("$KV")).collect();
-        assert_eq!(writes, [&format!("$KV.observed.{machine}")]);
-        assert!(
-            !allowed
-                .iter()
-                .any(|it| it.contains("invites") || it.contains("leases"))
-        );
-        let rendered = user.render();
-        let inboxes = &rendered["permissions"]["subscribe"]["allow"];
-        assert_eq!(inboxes[0], format!("_INBOX.{machine}.>"));
+        let expected = [
+            format!("$KV.observed.{machine}"),
+            "$JS.API.DIRECT.GET.KV_machines".to_owned(),
+            "$JS.API.DIRECT.GET.KV_observed".to_owned(),
+        ];
+        assert_eq!(user.may_publish(), expected);
+        let subscriptions = &user.render()["permissions"]["subscribe"]["allow"];
+        assert_eq!(*subscriptions, json!([format!("_INBOX.{machine}.>"), NEWS]));
+        assert_eq!(NEWS, format!("{CHANGED}.>"));
+    }
+
+    #[test]
+    fn machines_come_and_go_and_the_accounts_stay() {
+        let user = |number, coordinator| User {
+            machine: MachineId::new(1, number),
+            nkey: format!("U{number}"),
+            coordinator,
+        };
+        let settings = |users| Settings {
+            machine: MachineId::new(1, 1),
+            listen: ([10, 101, 0, 1], 4222).into(),
+            users,
+        };
+        let alone = settings(vec![user(1, true)]).accounts();
+        let mut full = settings(vec![user(1, true), user(2, false), user(3, false)]).accounts();
+        assert_eq!(full["STORE"], alone["STORE"]);
+        assert_eq!(full["MACHINES"]["users"].as_array().map(Vec::len), Some(2));
+        full["MACHINES"]["users"] = json!([]);
+        assert_eq!(full, alone);
+        assert_eq!(full["MACHINES"]["jetstream"], Value::Null);
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ployz_api::client::{ClientError, ask_invited};
 use ployz_api::{
-    Code, Failure, MachineJoin, Outcome, Payload, RedeemRequest, Redeemed, Request, Secret,
-    Success, Token,
+    Code, Failure, MachineJoin, NetworkState, Outcome, Payload, RedeemRequest, Redeemed, Request,
+    Secret, Success, Token,
 };
 use ployz_core::{MachineRecord, SavedView};
 use rcgen::PublicKeyData as _;
@@ -31,10 +31,9 @@ const STORE_WAIT: Duration = Duration::from_secs(15);
 pub(super) async fn import(daemon: &Rc<Daemon>, token: &Secret) -> Outcome {
     let token = Token::decode(token.expose())
         .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
-    if let Some(network) = daemon.network() {
-        let membership = &network.membership;
+    if let Some(membership) = daemon.membership().map_err(internal)? {
         return if membership.network_id == token.network_id {
-            Ok(joined(daemon, membership, "had joined before"))
+            Ok(joined(daemon, &membership, "had joined before"))
         } else {
             let message = format!("this machine is in network {}", membership.network);
             Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"))
@@ -72,7 +71,7 @@ fn introduction(daemon: &Daemon, token: &Token) -> anyhow::Result<RedeemRequest>
         wireguard_key: identity.wireguard_key.public_key().to_string(),
         nkey: identity.nkey()?,
         certificate_key: hex(identity.certificate_key()?.der_bytes()),
-        endpoints: daemon.endpoints(),
+        endpoints: daemon.endpoints(daemon.config.wg_port),
     })
 }
 
@@ -100,13 +99,16 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         ca_pem: redeemed.ca_pem,
         certificate_pem: redeemed.certificate_pem,
         store: redeemed.store,
+        state: NetworkState::Running,
+        wg_port: None,
+        endpoints: Vec::new(),
     };
     let addresses = interface_addresses(
         membership.cluster_cidr,
         membership.overlay_ip,
         membership.overlay_ip6,
     )?;
-    let management = daemon.bind_management(&membership)?;
+    let management = daemon.bind_management(&membership).await?;
     let store = Store::open(&membership, &daemon.identity).await?;
     let view = SavedView {
         confirmed_at: clock::now().unix_secs,
@@ -141,6 +143,7 @@ fn unheard(error: ClientError) -> Failure {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
         ClientError::Credential(_) => Code::InviteInvalid,
         ClientError::Broken(_) => Code::MachineUnreachable,
+        ClientError::Busy(_) => Code::Busy,
         ClientError::TimedOut(_) => Code::Timeout,
     };
     Failure::new(code, format!("the network's coordinator: {error}")).hint(

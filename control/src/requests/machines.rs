@@ -15,7 +15,7 @@ use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
 use crate::overlay::PeerTraffic;
 
-type Traffic = BTreeMap<PublicKey, PeerTraffic>;
+pub(super) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
 
 pub(super) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
@@ -36,7 +36,7 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     .into())
 }
 
-async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
+pub(super) async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
     daemon.overlay.traffic(now).await.map_err(internal)
 }
 
@@ -90,15 +90,15 @@ fn row(
     }
 }
 
-fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
+pub(super) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
     traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
 }
 
-fn document(record: &impl Serialize) -> Result<Value, Failure> {
+pub(super) fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn not_selected(error: SelectError) -> Failure {
+pub(super) fn not_selected(error: SelectError) -> Failure {
     let code = match error {
         SelectError::NotFound(_) => Code::MachineNotFound,
         SelectError::Ambiguous { .. } => Code::MachineAmbiguous,

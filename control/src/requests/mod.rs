@@ -1,10 +1,15 @@
 //! What each request does. Who may ask for it has been checked by then.
 
+mod founding;
 mod import;
 mod invites;
+mod leases;
 mod machines;
+mod mesh;
 mod mesh_init;
+mod records;
 mod redeem;
+mod remove;
 mod status;
 
 use std::rc::Rc;
@@ -18,8 +23,17 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
     match request {
         Request::Status => status::status(&daemon).await,
         Request::MeshInit(request) => mesh_init::init(&daemon, request).await,
+        Request::MeshCreate(request) => mesh_init::create(&daemon, request),
+        Request::MeshStart => mesh::start(&daemon).await,
+        Request::MeshStop { force } => mesh::stop(&daemon, force).await,
+        Request::MeshDestroy { name, force } => mesh::destroy(&daemon, name, force).await,
         Request::MachineList => machines::list(&daemon).await,
         Request::MachineInspect { machine } => machines::inspect(&daemon, &machine).await,
+        Request::MachineRename { machine, name } => records::rename(&daemon, &machine, name).await,
+        Request::MachineLabel { machine, labels } => {
+            records::label(&daemon, &machine, &labels).await
+        }
+        Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,

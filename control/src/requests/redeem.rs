@@ -6,42 +6,33 @@
 use std::time::Duration;
 
 use ployz_api::{
-    Authority as Held, Code, Failure, Lifecycle, MachineId, Name, Outcome, Payload, RedeemRequest,
-    Redeemed, RegionRole,
+    Authority as Held, Code, Failure, Lifecycle, Name, Outcome, Payload, RedeemRequest, Redeemed,
+    RegionRole,
 };
-use ployz_core::{
-    Addresses, InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Redemption,
-};
+use ployz_core::{InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Redemption};
 use ployz_engine::PublicKey;
-use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::internal;
+use super::leases::{claim_name, claim_subnet};
 use crate::authority::PublicPoint;
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, Storage};
-use crate::store::{INVITES, LEASES, MACHINES, Revised, Store};
+use crate::store::{INVITES, MACHINES, Revised, Slot};
 
 /// What a wrong secret costs its sender. With the connections that a server takes at a time, that is 1,200 guesses a
 /// second at 2^128 secrets.
 const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
-/// A name that is taken gets a number; nobody has so many machines.
-const NAMESAKES_MAX: u32 = 1_000;
-
-/// Who has a subnet or a name, in bucket `leases`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Lease {
-    version: u32,
-    machine: MachineId,
-}
 
 pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
     let network = daemon.running_network()?;
     let storage = network.coordinator()?;
     let certificate_key = well_formed(&request)?;
-    let name = consume(&network, &request).await?;
-    let record = match own_record(&network.store, request.machine_id).await? {
+    let key = request.machine_id.to_string();
+    let slot: Slot<MachineRecord> = network.store.look(MACHINES, &key).await?;
+    let name = consume(&network, &request, &slot).await?;
+    let record = match slot.record().map(|found| found.value) {
         Some(record) if record.wireguard_key == request.wireguard_key => record,
         Some(_) => {
             let message = "a machine of this id is here with another key";
@@ -70,15 +61,22 @@ fn well_formed(request: &RedeemRequest) -> Result<PublicPoint, Failure> {
 }
 
 /// Exactly one machine gets past this, as often as it likes.
-async fn consume(network: &Network, request: &RedeemRequest) -> Result<Option<Name>, Failure> {
+async fn consume(
+    network: &Network,
+    request: &RedeemRequest,
+    slot: &Slot<MachineRecord>,
+) -> Result<Option<Name>, Failure> {
+    let removed = match slot {
+        Slot::Deleted { revision, .. } => Some(*revision),
+        Slot::Nothing | Slot::Record(_) => None,
+    };
     let key = request.invite_id.to_string();
     loop {
         let found: Option<Revised<InviteRecord>> = network.store.get(INVITES, &key).await?;
         let now = clock::now().unix_secs;
         let redemption = found.map_or(Err(InviteRefusal::Invalid), |found| {
-            let redemption = found
-                .value
-                .redeem(request.machine_id, request.secret.expose(), now);
+            let secret = request.secret.expose();
+            let redemption = found.value.redeem(request.machine_id, secret, removed, now);
             redemption.map(|redemption| (redemption, found))
         });
         let (redemption, found) = match redemption {
@@ -103,11 +101,6 @@ async fn consume(network: &Network, request: &RedeemRequest) -> Result<Option<Na
         }
         // Another was faster: the next reading says who. An invite changes at most twice, so this ends.
     }
-}
-
-async fn own_record(store: &Store, id: MachineId) -> Result<Option<MachineRecord>, Failure> {
-    let found: Option<Revised<MachineRecord>> = store.get(MACHINES, &id.to_string()).await?;
-    Ok(found.map(|found| found.value))
 }
 
 /// Gives a new machine its name and addresses, and makes its record.
@@ -148,52 +141,6 @@ async fn admit(
     }
     let message = "this machine is being let in by another request";
     Err(Failure::new(Code::Busy, message).hint("run the same command again"))
-}
-
-async fn claim_name(store: &Store, wanted: &Name, id: MachineId) -> Result<Name, Failure> {
-    for number in 1..=NAMESAKES_MAX {
-        let name = match number {
-            1 => wanted.clone(),
-            _ => Name::nearest(&format!("{:.58}-{number}", wanted.as_str())),
-        };
-        if claim(store, &format!("name.{name}"), id).await? {
-            return Ok(name);
-        }
-    }
-    Err(Failure::new(
-        Code::Conflict,
-        format!("too many machines are called {wanted}"),
-    ))
-}
-
-async fn claim_subnet(network: &Network, id: MachineId) -> Result<Addresses, Failure> {
-    let membership = &network.membership;
-    let full = || {
-        let message = format!("{} has no subnet left", membership.cluster_cidr);
-        Failure::new(Code::Conflict, message)
-    };
-    let plan = membership.addresses.ok_or_else(full)?;
-    for index in 0..plan.capacity() {
-        if claim(&network.store, &format!("subnet.{index}"), id).await? {
-            return plan
-                .addresses(membership.network_id, index)
-                .ok_or_else(full);
-        }
-    }
-    Err(full())
-}
-
-/// Takes something that only one machine can have; `true` as well if it has it already.
-pub(super) async fn claim(store: &Store, key: &str, machine: MachineId) -> Result<bool, Failure> {
-    let lease = Lease {
-        version: RECORD_VERSION,
-        machine,
-    };
-    if store.create(LEASES, key, &lease).await? {
-        return Ok(true);
-    }
-    let found: Option<Revised<Lease>> = store.get(LEASES, key).await?;
-    Ok(found.is_some_and(|found| found.value.machine == machine))
 }
 
 async fn answer(

@@ -9,11 +9,12 @@ use crate::daemon::Daemon;
 pub(super) async fn status(daemon: &Daemon) -> Outcome {
     let details = daemon.overlay.status().await.map_err(internal)?;
     let network = daemon.network();
-    let membership = network.as_ref().map(|network| &network.membership);
+    let membership = daemon.membership().map_err(internal)?;
+    let membership = membership.as_ref();
     let own = daemon.identity.machine_id;
-    let lifecycle = network
+    let record = network
         .as_ref()
-        .and_then(|network| network.view().machine(own).map(|machine| machine.lifecycle));
+        .and_then(|network| network.view().machine(own).cloned());
     let storage = network
         .as_ref()
         .and_then(|network| network.storage.as_ref());
@@ -32,14 +33,21 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
     Ok(Payload::Status(Box::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         id: own,
-        name: membership
-            .map_or(&daemon.config.name, |it| &it.name)
-            .clone(),
+        name: record.as_ref().map_or_else(
+            || {
+                membership
+                    .map_or(&daemon.config.name, |it| &it.name)
+                    .clone()
+            },
+            |record| record.name.clone(),
+        ),
         network: membership.map(|it| it.network.clone()),
         network_id: membership.map(|it| it.network_id),
-        lifecycle,
+        network_state: membership.map(|it| it.state),
+        lifecycle: record.map(|record| record.lifecycle),
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
+        runtime: daemon.config.runtime.name().to_owned(),
         data_plane: DataPlane {
             backend: daemon.overlay.backend().to_owned(),
             interface: daemon.config.interface.clone(),
@@ -47,6 +55,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         },
         storage: storage.map_or(StorageState::None, |storage| storage.nats.state()),
         control,
+        refused: daemon.refusals.counts(),
     }))
     .into())
 }

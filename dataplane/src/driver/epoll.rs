@@ -79,7 +79,7 @@ impl Loop<'_> {
                     UDP_V6 => self.receive(now, true),
                     _ => {
                         let before = Arc::clone(self.shard.outlet().exit().sockets());
-                        match read_inbox(now, &mut self.shard, self.inbox) {
+                        match read_inbox(now, &mut self.shard, self.inbox, None) {
                             std::ops::ControlFlow::Break(()) => return Ok(()),
                             std::ops::ControlFlow::Continue(true) => {
                                 self.forget_sockets(&before)?;

@@ -13,8 +13,9 @@ use ployz_engine::{Reading, UpdateError};
 use tokio::sync::mpsc::Sender;
 
 use crate::descriptors::Descriptors;
-use crate::inbox::{Change, Command, Inbox};
+use crate::inbox::{Change, Command, Inbox, ShardSnapshot};
 use crate::shard::Shard;
+use crate::sys::ring::RingDepth;
 
 /// The shard that both drive.
 pub(crate) type DeviceShard = Shard<Descriptors>;
@@ -65,13 +66,18 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Takes all that waits in the inbox; `Break` after a stop. The flag says that the sockets were exchanged.
-fn read_inbox(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow<(), bool> {
+fn read_inbox(
+    now: Instant,
+    shard: &mut DeviceShard,
+    inbox: &mut Inbox,
+    ring: Option<RingDepth>,
+) -> ControlFlow<(), bool> {
     inbox.silence();
     let mut new_sockets = false;
     loop {
         // Taken out before the commands: what the sender was told before it wrote this, we are told before we read it.
         let message = inbox.next_message();
-        new_sockets |= obey(now, shard, inbox)?;
+        new_sockets |= obey(now, shard, inbox, ring)?;
         match message {
             Some(message) => shard.on_hand_over(now, &message),
             None => return ControlFlow::Continue(new_sockets),
@@ -80,7 +86,12 @@ fn read_inbox(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> Contr
 }
 
 /// Carries out the commands that wait.
-fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow<(), bool> {
+fn obey(
+    now: Instant,
+    shard: &mut DeviceShard,
+    inbox: &mut Inbox,
+    ring: Option<RingDepth>,
+) -> ControlFlow<(), bool> {
     let mut new_sockets = false;
     // A caller that has gone away does not want the answer.
     while let Some(command) = inbox.next() {
@@ -98,7 +109,11 @@ fn obey(now: Instant, shard: &mut DeviceShard, inbox: &mut Inbox) -> ControlFlow
                 let _ = reply.send(shard.describe());
             }
             Command::Snapshot(reply) => {
-                let _ = reply.send((shard.snapshot(), shard.outlet().sends_segmented()));
+                let _ = reply.send(ShardSnapshot {
+                    traffic: shard.snapshot(),
+                    udp_gso: shard.outlet().sends_segmented(),
+                    ring,
+                });
             }
             Command::SetMtu { link, smallest } => shard.engine_mut().set_mtu(link, smallest),
             Command::ForgetLocals => shard.engine_mut().forget_locals(|_| true),

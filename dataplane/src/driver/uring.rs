@@ -82,7 +82,7 @@ fn take_input(
             }
             Completion::Sent(batch, result) => shard.outlet_mut().sent(batch, result),
             Completion::Written(buffer, result) => shard.outlet_mut().written(buffer, result),
-            Completion::Wake => match read_inbox(now, shard, inbox) {
+            Completion::Wake => match read_inbox(now, shard, inbox, Some(ring.depth())) {
                 ControlFlow::Break(()) => return ControlFlow::Break(Ok(())),
                 ControlFlow::Continue(true) => set_sockets(shard, ring),
                 ControlFlow::Continue(false) => {}

@@ -67,6 +67,17 @@ pub(crate) enum Completion {
     Failed(Source, io::Error),
 }
 
+/// How much of a ring is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingDepth {
+    /// Operations whose memory the kernel holds: sends and writes.
+    pub in_flight: usize,
+    /// Completions that the last turn found.
+    pub completed: usize,
+    /// The most that any turn has found; the ring has room for 1,024.
+    pub completed_max: usize,
+}
+
 /// A provided buffer that is ours for the moment.
 #[derive(Debug)]
 pub(crate) struct BufferId {
@@ -100,6 +111,7 @@ pub(crate) struct Ring {
     flights: Vec<Option<Flight>>,
     free_flights: Vec<usize>,
     completed: VecDeque<cqueue::Entry>,
+    depth: RingDepth,
     /// Multishots armed and flights under way: completions that must come before memory may go.
     outstanding: usize,
 }
@@ -142,6 +154,7 @@ impl Ring {
             flights: Vec::new(),
             free_flights: Vec::new(),
             completed: VecDeque::with_capacity(COMPLETION_ENTRIES as usize),
+            depth: RingDepth::default(),
             outstanding: 0,
         })
     }
@@ -203,7 +216,17 @@ impl Ring {
             },
         }
         self.completed.extend(self.ring.completion());
+        self.depth.completed = self.completed.len();
+        self.depth.completed_max = self.depth.completed_max.max(self.depth.completed);
         Ok(())
+    }
+
+    /// How much of it is in use.
+    pub(crate) fn depth(&self) -> RingDepth {
+        RingDepth {
+            in_flight: self.in_flight(),
+            ..self.depth
+        }
     }
 
     /// The next thing that has happened.

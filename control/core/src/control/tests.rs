@@ -1,47 +1,17 @@
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use ployz_api::{Authority, Lifecycle, RegionRole};
 use proptest::prelude::*;
-use serde_json::Map;
+use std::net::SocketAddr;
 
 use super::*;
-use crate::{RECORD_VERSION, SelectError};
+use crate::SelectError;
+use crate::machines::examples::{id, machine};
 
 const OWN: MachineId = MachineId::new(0, 0);
-
-fn id(number: u8) -> MachineId {
-    MachineId::new(0, number.into())
-}
 
 #[expect(clippy::disallowed_methods, reason = "any instant does to count from")]
 fn now() -> Now {
     Now {
         instant: Instant::now(),
         unix_secs: 1_000,
-    }
-}
-
-fn machine(number: u8, port: u16) -> MachineRecord {
-    let key = PublicKey::from_bytes([number + 100; 32]);
-    MachineRecord {
-        version: RECORD_VERSION,
-        id: id(number),
-        name: format!("m{number}").parse().unwrap(),
-        lifecycle: Lifecycle::Active,
-        authority: Authority::Compute,
-        region: "local".to_owned(),
-        region_role: RegionRole::Compute,
-        availability_zone: None,
-        overlay_ip: Ipv4Addr::new(10, 101, number, 1),
-        overlay_ip6: Ipv6Addr::new(0xfd00, 0, 0, number.into(), 0, 0, 0, 1),
-        subnet: Some(format!("10.101.{number}.0/24").parse().unwrap()),
-        wireguard_key: key.to_string(),
-        nkey: String::new(),
-        endpoints: vec![SocketAddr::from(([192, 0, 2, number], port))],
-        store_port: None,
-        created_at: 0,
-        labels: BTreeMap::new(),
-        unknown: Map::new(),
     }
 }
 
@@ -54,7 +24,11 @@ fn configured(effects: &[Effect]) -> usize {
         .iter()
         .map(|effect| match effect {
             Effect::Configure(updates) => updates.len(),
-            Effect::Admit(_) | Effect::Save(_) | Effect::Resync | Effect::Observe => 0,
+            Effect::Admit(_)
+            | Effect::Save(_)
+            | Effect::Resync
+            | Effect::Observe
+            | Effect::Listen => 0,
         })
         .sum()
 }
@@ -76,6 +50,8 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
     control.handle(Input::Listed(listing), now);
     assert_eq!(configured(&drain(&mut control)), 0);
     assert_eq!(control.view().age_secs(now.unix_secs), 0);
+    assert_eq!(control.view().revision(), 7);
+    assert_eq!(control.view().revision_age_secs(now.unix_secs + 5), 5);
 }
 
 #[test]
@@ -105,7 +81,11 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
             .into_iter()
             .find_map(|effect| match effect {
                 Effect::Admit(nkeys) => Some(nkeys.into_keys().collect::<Vec<_>>()),
-                Effect::Configure(_) | Effect::Save(_) | Effect::Resync | Effect::Observe => None,
+                Effect::Configure(_)
+                | Effect::Save(_)
+                | Effect::Resync
+                | Effect::Observe
+                | Effect::Listen => None,
             })
     };
     assert_eq!(admitted(vec![0, 1]), Some(vec![id(0), id(1)]));
@@ -120,9 +100,40 @@ fn time_brings_listings_and_reports() {
     control.handle_timeout(now);
     let effects = drain(&mut control);
     assert!(matches!(effects[..], [Effect::Resync, Effect::Observe]));
-    assert_eq!(control.poll_timeout(), now.instant + OBSERVE_INTERVAL);
+    assert_eq!(control.poll_timeout(), now.instant + LISTEN_INTERVAL);
     control.handle_timeout(now);
     assert!(drain(&mut control).is_empty());
+    let later = Now {
+        instant: control.poll_timeout(),
+        ..now
+    };
+    control.handle_timeout(later);
+    assert!(matches!(drain(&mut control)[..], [Effect::Listen]));
+}
+
+#[test]
+fn a_peer_without_a_session_is_tried_at_its_other_endpoint_and_left_alone_with_one() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let mut machine = machine(1, 1);
+    machine
+        .endpoints
+        .push(SocketAddr::from(([192, 0, 2, 1], 2)));
+    let key = PublicKey::from_base64(&machine.wireguard_key).unwrap();
+    control.handle(Input::Listed(vec![(machine, 1)]), now);
+    drain(&mut control);
+    let mut tried = |secs, sessions: &[PublicKey]| {
+        let at = Now {
+            instant: now.instant + Duration::from_secs(secs),
+            ..now
+        };
+        let sessions = sessions.iter().copied().collect();
+        control.handle(Input::Sessions(sessions), at);
+        configured(&drain(&mut control))
+    };
+    assert_eq!(tried(0, &[]), 0);
+    assert_eq!(tried(10, &[]), 1);
+    assert_eq!(tried(20, &[key]), 0);
 }
 
 #[test]

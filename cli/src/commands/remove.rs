@@ -1,0 +1,53 @@
+//! `ployzctl machine rm`.
+
+use std::io::{BufRead as _, IsTerminal as _};
+
+use ployz_api::{Code, Failure, MachineRemove, Payload, Request};
+
+use super::unexpected;
+use crate::arguments::RemoveArguments;
+use crate::connection::Connection;
+use crate::outcome::{Outcome, Success};
+
+pub(crate) fn run(connection: &Connection, arguments: RemoveArguments) -> Outcome {
+    if !arguments.yes {
+        confirm(&arguments.machine)?;
+    }
+    let answer = connection.ask(&Request::MachineRemove {
+        machine: arguments.machine,
+        force: arguments.force,
+    })?;
+    let Some(Payload::MachineRemove(removed)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    let text = described(&answer.message, removed);
+    Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+fn described(message: &str, removed: &MachineRemove) -> String {
+    let steps = removed.cleanup.iter().map(|step| {
+        let verdict = if step.ok { "" } else { "not yet: " };
+        format!("\n{}: {verdict}{}", step.step, step.message)
+    });
+    std::iter::once(message.to_owned()).chain(steps).collect()
+}
+
+/// Asks whoever sits there; whoever does not sit there has to have said so before.
+#[expect(clippy::print_stderr, reason = "a question is not an answer")]
+fn confirm(machine: &str) -> Result<(), Failure> {
+    let refused = |message: &str| {
+        Err(Failure::new(Code::InvalidArgument, message)
+            .hint(format!("ployzctl machine rm --yes {machine}")))
+    };
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return refused("removing a machine cannot be undone, and there is nobody to ask");
+    }
+    eprint!("Remove {machine} from the network? It cannot be undone. [y/N] ");
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    refused("nothing was removed")
+}

@@ -1,0 +1,82 @@
+//! Who has a subnet or a name, and when somebody else may have it.
+//!
+//! A lease is never given back: whether it still holds follows from the machine that it names, so that a machine is
+//! removed in one write, and nothing is left over if whoever does it dies after that.
+
+use ployz_api::MachineId;
+use serde::{Deserialize, Serialize};
+
+use crate::machines::RECORD_VERSION;
+
+/// An address that was somebody's stays unused for a day: peers, firewalls and people remember it.
+pub const SUBNET_REST_SECS: u64 = 24 * 3600;
+/// A name is free at once: whoever replaces a machine calls the new one as the old.
+pub const NAME_REST_SECS: u64 = 0;
+
+/// A lease in bucket `leases`, under what it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    version: u32,
+    machine: MachineId,
+}
+
+/// What the store has under a machine's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing, ever: it may be about to join.
+    Unknown,
+    /// Its record.
+    Member,
+    /// It was removed, at this time (seconds since 1970).
+    Removed(u64),
+}
+
+impl Lease {
+    /// This machine's.
+    pub const fn of(machine: MachineId) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            machine,
+        }
+    }
+
+    /// Whose it is.
+    pub const fn holder(&self) -> MachineId {
+        self.machine
+    }
+
+    /// Whether another machine may have it, `rest_secs` after its holder was removed.
+    pub const fn is_free(holder: Standing, rest_secs: u64, unix_secs: u64) -> bool {
+        match holder {
+            Standing::Unknown | Standing::Member => false,
+            Standing::Removed(at) => unix_secs >= at.saturating_add(rest_secs),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_removed_machine_had_becomes_free() {
+        let day = SUBNET_REST_SECS;
+        for (holder, rest, at, free) in [
+            (Standing::Unknown, 0, u64::MAX, false),
+            (Standing::Member, 0, u64::MAX, false),
+            (Standing::Removed(10), NAME_REST_SECS, 10, true),
+            (Standing::Removed(10), day, 10, false),
+            (Standing::Removed(10), day, 9 + day, false),
+            (Standing::Removed(10), day, 10 + day, true),
+            // A clock that is behind that of the store frees nothing.
+            (Standing::Removed(10), NAME_REST_SECS, 9, false),
+            (Standing::Removed(u64::MAX), day, u64::MAX - 1, false),
+        ] {
+            assert_eq!(
+                Lease::is_free(holder, rest, at),
+                free,
+                "{holder:?} after {rest} s, at {at}"
+            );
+        }
+    }
+}

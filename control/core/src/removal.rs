@@ -1,0 +1,113 @@
+//! Whether a machine may be taken out of the network.
+
+use ployz_api::{Authority, Code, Failure, MachineId};
+
+use crate::machines::MachineRecord;
+
+/// Why it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemovalRefusal {
+    /// Nobody saws off the branch that they sit on.
+    #[error("this is the machine that you are asking: it cannot remove itself")]
+    Own,
+    /// The store would have no majority.
+    #[error(
+        "it holds the store: without it {remaining} of {needed} machines that have to be there for a majority would be"
+    )]
+    Quorum {
+        /// Machines with the store that would be left and that answer.
+        remaining: usize,
+        /// How many have to.
+        needed: usize,
+    },
+}
+
+impl From<RemovalRefusal> for Failure {
+    fn from(refusal: RemovalRefusal) -> Self {
+        match refusal {
+            RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
+                .hint("run it on another machine that holds the store"),
+            RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
+                .hint("ployzctl machine storage promote <machine...>"),
+        }
+    }
+}
+
+/// Judges the removal of `target`, asked of machine `own`. `answers` says which machines can be reached.
+///
+/// # Errors
+/// [`RemovalRefusal`].
+pub fn may_remove<'a>(
+    own: MachineId,
+    target: &MachineRecord,
+    machines: impl Iterator<Item = &'a MachineRecord>,
+    answers: impl Fn(MachineId) -> bool,
+) -> Result<(), RemovalRefusal> {
+    if target.id == own {
+        return Err(RemovalRefusal::Own);
+    }
+    if target.authority != Authority::Storage {
+        return Ok(());
+    }
+    let storage: Vec<MachineId> = machines
+        .filter(|machine| machine.authority == Authority::Storage)
+        .map(|machine| machine.id)
+        .collect();
+    let needed = storage.len() / 2 + 1;
+    let remaining = storage
+        .into_iter()
+        .filter(|id| *id != target.id && (*id == own || answers(*id)))
+        .count();
+    if remaining < needed {
+        return Err(RemovalRefusal::Quorum { remaining, needed });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machines::examples::{id, machine};
+
+    /// The first `storage` of five machines hold the store; machine 0 is asked.
+    fn judge(storage: u8, target: u8, silent: &[u8]) -> Result<(), RemovalRefusal> {
+        let machines: Vec<MachineRecord> = (0..5)
+            .map(|number| MachineRecord {
+                authority: if number < storage {
+                    Authority::Storage
+                } else {
+                    Authority::Compute
+                },
+                ..machine(number, 1)
+            })
+            .collect();
+        may_remove(
+            id(0),
+            &machines[usize::from(target)],
+            machines.iter(),
+            |other| !silent.iter().any(|number| id(*number) == other),
+        )
+    }
+
+    #[test]
+    fn a_majority_has_to_be_left_and_to_answer() {
+        let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
+        for (storage, target, silent, expected) in [
+            (1, 0, &[][..], Err(RemovalRefusal::Own)),
+            (1, 1, &[], Ok(())),
+            (2, 1, &[], quorum(1, 2)),
+            (3, 1, &[], Ok(())),
+            (3, 1, &[1], Ok(())),
+            (3, 1, &[2], quorum(1, 2)),
+            (3, 3, &[1, 2], Ok(())),
+            (5, 4, &[3], Ok(())),
+            (5, 4, &[2, 3], quorum(2, 3)),
+        ] {
+            assert_eq!(
+                judge(storage, target, silent),
+                expected,
+                "{storage} hold the store, {target} goes, {silent:?} are silent"
+            );
+        }
+    }
+}

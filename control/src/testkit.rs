@@ -1,0 +1,207 @@
+//! A real store on the loopback interface. Tests that use it are ignored unless they are asked for, because it takes the
+//! servers that `scripts/setup test` installs; `scripts/test` asks for them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ployz_api::{
+    Authority as Held, Lifecycle, MachineId, Name, NetworkId, NetworkState, RegionRole,
+};
+use ployz_core::{MachineRecord, RECORD_VERSION};
+use serde_json::Map;
+use tokio::task::LocalSet;
+
+use crate::authority::Authority;
+use crate::clock;
+use crate::files::DataDirectory;
+use crate::identity::Identity;
+use crate::membership::Membership;
+use crate::nats::{Certificates, NatsServer, Settings, User};
+use crate::network::Storage;
+use crate::store::Store;
+
+/// Generous for everything that is not measured.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A store, its authority, and the machine that holds it.
+pub(crate) struct Ground {
+    files: Rc<DataDirectory>,
+    directory: PathBuf,
+    program: PathBuf,
+    pub(crate) nats: NatsServer,
+    pub(crate) authority: Authority,
+    pub(crate) holder: Identity,
+    network_id: NetworkId,
+    listen: SocketAddr,
+}
+
+/// The program of a version, beside the one that is under test.
+pub(crate) fn program(version: &str) -> PathBuf {
+    let under_test = std::env::var_os("NATS_SERVER_UNDER_TEST")
+        .expect("NATS_SERVER_UNDER_TEST names the nats-server that scripts/setup test installs");
+    let under_test = PathBuf::from(under_test);
+    let versions = under_test.ancestors().nth(2).unwrap();
+    versions.join(format!("nats-server-{version}/nats-server"))
+}
+
+/// Runs a test as the daemon runs: on one thread.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+impl Ground {
+    /// Starts a store with its buckets.
+    pub(crate) async fn new(program: &Path) -> Self {
+        let (unix_ms, random) = clock::id_parts();
+        let network_id = NetworkId::new(unix_ms, random);
+        let directory = std::env::temp_dir().join(format!("ployz-ground-{network_id}"));
+        let files = Rc::new(DataDirectory::open(&directory).unwrap());
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ground = Self {
+            nats: NatsServer::new(Rc::clone(&files), program).await.unwrap(),
+            program: program.to_owned(),
+            authority: Authority::generate(&network_id.to_string()).unwrap(),
+            holder: Identity::generate().unwrap(),
+            network_id,
+            listen: free.local_addr().unwrap(),
+            directory,
+            files,
+        };
+        drop(free);
+        let membership = ground.membership(&ground.holder);
+        let certificates = Certificates {
+            ca_pem: &membership.ca_pem,
+            certificate_pem: &membership.certificate_pem,
+            key_pem: ground.holder.certificate_key_pem.expose(),
+        };
+        ground
+            .nats
+            .set_up(&ground.settings(&[]), certificates)
+            .unwrap();
+        ground.nats.start().unwrap();
+        let store = ground.store(&ground.holder).await;
+        store.make_buckets().await.unwrap();
+        ground
+    }
+
+    /// A client, connected.
+    pub(crate) async fn store(&self, identity: &Identity) -> Store {
+        let store = Store::open(&self.membership(identity), identity)
+            .await
+            .unwrap();
+        store.wait_connected(PATIENCE).await.unwrap();
+        store
+    }
+
+    /// Lets these in as well.
+    pub(crate) fn admit(&self, machines: &[Identity]) {
+        self.nats.configure(&self.settings(machines)).unwrap();
+    }
+
+    /// What the holder's network has of it.
+    pub(crate) async fn storage(&self) -> Storage {
+        Storage {
+            nats: NatsServer::new(Rc::clone(&self.files), &self.program)
+                .await
+                .unwrap(),
+            authority: Authority::generate(&self.network_id.to_string()).unwrap(),
+            nkey: self.holder.nkey().unwrap(),
+        }
+    }
+
+    /// A machine's place in the network.
+    pub(crate) fn membership(&self, identity: &Identity) -> Membership {
+        let key = identity.certificate_key().unwrap();
+        let subject = identity.machine_id.to_string();
+        let address = self.listen.ip();
+        let certificate = self.authority.certify_machine(&subject, &[address], &key);
+        Membership {
+            network_id: self.network_id,
+            network: Name::nearest("ground"),
+            name: Name::nearest(&subject),
+            cluster_cidr: "127.0.0.0/8".parse().unwrap(),
+            addresses: None,
+            overlay_ip: Ipv4Addr::LOCALHOST,
+            overlay_ip6: Ipv6Addr::LOCALHOST,
+            subnet: "127.0.0.0/24".parse().unwrap(),
+            ca_pem: self.authority.certificate_pem().to_owned(),
+            certificate_pem: certificate.unwrap(),
+            store: vec![(address, self.listen.port())],
+            state: NetworkState::Running,
+            wg_port: None,
+            endpoints: Vec::new(),
+        }
+    }
+
+    fn settings(&self, machines: &[Identity]) -> Settings {
+        let user = |identity: &Identity, coordinator| User {
+            machine: identity.machine_id,
+            nkey: identity.nkey().unwrap(),
+            coordinator,
+        };
+        let others = machines.iter().map(|machine| user(machine, false));
+        Settings {
+            machine: self.holder.machine_id,
+            listen: self.listen,
+            users: std::iter::once(user(&self.holder, true))
+                .chain(others)
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.nats.kill();
+        let _already_gone = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The record of machine `number`.
+pub(crate) fn record(identity: &Identity, number: u16) -> MachineRecord {
+    let [high, low] = number.to_be_bytes();
+    let subnet = Ipv4Addr::new(10, high, low, 0);
+    MachineRecord {
+        version: RECORD_VERSION,
+        id: identity.machine_id,
+        name: Name::nearest(&format!("m{number}")),
+        lifecycle: Lifecycle::Active,
+        authority: Held::Compute,
+        region: "local".to_owned(),
+        region_role: RegionRole::Compute,
+        availability_zone: None,
+        overlay_ip: Ipv4Addr::new(10, high, low, 1),
+        overlay_ip6: Ipv6Addr::new(0xfd00, 0, 0, number, 0, 0, 0, 1),
+        subnet: Some(ipnet::Ipv4Net::new(subnet, 24).unwrap()),
+        wireguard_key: identity.wireguard_key.public_key().to_string(),
+        nkey: identity.nkey().unwrap(),
+        endpoints: vec![SocketAddr::from(([192, 0, 2, 1], 51_820))],
+        store_port: None,
+        created_at: 0,
+        labels: BTreeMap::new(),
+        unknown: Map::new(),
+    }
+}
+
+/// Polls until it holds.
+pub(crate) async fn wait_until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(patience, waiting).await;
+    assert!(waited.is_ok(), "waited {patience:?} in vain for {what}");
+}
+
+/// The key of a machine's records.
+pub(crate) fn key(id: MachineId) -> String {
+    id.to_string()
+}
