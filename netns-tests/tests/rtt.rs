@@ -15,10 +15,11 @@ use ployz_netns_tests::{Contender, Pair, Plan, Stage, story};
 
 /// A test or a reply: IPv6 and UDP header, 44 bytes, two TLVs, and what the tunnel adds.
 const PROBE_DATAGRAM_LEN: usize = 40 + 8 + 44 + 8 + 20 + 32;
-/// What the driver's stamps leave out or count twice, and the queue of a busy processor; the benchmark is narrower.
-const ERROR_MAX: Duration = Duration::from_micros(50);
-/// A burst of twenty at ticks of 100 ms, and as long again.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Four hops between stamps, each through the queue of a processor that others use as well; on a quiet machine it is a few
+/// microseconds (`docs/rtt.md`). What the daemons themselves take is more than this.
+const ERROR_MAX: Duration = Duration::from_micros(200);
+/// A second, a test, a burst of twenty at ticks of 100 ms, and as long again.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 mod truth {
     use super::*;
@@ -94,8 +95,8 @@ fn a_stock_peer_is_unmeasured(stage: &Stage) -> Result<()> {
     };
     let pair = Pair::new(stage, plan)?;
     traffic::ping(&pair.a.netns, pair.b.inner(Family::V4))?;
-    wait_until("a burst", PATIENCE, || {
-        pair.a.rtt().is_some_and(|rtt| rtt.sent >= 20)
+    wait_until("two tests", PATIENCE, || {
+        pair.a.rtt().is_some_and(|rtt| rtt.sent >= 2)
     })?;
     let report = pair.a.rtt().context("a report")?;
     ensure!(

@@ -1,9 +1,10 @@
 //! What the data plane counts.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use ployz_dataplane::{Backend, Device, DeviceSnapshot, Offloads, RingDepth};
-use ployz_engine::{Batches, PeerSnapshot};
+use ployz_engine::{BUCKETS_US, Batches, PeerSnapshot, RttSnapshot};
 
 use super::family;
 
@@ -159,12 +160,64 @@ impl State {
                 Batches::Broken => Some(0),
             },
         );
+        self.render_rtt(text);
+    }
+
+    fn render_rtt(&self, text: &mut String) {
+        let measured = || {
+            self.device.traffic.peers.iter().filter_map(|peer| {
+                let rtt = peer.rtt.as_ref()?;
+                Some((format!("public_key=\"{}\"", peer.public_key), rtt))
+            })
+        };
+        let help = "Tests of the round trip that were sent to the peer.";
+        let sent = measured().map(|(peer, rtt)| (format!("{{{peer}}}"), rtt.counts.sent));
+        family(text, "ployz_peer_rtt_tests_total", "counter", help, sent);
+        // Who is only late is taken back, so this is no counter.
+        let help = "Tests, or their replies, that were lost on the way to the peer or back.";
+        let lost = measured().flat_map(|(peer, rtt)| {
+            [
+                ("forward", rtt.counts.lost_forward),
+                ("reverse", rtt.counts.lost_reverse),
+            ]
+            .map(|(way, lost)| (format!("{{{peer},direction=\"{way}\"}}"), lost))
+        });
+        family(text, "ployz_peer_rtt_lost", "gauge", help, lost);
+        let help = "Round trips to the peer, between the network drivers of both machines.";
+        histogram(text, "ployz_peer_rtt_seconds", help, measured());
+    }
+}
+
+/// A family of histograms, one for each peer that was measured.
+fn histogram<'a>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    peers: impl Iterator<Item = (String, &'a RttSnapshot)>,
+) {
+    family(text, name, "histogram", help, []);
+    let bounds = BUCKETS_US.map(|us| format!("{}", us as f64 / 1e6));
+    let bounds: Vec<&str> = bounds.iter().map(String::as_str).chain(["+Inf"]).collect();
+    for (peer, rtt) in peers {
+        let cumulative = rtt.histogram.cumulative();
+        for (bound, count) in bounds.iter().zip(cumulative) {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}_bucket{{{peer},le=\"{bound}\"}} {count}");
+        }
+        let (sum, count) = (
+            rtt.histogram.sum().as_secs_f64(),
+            cumulative[BUCKETS_US.len()],
+        );
+        let _ = writeln!(
+            text,
+            "{name}_sum{{{peer}}} {sum}\n{name}_count{{{peer}}} {count}"
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ployz_engine::{Drop, Drops, PublicKey, Snapshot};
+    use ployz_engine::{Counts, Drop, Drops, PublicKey, Snapshot};
 
     use super::*;
 
@@ -182,6 +235,14 @@ mod tests {
             } else {
                 Batches::Untested
             },
+            rtt: (byte == 0).then(|| RttSnapshot {
+                counts: Counts {
+                    sent: 9,
+                    lost_forward: 2,
+                    ..Counts::default()
+                },
+                ..RttSnapshot::default()
+            }),
             ..PeerSnapshot::unheard(PublicKey::from_bytes([byte; 32]))
         };
         let peers = vec![peer(0, Some(clocks.now)), peer(0xff, None)];
@@ -211,7 +272,8 @@ mod tests {
             ..Clocks::read()
         };
         let text = state(&clocks).render(&clocks);
-        let zeros = format!("{{public_key=\"{}=\"}}", "A".repeat(43));
+        let first = format!("{{public_key=\"{}=\"", "A".repeat(43));
+        let zeros = format!("{first}}}");
         for line in [
             format!(
                 "ployz_info{{version=\"{}\",backend=\"io_uring\"}} 1",
@@ -228,6 +290,13 @@ mod tests {
             format!("ployz_peer_staged_packets{zeros} 2"),
             format!("ployz_peer_path_mtu_bytes{zeros} 1400"),
             format!("ployz_peer_udp_gso{zeros} 0"),
+            format!("ployz_peer_rtt_tests_total{zeros} 9"),
+            format!("ployz_peer_rtt_lost{first},direction=\"forward\"}} 2"),
+            format!("ployz_peer_rtt_lost{first},direction=\"reverse\"}} 0"),
+            "# TYPE ployz_peer_rtt_seconds histogram".to_owned(),
+            format!("ployz_peer_rtt_seconds_bucket{first},le=\"0.00002\"}} 0"),
+            format!("ployz_peer_rtt_seconds_bucket{first},le=\"+Inf\"}} 0"),
+            format!("ployz_peer_rtt_seconds_count{zeros} 0"),
             "ployz_dropped_total{reason=\"spoof\"} 3".to_owned(),
             "ployz_dropped_total{reason=\"replay\"} 0".to_owned(),
         ] {

@@ -37,15 +37,6 @@ impl Engine {
         }
     }
 
-    /// Measures the round trip to every peer with a session, soon and often.
-    pub fn measure_all(&mut self, now: Instant) {
-        for id in self.peers.ids().to_vec() {
-            if let Some(rtt) = &mut self.peers.get_mut(id).rtt {
-                rtt.schedule.burst(now);
-            }
-        }
-    }
-
     /// Sends the test that is due to a peer, if one is.
     pub(crate) fn measure(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
         let Some(clock) = &mut self.stamp_clock else {

@@ -1,5 +1,6 @@
 //! Round trips to a peer, measured by tests inside the tunnel (`stamp`) that the two engines send and answer.
 
+mod histogram;
 mod reflector;
 mod schedule;
 mod sender;
@@ -8,6 +9,7 @@ mod window;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub use self::histogram::{BUCKETS_US, Histogram};
 pub(crate) use self::reflector::Reflector;
 pub(crate) use self::schedule::Schedule;
 pub use self::sender::Counts;
@@ -41,6 +43,8 @@ pub struct RttSnapshot {
     pub counts: Counts,
     /// The last samples.
     pub window: Window,
+    /// All samples' times in the network.
+    pub histogram: Histogram,
     /// How old the last sample is.
     pub age: Option<Duration>,
 }

@@ -1,69 +1,90 @@
-//! When to probe a peer.
+//! When to test the round trip to a peer.
 //!
-//! A burst when the peer is new or somebody asks, then one probe in a while, as long as the session is in use: a probe is data
-//! to WireGuard, and would keep a session alive that nobody needs.
+//! One test says whether the peer answers at all: a stock one does not. The first answer brings a burst, and then there is one
+//! test in a while, as long as the session is in use: a test is data to WireGuard, and would keep a session alive that
+//! nobody needs.
 
 use std::time::{Duration, Instant};
 
-/// Probes of a burst.
+/// From the beginning of a session to the first test: short exchanges cost what they cost with any WireGuard.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Between tests that nobody answers, doubled each time from [`FIRST_WAIT`] on.
+const SILENT_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Tests that a peer gets although its session is not in use: the mesh is to be known before somebody needs it.
+const UNUSED_MAX: u32 = 4;
+/// Tests of a burst.
 const BURST_LEN: u32 = 20;
 /// Between two of a burst, and what the engine's tick rounds everything to.
 const BURST_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two probes of a session in use.
+/// Between two tests of a session in use.
 const STEADY_INTERVAL: Duration = Duration::from_secs(5);
-/// The same with a peer that has never answered: it may be a stock one, or be replaced by one of ours.
-const SILENT_INTERVAL: Duration = Duration::from_secs(60);
 /// A session without traffic for so long is not in use.
 const USE_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    burst_left: u32,
+    stage: Stage,
     next: Instant,
-    /// How long after a burst the first of the others comes: peers that came together are not probed together.
+    /// How long after a burst the first of the others comes: peers that came together are not tested together.
     phase: Duration,
     used_at: Option<Instant>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has answered so many tests.
+    Unanswered(u32),
+    /// So many are left of the burst.
+    Burst(u32),
+    Steady,
+}
+
 impl Schedule {
-    /// That of a peer that is new: a burst, now. `random` sets it apart from others.
+    /// That of a peer that is new. `random` sets it apart from others.
     pub(crate) fn new(now: Instant, random: u32) -> Self {
         Self {
-            burst_left: BURST_LEN,
-            next: now,
+            stage: Stage::Unanswered(0),
+            next: now + FIRST_WAIT,
             phase: STEADY_INTERVAL.mul_f64(f64::from(random) / f64::from(u32::MAX)),
             used_at: None,
         }
     }
 
-    /// Asks for a burst.
-    pub(crate) fn burst(&mut self, now: Instant) {
-        self.burst_left = BURST_LEN;
-        self.next = now;
-    }
-
-    /// True if a probe is due. `used` says that there was traffic other than probes since the last call, `answered` that the
+    /// True if a test is due. `used` says that there was traffic other than tests since the last call, `answered` that the
     /// peer has ever answered one.
     pub(crate) fn is_due(&mut self, now: Instant, used: bool, answered: bool) -> bool {
         if used {
             self.used_at = Some(now);
         }
-        let in_use = self
-            .used_at
-            .is_some_and(|at| now.saturating_duration_since(at) < USE_LIMIT);
-        if now < self.next || (self.burst_left == 0 && !in_use) {
+        if answered && matches!(self.stage, Stage::Unanswered(_)) {
+            self.stage = Stage::Burst(BURST_LEN);
+            self.next = now;
+        }
+        if now < self.next || !self.is_wanted(now) {
             return false;
         }
-        let interval = match self.burst_left {
-            0 if !answered => SILENT_INTERVAL,
-            0 => STEADY_INTERVAL,
-            1 => self.phase.max(BURST_INTERVAL),
-            _ => BURST_INTERVAL,
+        let (stage, wait) = match self.stage {
+            Stage::Unanswered(tests) => {
+                let wait = FIRST_WAIT.saturating_mul(1 << tests.min(16));
+                let tests = tests.saturating_add(1);
+                (Stage::Unanswered(tests), wait.min(SILENT_INTERVAL_MAX))
+            }
+            Stage::Burst(..=1) => (Stage::Steady, self.phase.max(BURST_INTERVAL)),
+            Stage::Burst(left) => (Stage::Burst(left - 1), BURST_INTERVAL),
+            Stage::Steady => (Stage::Steady, STEADY_INTERVAL),
         };
-        self.burst_left = self.burst_left.saturating_sub(1);
-        self.next = now + interval;
+        self.stage = stage;
+        self.next = now + wait;
         true
+    }
+
+    fn is_wanted(&self, now: Instant) -> bool {
+        let used = |at| now.saturating_duration_since(at) < USE_LIMIT;
+        match self.stage {
+            Stage::Unanswered(..UNUSED_MAX) | Stage::Burst(_) => true,
+            Stage::Unanswered(_) | Stage::Steady => self.used_at.is_some_and(used),
+        }
     }
 }
 
@@ -73,63 +94,69 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(100);
 
-    #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
-    fn start() -> Instant {
-        Instant::now()
+    struct World {
+        now: Instant,
+        schedule: Schedule,
+        answers: bool,
+        sent: u32,
     }
 
-    /// Probes sent in `seconds` of ticks, and the clock after them.
-    fn probes(
-        schedule: &mut Schedule,
-        now: &mut Instant,
-        seconds: u32,
-        used: impl Fn(u32) -> bool,
-    ) -> u32 {
-        let mut sent = 0;
-        for tick in 0..seconds * 10 {
-            sent += u32::from(schedule.is_due(*now, used(tick), true));
-            *now += TICK;
+    impl World {
+        #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
+        fn new(random: u32) -> Self {
+            let now = Instant::now();
+            Self {
+                now,
+                schedule: Schedule::new(now, random),
+                answers: true,
+                sent: 0,
+            }
         }
-        sent
+
+        /// Tests sent in `seconds` of ticks; every answer is there at the next.
+        fn pass(&mut self, seconds: u32, used: impl Fn(u32) -> bool) -> u32 {
+            let before = self.sent;
+            for tick in 0..seconds * 10 {
+                let answered = self.answers && self.sent > 0;
+                self.sent += u32::from(self.schedule.is_due(self.now, used(tick), answered));
+                self.now += TICK;
+            }
+            self.sent - before
+        }
     }
 
     #[test]
-    fn a_new_peer_gets_a_burst_and_then_one_probe_in_five_seconds() {
-        let mut now = start();
-        let mut schedule = Schedule::new(now, u32::MAX);
-        assert_eq!(probes(&mut schedule, &mut now, 2, |_| true), BURST_LEN);
-        assert_eq!(probes(&mut schedule, &mut now, 1000, |_| true), 200);
+    fn an_answer_brings_a_burst_and_then_there_is_one_test_in_five_seconds() {
+        for random in [0, u32::MAX] {
+            let mut world = World::new(random);
+            assert_eq!(world.pass(1, |_| true), 0);
+            world.pass(8, |_| true);
+            assert!((1 + BURST_LEN..=1 + BURST_LEN + 2).contains(&world.sent));
+            assert_eq!(world.pass(1000, |_| true), 200);
+        }
     }
 
     #[test]
     fn nobody_is_kept_awake_who_is_not_used() {
-        let mut now = start();
-        let mut schedule = Schedule::new(now, 0);
-        assert_eq!(probes(&mut schedule, &mut now, 10, |_| false), BURST_LEN);
-        assert_eq!(probes(&mut schedule, &mut now, 1000, |_| false), 0);
+        let mut world = World::new(0);
+        assert_eq!(world.pass(10, |_| false), 1 + BURST_LEN);
+        assert_eq!(world.pass(1000, |_| false), 0);
         // One packet makes it a session in use for a minute.
-        let once = probes(&mut schedule, &mut now, 1000, |tick| tick == 0);
-        assert_eq!(once, 12);
+        assert_eq!(world.pass(1000, |tick| tick == 0), 12);
     }
 
     #[test]
-    fn a_silent_peer_is_asked_once_a_minute() {
-        let mut now = start();
-        let mut schedule = Schedule::new(now, 0);
-        let mut sent = 0;
-        for _ in 0..10 * 602 {
-            sent += u32::from(schedule.is_due(now, true, false));
-            now += TICK;
-        }
-        assert_eq!(sent, BURST_LEN + 10);
-    }
-
-    #[test]
-    fn who_asks_gets_a_burst_at_once() {
-        let mut now = start();
-        let mut schedule = Schedule::new(now, 0);
-        probes(&mut schedule, &mut now, 100, |_| false);
-        schedule.burst(now);
-        assert_eq!(probes(&mut schedule, &mut now, 2, |_| false), BURST_LEN);
+    fn a_silent_peer_is_asked_ever_more_rarely_and_only_while_it_is_used() {
+        let mut world = World::new(0);
+        world.answers = false;
+        assert_eq!(world.pass(100, |_| false), UNUSED_MAX);
+        world.pass(120, |_| true);
+        let hour = world.pass(3600, |_| true);
+        assert!((59..=61).contains(&hour), "{hour}");
+        world.answers = true;
+        assert!(
+            world.pass(61, |_| true) >= BURST_LEN,
+            "it was replaced by one of ours"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::RttSnapshot;
+use super::histogram::Histogram;
 use super::window::{Sample, Window};
 use crate::stamp::{FollowUp, Reply, Stamp, Stamper, Test};
 
@@ -34,6 +35,7 @@ pub(crate) struct Sender {
     epoch: u32,
     counts: Counts,
     window: Window,
+    histogram: Histogram,
     /// When the last sample was taken.
     sampled_ns: Option<u64>,
 }
@@ -89,6 +91,7 @@ impl Sender {
             epoch: 0,
             counts: Counts::default(),
             window: Window::default(),
+            histogram: Histogram::default(),
             sampled_ns: None,
         }
     }
@@ -99,6 +102,7 @@ impl Sender {
         RttSnapshot {
             counts: self.counts,
             window: self.window.clone(),
+            histogram: self.histogram.clone(),
             age: age_ns.map(Duration::from_nanos),
         }
     }
@@ -276,6 +280,7 @@ impl Sender {
                 None => return,
             },
         };
+        self.histogram.record(network);
         self.window.push(Sample {
             network,
             tunnel: Duration::from_nanos(answer.delivered_ns.saturating_sub(pending.sent_ns)),

@@ -56,6 +56,17 @@ impl Way {
         self.monotonic_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
+    /// So many tests, the first of them a second from now.
+    fn tests(&mut self, a: &mut Host, b: &mut Host, count: u64) {
+        let sent = |host: &Host, other: PublicKey| {
+            let rtt = host.peer(other).rtt;
+            rtt.map_or(0, |rtt| rtt.counts.sent)
+        };
+        while sent(a, b.public_key) < count {
+            self.tick(a, b);
+        }
+    }
+
     fn tick(&mut self, a: &mut Host, b: &mut Host) {
         self.now += TICK;
         self.pass(100 * MS);
@@ -108,7 +119,7 @@ fn ms(ms: u64) -> Duration {
 fn the_way_is_measured_from_both_ends_without_what_is_around_it() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
-    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    way.tests(&mut a, &mut b, 10);
     for (host, other) in [(&a, b.public_key), (&b, a.public_key)] {
         let rtt = host.peer(other).rtt.unwrap();
         assert_eq!((rtt.counts.sent, rtt.counts.answered), (10, 10));
@@ -127,10 +138,10 @@ fn the_way_is_measured_from_both_ends_without_what_is_around_it() {
 fn what_is_lost_is_lost_on_one_of_the_ways() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
-    way.tick(&mut a, &mut b);
+    way.tests(&mut a, &mut b, 1);
     // Both send a test in a tick: those of both are lost.
     way.lost.set(2);
-    (0..5).for_each(|_| way.tick(&mut a, &mut b));
+    way.tests(&mut a, &mut b, 6);
     let counts = a.peer(b.public_key).rtt.unwrap().counts;
     assert_eq!((counts.sent, counts.answered), (6, 5));
     assert_eq!((counts.lost_forward, counts.lost_reverse), (1, 0));
@@ -140,12 +151,9 @@ fn what_is_lost_is_lost_on_one_of_the_ways() {
 fn a_wall_clock_that_is_set_changes_no_sample() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
-    for tick in 0..18 {
-        if tick == 9 {
-            way.step_ns.store(3_600_000 * MS, Ordering::Relaxed);
-        }
-        way.tick(&mut a, &mut b);
-    }
+    way.tests(&mut a, &mut b, 9);
+    way.step_ns.store(3_600_000 * MS, Ordering::Relaxed);
+    way.tests(&mut a, &mut b, 18);
     let window = a.peer(b.public_key).rtt.unwrap().window;
     let by_kernel = |sample: &&Sample| sample.by == Stamper::Kernel;
     assert!(window.samples().filter(by_kernel).count() >= 15);
@@ -159,7 +167,7 @@ fn a_kernel_that_stamps_no_departures_leaves_it_to_the_process() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
     way.stamps_departures = false;
-    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    way.tests(&mut a, &mut b, 10);
     // What follows is due before the samples are taken without it.
     way.pass(20_000 * MS);
     (0..3).for_each(|_| way.tick(&mut a, &mut b));
@@ -173,10 +181,10 @@ fn without_clocks_nothing_is_measured_and_tests_are_not_answered() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
     b.engine.stamp_clock = None;
-    (0..10).for_each(|_| way.tick(&mut a, &mut b));
+    way.tests(&mut a, &mut b, 3);
     assert_eq!(b.peer(a.public_key).rtt.map(|rtt| rtt.counts), None);
     let counts = a.peer(b.public_key).rtt.unwrap().counts;
-    assert_eq!((counts.sent, counts.answered), (10, 0));
+    assert_eq!((counts.sent, counts.answered), (3, 0));
     assert_eq!(
         (counts.lost_forward, counts.lost_reverse),
         (0, 0),
@@ -189,7 +197,7 @@ fn a_peer_that_is_removed_takes_its_stamps_with_it() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
     way.stamps_departures = false;
-    way.tick(&mut a, &mut b);
+    way.tests(&mut a, &mut b, 1);
     let removal = PeerUpdate {
         remove: true,
         ..PeerUpdate::new(b.public_key)
