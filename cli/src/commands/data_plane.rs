@@ -85,7 +85,7 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
     payload.insert("kind".to_owned(), "status".into());
     payload.insert("interface".to_owned(), interface.into());
     let mut drops = Map::new();
-    let mut paths = Vec::new();
+    let (mut paths, mut round_trips) = (Vec::new(), Vec::new());
     let mut text = format!("interface        {interface}");
     for (key, value) in lines.iter().filter(|(key, _)| key != "errno") {
         if key.starts_with("path_")
@@ -93,6 +93,13 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
         {
             text += &format!("\npath             {value}");
             paths.push(path);
+            continue;
+        }
+        if key.starts_with("rtt_")
+            && let Some(round_trip) = understand_round_trip(value)
+        {
+            text += &format!("\nround trip       {}", round_trip.text);
+            round_trips.push(round_trip.json);
             continue;
         }
         let value_json = value
@@ -109,6 +116,7 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
         text += &format!("\ndropped          {count} {reason}");
     }
     payload.insert("paths".to_owned(), paths.into());
+    payload.insert("round_trips".to_owned(), round_trips.into());
     payload.insert("drops".to_owned(), drops.into());
     Ok(Success {
         message: String::new(),
@@ -123,6 +131,44 @@ fn understand_path(value: &str) -> Option<Value> {
     let (public_key, mtu, batches) = (words.next()?, words.next()?, words.next()?);
     let mtu: u64 = mtu.parse().ok()?;
     Some(json!({ "public_key": public_key, "mtu_bytes": mtu, "udp_gso": batches }))
+}
+
+struct RoundTrip {
+    text: String,
+    json: Value,
+}
+
+/// Public key, median and 99th percentile in microseconds, samples, tests sent, lost there, lost on the way back, age in
+/// seconds, and who took the stamps.
+fn understand_round_trip(value: &str) -> Option<RoundTrip> {
+    let mut words = value.split(' ');
+    let public_key = words.next()?;
+    let mut us = || words.next()?.parse::<f64>().ok();
+    let (p50_us, p99_us) = (us()?, us()?);
+    let mut count = || words.next()?.parse::<u64>().ok();
+    let (samples, sent, forward, reverse, age_secs) =
+        (count()?, count()?, count()?, count()?, count()?);
+    let stamps = words.next()?;
+    let text = if samples == 0 {
+        format!("{public_key} unmeasured, {sent} tests sent")
+    } else {
+        let lost = forward + reverse;
+        format!(
+            "{public_key} p50 {p50_us} us, p99 {p99_us} us, {samples} samples, {lost} lost, {age_secs} s ago"
+        )
+    };
+    let json = json!({
+        "public_key": public_key,
+        "p50_us": (samples > 0).then_some(p50_us),
+        "p99_us": (samples > 0).then_some(p99_us),
+        "samples": samples,
+        "sent": sent,
+        "lost_forward": forward,
+        "lost_reverse": reverse,
+        "age_secs": (samples > 0).then_some(age_secs),
+        "stamps": stamps,
+    });
+    Some(RoundTrip { text, json })
 }
 
 fn yes_no_or_text(value: &str) -> Value {
@@ -158,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_only_interface_is_found_asked_and_understood() {
-        let answer = "version=1\nbackend=epoll\nudp_gso=yes\npath_0=AAA= 1400 broken\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
+        let answer = "version=1\nbackend=epoll\nudp_gso=yes\npath_0=AAA= 1400 broken\nrtt_0=AAA= 81.5 120.0 19 20 1 0 3 kernel\nrtt_1=BBB= 0.0 0.0 0 4 0 0 0 kernel\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
         let (directory, thread) = daemon("st0", answer);
         let socket = find_socket(&directory, None).unwrap();
         let success = understand("st0", &ask(&socket).unwrap()).unwrap();
@@ -168,6 +214,10 @@ mod tests {
         assert_eq!(success.payload["paths"][0]["public_key"], "AAA=");
         assert_eq!(success.payload["paths"][0]["mtu_bytes"], 1400);
         assert_eq!(success.payload["paths"][0]["udp_gso"], "broken");
+        assert_eq!(success.payload["round_trips"][0]["p50_us"], 81.5);
+        assert_eq!(success.payload["round_trips"][0]["lost_forward"], 1);
+        assert_eq!(success.payload["round_trips"][1]["p50_us"], Value::Null);
+        assert!(success.text.contains("BBB= unmeasured, 4 tests sent"));
         assert_eq!(success.payload["drops"]["spoof"], 3);
         assert!(success.text.contains("3 spoof") && !success.text.contains("replay"));
         std::fs::remove_dir_all(directory).unwrap();
