@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{Failure, MachineId};
-use ployz_core::{Control, Effect, Input, ObservedRecord, RECORD_VERSION, SavedView, View};
+use ployz_core::{
+    Control, Effect, Input, MachineRecord, ObservedRecord, RECORD_VERSION, SavedView, View,
+};
 use ployz_engine::{PeerUpdate, PublicKey};
 use serde_json::Map;
 use tokio::sync::{Notify, mpsc};
@@ -208,7 +210,7 @@ impl Network {
     async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            match self.store.follow().await {
+            match self.begin_to_follow().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
                     // It is `run` that holds the other end.
@@ -216,6 +218,8 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
+                        // A store that was away may be another one by now.
+                        () = self.store.connected() => continue,
                     }
                 }
                 Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),
@@ -223,6 +227,15 @@ impl Network {
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
             wait = (wait * 2).min(FOLLOW_WAIT_MAX);
         }
+    }
+
+    /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
+    /// ends: whoever holds the store sees to it that it is there.
+    async fn begin_to_follow(&self) -> Result<(Vec<(MachineRecord, u64)>, Changes), Failure> {
+        if self.storage.is_some() {
+            self.store.make_buckets().await?;
+        }
+        self.store.follow().await
     }
 
     /// Tells the store how this machine is, when it is time. Never returns.

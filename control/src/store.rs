@@ -18,6 +18,7 @@ use ployz_api::{Code, Failure, MachineId};
 use ployz_core::{Change, MachineRecord, ObservedRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use crate::identity::Identity;
 use crate::membership::Membership;
@@ -55,6 +56,7 @@ pub(crate) struct Store {
 pub(crate) struct Health {
     errors: AtomicU64,
     disconnects: AtomicU64,
+    connected: Notify,
 }
 
 impl Health {
@@ -81,6 +83,10 @@ impl Health {
     fn report(&self, event: &Event) {
         match event {
             Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
+            Event::Connected => {
+                self.connected.notify_one();
+                tracing::info!(%event, "store");
+            }
             Event::Disconnected => {
                 self.disconnects.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(%event, "store");
@@ -145,6 +151,11 @@ impl Store {
     /// Whether there is a connection, as far as anybody knows.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Waits until it has been connected, for the first time or again, since this was last waited for.
+    pub(crate) async fn connected(&self) {
+        self.health.connected.notified().await;
     }
 
     /// Waits for the first answer.

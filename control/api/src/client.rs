@@ -163,6 +163,8 @@ async fn exchange(connection: &Connection, request: &Request) -> Result<Response
         .await
         .map_err(|e| broken(&e))?;
     connection.close(VarInt::from_u32(0), b"");
+    // The goodbye leaves when the connection's task has its turn; without it the daemon would keep the connection open.
+    tokio::task::yield_now().await;
     serde_json::from_slice(&body).map_err(|e| broken(&e))
 }
 
