@@ -23,7 +23,7 @@ use crate::authority::Authority;
 use crate::clock;
 use crate::membership::Membership;
 use crate::nats::{NatsServer, Settings, User};
-use crate::news::Changes;
+use crate::news::{Changes, Machines};
 use crate::store::Store;
 use crate::watchdog::Pulse;
 
@@ -227,7 +227,7 @@ impl Network {
     async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            match self.store.follow().await {
+            match self.begin_to_follow().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
                     // It is `run` that holds the other end.
@@ -235,7 +235,7 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
-                        // What has been published meanwhile has not been heard.
+                        // What has been published meanwhile has not been heard, and it may be another store by now.
                         () = self.store.connected_anew() => continue,
                     }
                 }
@@ -244,6 +244,15 @@ impl Network {
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
             wait = (wait * 2).min(FOLLOW_WAIT_MAX);
         }
+    }
+
+    /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
+    /// ends: whoever holds the store sees to it that it is there.
+    async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
+        if self.storage.is_some() {
+            self.store.make_buckets().await?;
+        }
+        self.store.follow().await
     }
 
     /// Tells the store how this machine is, when it is time. Never returns.

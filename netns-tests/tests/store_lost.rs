@@ -14,6 +14,7 @@ use ployz_netns_tests::cluster::{Machine, Segment};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
+use serde_json::Value;
 
 /// What the issue grants a change before it has to fail; the rest is for the command itself.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5_500);
@@ -72,7 +73,14 @@ fn restart_when_it_ended(founder: &Machine) -> Result<()> {
     })?;
     founder.wait_ready(RECONNECT_WAIT)?;
     ensure!(founder.code("machine invite create")? == "OK");
-    Ok(())
+    // Its memory was empty.
+    let back = now();
+    wait_until("machines to say how they are", PATIENCE, || {
+        let seen = founder.json("machine inspect m2").unwrap_or_default();
+        let age = seen.pointer("/payload/machine/observed_age_secs");
+        age.and_then(Value::as_u64)
+            .is_some_and(|age| age + 1 < back.elapsed().as_secs())
+    })
 }
 
 /// Neither store nor founder: the others find each other from what lies on their disks.

@@ -181,4 +181,8 @@ async fn survive_a_power_cut(ground: &Ground, store: &Store) {
     store.wait_connected(PATIENCE).await.unwrap();
     let kept: Revised<u32> = store.get(INVITES, "kept").await.unwrap().unwrap();
     assert_eq!(kept.value, 7);
+    // What lay in memory has gone, and is made anew.
+    assert!(store.follow().await.is_err());
+    store.make_buckets().await.unwrap();
+    assert!(store.follow().await.is_ok());
 }

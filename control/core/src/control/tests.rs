@@ -62,12 +62,29 @@ fn what_is_older_than_what_is_known_changes_nothing() {
         Input::Changed(Change::Machine(machine(1, 2).into(), 9)),
         now,
     );
-    control.handle(Input::Listed(vec![(machine(1, 1), 8)]), now);
+    let listing = vec![(machine(1, 1), 8), (machine(2, 1), 9)];
+    control.handle(Input::Listed(listing), now);
     control.handle(Input::Changed(Change::MachineGone(id(1), 8)), now);
     let held = control.view().machine(id(1)).unwrap();
     assert_eq!(held.endpoints[0].port(), 2);
     control.handle(Input::Changed(Change::MachineGone(id(1), 10)), now);
     assert_eq!(control.view().machine(id(1)), None);
+}
+
+#[test]
+fn a_store_that_was_restored_is_believed_although_it_is_older() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let listing = vec![(machine(1, 2), 9), (machine(2, 2), 8)];
+    control.handle(Input::Listed(listing), now);
+    control.handle(Input::Listed(vec![(machine(1, 1), 5)]), now);
+    assert_eq!(control.view().machine(id(1)), Some(&machine(1, 1)));
+    assert_eq!(control.view().machine(id(2)), None);
+    control.handle(
+        Input::Changed(Change::Machine(machine(1, 3).into(), 6)),
+        now,
+    );
+    assert_eq!(control.view().machine(id(1)), Some(&machine(1, 3)));
 }
 
 #[test]
