@@ -133,8 +133,11 @@ impl Daemon {
             let file = self.files.path(AUTHORITY_FILE);
             format!("{} is missing: restore it", file.display())
         })?;
-        let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server).await?;
-        nats.start()?;
+        let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server);
+        // The mesh does without it, and it is tried again and again.
+        if let Err(error) = nats.start().await {
+            tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
+        }
         Ok(Some(Storage { nats, authority }))
     }
 

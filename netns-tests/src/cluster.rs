@@ -251,7 +251,9 @@ fn ployzctl() -> PathBuf {
     env::var_os("PLOYZCTL").map_or_else(|| ployzd().with_file_name("ployzctl"), PathBuf::from)
 }
 
-fn nats_server() -> PathBuf {
+/// The server that machines are given.
+#[must_use]
+pub fn nats_server() -> PathBuf {
     let fetched = || {
         let target = ployzd();
         let target = target

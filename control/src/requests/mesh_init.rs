@@ -56,7 +56,8 @@ pub(super) async fn init(daemon: &Rc<Daemon>, request: MeshInitRequest) -> Outco
     let _entering = daemon.begin_entering()?;
     let plan = plan(daemon, request)?;
     let files = Rc::clone(&daemon.files);
-    let nats = NatsServer::new(files, &daemon.config.nats_server).await?;
+    let nats = NatsServer::new(files, &daemon.config.nats_server);
+    nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
     let management = daemon
         .bind_management(&plan.membership)
@@ -175,7 +176,7 @@ async fn found(daemon: &Daemon, plan: &Plan, nats: &NatsServer) -> Result<Store,
         key_pem: daemon.identity.certificate_key_pem.expose(),
     };
     nats.set_up(&settings, certificates).map_err(internal)?;
-    nats.start().map_err(internal)?;
+    nats.start().await.map_err(internal)?;
     let store = Store::open(membership, &daemon.identity)
         .await
         .map_err(internal)?;
