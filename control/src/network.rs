@@ -148,7 +148,7 @@ impl Network {
             }
             // The mesh works without it; the next start may have to do with an older one.
             Effect::Save(view) => {
-                if let Err(error) = daemon.files.write(VIEW_FILE, &view) {
+                if let Err(error) = daemon.files.rewrite(VIEW_FILE, &view) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
             }

@@ -222,7 +222,9 @@ impl Machine {
             .is_ok_and(|ping| ping.succeeded())
     }
 
-    fn daemon_argv(&self) -> Vec<String> {
+    /// The command that runs the daemon.
+    #[must_use]
+    pub fn daemon_argv(&self) -> Vec<String> {
         let own = |path: &Path| path.display().to_string();
         [
             own(&ployzd()),

@@ -74,6 +74,12 @@ impl NatsServer {
         certificates: Certificates<'_>,
     ) -> anyhow::Result<()> {
         self.files.make_directory(DIRECTORY)?;
+        self.write_certificates(certificates)?;
+        self.configure(settings)
+    }
+
+    /// Writes what it proves itself with, which it reads when it starts.
+    pub(crate) fn write_certificates(&self, certificates: Certificates<'_>) -> anyhow::Result<()> {
         for (name, text) in [
             ("nats/ca.pem", certificates.ca_pem),
             ("nats/certificate.pem", certificates.certificate_pem),
@@ -81,7 +87,7 @@ impl NatsServer {
         ] {
             self.files.write_bytes(name, text.as_bytes())?;
         }
-        self.configure(settings)
+        Ok(())
     }
 
     /// Writes its configuration, and has it read if it runs.
@@ -101,6 +107,7 @@ impl NatsServer {
         let version = self.version().await;
         if let Some(process) = self.running() {
             tracing::info!(pid = process.pid, "nats-server runs: adopted");
+            self.files.write(PROCESS_FILE, &process)?;
             return Ok(());
         }
         let version = version?;
@@ -191,7 +198,10 @@ impl NatsServer {
     }
 
     fn running(&self) -> Option<Process> {
-        let process: Process = self.files.read(PROCESS_FILE).ok().flatten()?;
-        process.is_alive().then_some(process)
+        match self.files.read::<Process>(PROCESS_FILE) {
+            Ok(process) => process.filter(Process::is_alive),
+            // Nobody else is run with our configuration.
+            Err(_) => Process::with_argument(self.files.path(CONFIG_FILE).as_os_str()),
+        }
     }
 }
