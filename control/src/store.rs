@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
+use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType};
 use async_nats::jetstream::{self, Context};
@@ -15,8 +16,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use ployz_api::{Code, Failure};
 use ployz_core::ObservedRecord;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::identity::Identity;
@@ -145,6 +146,22 @@ impl Store {
         };
         let _too_late = tokio::time::timeout(patience, connected).await;
         self.reachable()
+    }
+
+    /// What time it is by the store's clock, in seconds since 1970: the one that all coordinators share.
+    pub(crate) async fn unix_secs(&self) -> Result<u64, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            /// RFC 3339.
+            ts: String,
+        }
+        self.reachable()?;
+        let asking = self
+            .jetstream
+            .request(format!("STREAM.INFO.KV_{MACHINES}"), &());
+        let Answer { ts } = self.within(asking).await?;
+        let time = parse_rfc3339(&ts).map_err(|error| unavailable(&error))?;
+        u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
     }
 
     /// Makes the buckets; those that are there stay as they are.

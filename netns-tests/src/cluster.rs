@@ -61,6 +61,7 @@ impl Segment {
             interface: stage.interface(),
             data_dir: stage.place("data"),
             nats_server: nats_server(),
+            clock_ahead_secs: 0,
             netns,
         })
     }
@@ -75,6 +76,8 @@ pub struct Machine {
     pub interface: String,
     pub data_dir: PathBuf,
     pub nats_server: PathBuf,
+    /// How wrong the daemon's clock is.
+    pub clock_ahead_secs: i64,
     pub netns: Netns,
 }
 
@@ -226,7 +229,11 @@ impl Machine {
     #[must_use]
     pub fn daemon_argv(&self) -> Vec<String> {
         let own = |path: &Path| path.display().to_string();
-        [
+        let clock = match self.clock_ahead_secs {
+            0 => Vec::new(),
+            ahead => wrong_clock(ahead),
+        };
+        let command = [
             own(&ployzd()),
             "run".to_owned(),
             "--data-dir".to_owned(),
@@ -237,9 +244,25 @@ impl Machine {
             self.interface.clone(),
             "--nats-server".to_owned(),
             own(&self.nats_server),
-        ]
-        .to_vec()
+        ];
+        clock.into_iter().chain(command).collect()
     }
+}
+
+/// Runs a program with another time of day, which libfaketime of Debian tells it; spans are what they are.
+fn wrong_clock(ahead_secs: i64) -> Vec<String> {
+    let library = format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+        env::consts::ARCH
+    );
+    [
+        "env".to_owned(),
+        format!("LD_PRELOAD={library}"),
+        format!("FAKETIME={ahead_secs:+}s"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        "FAKETIME_NO_CACHE=1".to_owned(),
+    ]
+    .to_vec()
 }
 
 /// A string within a document; empty if it is not there.
