@@ -163,6 +163,7 @@ fn observed(id: MachineId) -> ObservedRecord {
         backend: String::new(),
         workloads: 0,
         sessions: 0,
+        clock_unix_secs: None,
         unknown: serde_json::Map::new(),
     }
 }
@@ -177,7 +178,7 @@ async fn survive_a_power_cut(ground: &Ground, store: &Store) {
         }
     };
     tokio::time::timeout(PATIENCE, disconnected).await.unwrap();
-    ground.nats.start().unwrap();
+    ground.nats.start().await.unwrap();
     store.wait_connected(PATIENCE).await.unwrap();
     let kept: Revised<u32> = store.get(INVITES, "kept").await.unwrap().unwrap();
     assert_eq!(kept.value, 7);

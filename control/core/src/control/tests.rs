@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
+use serde_json::Map;
+
 use super::*;
-use crate::SelectError;
 use crate::machines::examples::{id, machine};
+use crate::{RECORD_VERSION, SelectError};
 
 const OWN: MachineId = MachineId::new(0, 0);
 
@@ -108,6 +110,32 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
     assert_eq!(admitted(vec![0, 1]), Some(vec![id(0), id(1)]));
     assert_eq!(admitted(vec![0, 1]), None);
     assert_eq!(admitted(vec![0]), Some(vec![id(0)]));
+}
+
+#[test]
+fn a_clock_that_is_wrong_shows_in_what_its_machine_reports() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let mut offset = |clock_unix_secs, at| {
+        let record = ObservedRecord {
+            version: RECORD_VERSION,
+            id: id(1),
+            software_version: String::new(),
+            backend: String::new(),
+            workloads: 0,
+            sessions: 0,
+            clock_unix_secs,
+            unknown: Map::new(),
+        };
+        control.handle(Input::Changed(Change::Observed(record, at)), now);
+        control.view().clock_offset_secs(id(1))
+    };
+    assert_eq!(offset(Some(4_600), 1_000), Some(3_600));
+    assert_eq!(offset(Some(1_000), 4_600), Some(-3_600));
+    assert_eq!(offset(Some(7), 7), Some(0));
+    assert_eq!(offset(None, 7), None, "an older daemon does not say");
+    assert_eq!(offset(Some(u64::MAX), 7), None);
+    assert_eq!(control.view().clock_offset_secs(id(2)), None);
 }
 
 #[test]
