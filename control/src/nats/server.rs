@@ -52,8 +52,9 @@ impl NatsServer {
     ) -> Result<Self, ployz_api::Failure> {
         Ok(Self {
             files,
-            program: program.to_owned(),
             version: Version::of(program).await?,
+            // It is started from another directory.
+            program: std::path::absolute(program).unwrap_or_else(|_| program.to_owned()),
         })
     }
 
@@ -76,8 +77,7 @@ impl NatsServer {
 
     /// Writes its configuration, and has it read if it runs.
     pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
-        let rendered = settings.render(&self.files.path(DIRECTORY));
-        self.files.write(CONFIG_FILE, &rendered)?;
+        self.files.write(CONFIG_FILE, &settings.render())?;
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGHUP)
@@ -93,8 +93,8 @@ impl NatsServer {
             return Ok(());
         }
         let mut child = Command::new(&self.program)
-            .arg("--config")
-            .arg(self.files.path(CONFIG_FILE))
+            .args(["--config", "config.json"])
+            .current_dir(self.files.path(DIRECTORY))
             // It is not the service that the supervisor started, and must not speak for it.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
