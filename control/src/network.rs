@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use ployz_api::{Failure, MachineId};
 use ployz_core::{Control, Effect, Input, ObservedRecord, RECORD_VERSION, SavedView, View};
 use ployz_engine::{PeerUpdate, PublicKey};
@@ -240,6 +241,8 @@ impl Network {
     async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
+            // That it has been connected until now is no news to a listing that comes after it.
+            let _ = self.store.connected_anew().now_or_never();
             match self.begin_to_follow().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;

@@ -92,8 +92,7 @@ impl NatsServer {
 
     /// Writes its configuration, and has it read if it runs.
     pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
-        let rendered = settings.render(&self.files.path(DIRECTORY));
-        self.files.write(CONFIG_FILE, &rendered)?;
+        self.files.write(CONFIG_FILE, &settings.render())?;
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGHUP)
@@ -111,9 +110,10 @@ impl NatsServer {
             return Ok(());
         }
         let version = version?;
-        let mut child = Command::new(&self.program)
+        let mut child = Command::new(from_anywhere(&self.program))
             .arg("--config")
-            .arg(self.files.path(CONFIG_FILE))
+            .arg(self.config_file())
+            .current_dir(self.files.path(DIRECTORY))
             // It is not the service that the supervisor started, and must not speak for it.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
@@ -225,7 +225,24 @@ impl NatsServer {
         match self.files.read::<Process>(PROCESS_FILE) {
             Ok(process) => process.filter(Process::is_alive),
             // Nobody else is run with our configuration.
-            Err(_) => Process::with_argument(self.files.path(CONFIG_FILE).as_os_str()),
+            Err(_) => Process::with_argument(self.config_file().as_os_str()),
         }
     }
+
+    fn config_file(&self) -> PathBuf {
+        absolute(&self.files.path(CONFIG_FILE))
+    }
+}
+
+/// A program as it can be started in another directory. A bare name is looked for in PATH, wherever that is.
+fn from_anywhere(program: &Path) -> PathBuf {
+    if program.components().count() > 1 {
+        absolute(program)
+    } else {
+        program.to_owned()
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
