@@ -22,7 +22,7 @@ use crate::files::DataDirectory;
 use crate::host;
 use crate::identity::Identity;
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
-use crate::nats::NatsServer;
+use crate::nats::{Certificates, NatsServer};
 use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
 use crate::refusals::Refusals;
@@ -204,8 +204,17 @@ impl Daemon {
             return Ok(None);
         }
         let authority = self.authority()?;
-        let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server).await?;
-        nats.start()?;
+        let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server);
+        // They follow from what we have: a damaged one must not keep the store down.
+        nats.write_certificates(Certificates {
+            ca_pem: &membership.ca_pem,
+            certificate_pem: &membership.certificate_pem,
+            key_pem: self.identity.certificate_key_pem.expose(),
+        })?;
+        // The mesh does without it, and it is tried again and again.
+        if let Err(error) = nats.start().await {
+            tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
+        }
         Ok(Some(Storage {
             nats,
             authority,
@@ -238,14 +247,17 @@ impl Daemon {
         storage: Option<Storage>,
         management: Endpoint,
     ) -> anyhow::Result<()> {
-        let saved = self.files.read(VIEW_FILE).unwrap_or_else(|error| {
-            // The store has it all; only a start without the store would miss it.
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "starting without a saved view"
-            );
-            None
-        });
+        let saved = self
+            .files
+            .read_last_good(VIEW_FILE)
+            .unwrap_or_else(|error| {
+                // The store has it all; only a start without the store would miss it.
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "starting without a saved view"
+                );
+                None
+            });
         tracing::info!(network = %membership.network, id = %membership.network_id, "in a network");
         let label = membership.network_id.to_string();
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
@@ -334,7 +346,7 @@ impl Host for Daemon {
     }
 
     fn save(&self, view: &SavedView) -> anyhow::Result<()> {
-        self.files.write(VIEW_FILE, view)
+        self.files.rewrite(VIEW_FILE, view)
     }
 
     fn store_refused(&self, said: &str) {

@@ -70,6 +70,34 @@ impl DataDirectory {
         Ok(Some(value))
     }
 
+    /// Reads a file that [`Self::rewrite`] has written; if it is damaged or gone, the one before it.
+    pub(crate) fn read_last_good<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<Option<T>> {
+        match self.read(name) {
+            Ok(Some(value)) => Ok(Some(value)),
+            Ok(None) => self.read(&before(name)),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "taking the copy before it");
+                self.read(&before(name))
+            }
+        }
+    }
+
+    /// Writes a file of it and keeps the one before.
+    pub(crate) fn rewrite(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let kept = self.path(&before(name));
+        self.remove(&before(name))?;
+        match fs::hard_link(self.path(name), &kept) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| kept.display().to_string());
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.write(name, value)
+    }
+
     /// Writes a file of it.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let text = Zeroizing::new(serde_json::to_vec_pretty(value)?);
@@ -109,17 +137,30 @@ impl DataDirectory {
     }
 }
 
-/// Beside it, then over it: whoever reads finds the old file or the new one, also after a power cut.
+/// What [`DataDirectory::rewrite`] calls the file before this one.
+fn before(name: &str) -> String {
+    format!("{name}.before")
+}
+
+/// Beside it, then over it: whoever reads finds the old file or the new one, also after a power cut. A disk that is full
+/// leaves the old one and nothing else.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = private().create(true).truncate(true).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
+    let written = write_whole(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _never_made = fs::remove_file(&beside);
+    }
+    written?;
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = private().create(true).truncate(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn private() -> OpenOptions {
@@ -153,6 +194,36 @@ mod tests {
         files.write_bytes("a.json", b"{").unwrap();
         let error = files.read::<String>("a.json").unwrap_err().to_string();
         assert!(error.contains("a.json is damaged"), "{error}");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_rewritten_has_a_copy_to_fall_back_on() {
+        let path = std::env::temp_dir().join(format!("ployz-copies-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        let read = || files.read_last_good::<u32>("a.json").unwrap();
+        assert_eq!(read(), None);
+        files.rewrite("a.json", &1).unwrap();
+        files.rewrite("a.json", &2).unwrap();
+        assert_eq!(read(), Some(2));
+        files.write_bytes("a.json", b"{").unwrap();
+        assert_eq!(read(), Some(1));
+        files.remove("a.json").unwrap();
+        assert_eq!(read(), Some(1));
+        files.write_bytes("a.json.before", b"{").unwrap();
+        assert!(files.read_last_good::<u32>("a.json").is_err());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was_there() {
+        let path = std::env::temp_dir().join(format!("ployz-full-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        // A directory of that name cannot be replaced by a file.
+        files.make_directory("a.json").unwrap();
+        let error = format!("{:#}", files.write("a.json", &1).unwrap_err());
+        assert!(error.contains("a.json"), "{error}");
+        assert!(files.path("a.json").is_dir() && !files.path("a.new").exists());
         fs::remove_dir_all(path).unwrap();
     }
 }

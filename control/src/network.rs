@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use ployz_api::{Failure, MachineId};
 use ployz_core::{Control, Effect, Input, ObservedRecord, RECORD_VERSION, SavedView, View};
 use ployz_engine::{PeerUpdate, PublicKey};
@@ -23,7 +24,7 @@ use crate::authority::Authority;
 use crate::clock;
 use crate::membership::Membership;
 use crate::nats::{NatsServer, Settings, User};
-use crate::news::Changes;
+use crate::news::{Changes, Machines};
 use crate::store::Store;
 use crate::watchdog::Pulse;
 
@@ -34,6 +35,8 @@ const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How soon it is known that the store's server has refused somebody.
 const LOG_POLL: Duration = Duration::from_secs(1);
+/// Two are the error of measuring; people read times to a few more.
+const CLOCK_SKEW_SECS: u64 = 5;
 /// Past this age a view may be wrong: three listings have been missed.
 const STALE_SECS: u64 = 60;
 /// WireGuard sessions end after 180 s; whoever is reachable has a new one before.
@@ -115,6 +118,17 @@ impl Network {
         let mut admitted = self.admitted.subscribe();
         // The sender is ours, so there is always an answer.
         let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
+    }
+
+    /// How far the clock here is ahead of the store's, in seconds; none if the store has not heard of us yet.
+    pub(crate) fn clock_offset_secs(&self) -> Option<i64> {
+        self.view().clock_offset_secs(self.own)
+    }
+
+    /// What time it is by the store's clock, as far as known here, in seconds since 1970.
+    pub(crate) fn unix_secs(&self) -> u64 {
+        let ahead = self.clock_offset_secs().unwrap_or_default();
+        clock::now().unix_secs.saturating_add_signed(-ahead)
     }
 
     /// Whether a view of this age may be wrong.
@@ -227,7 +241,9 @@ impl Network {
     async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            match self.store.follow().await {
+            // That it has been connected until now is no news to a listing that comes after it.
+            let _ = self.store.connected_anew().now_or_never();
+            match self.begin_to_follow().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
                     // It is `run` that holds the other end.
@@ -235,7 +251,7 @@ impl Network {
                     tokio::select! {
                         () = relay(changes, &news) => {}
                         () = self.resync.notified() => continue,
-                        // What has been published meanwhile has not been heard.
+                        // What has been published meanwhile has not been heard, and it may be another store by now.
                         () = self.store.connected_anew() => continue,
                     }
                 }
@@ -246,13 +262,29 @@ impl Network {
         }
     }
 
+    /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
+    /// ends: whoever holds the store sees to it that it is there.
+    async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
+        if self.storage.is_some() {
+            self.store.make_buckets().await?;
+        }
+        self.store.follow().await
+    }
+
     /// Tells the store how this machine is, when it is time. Never returns.
     async fn report(&self, host: &impl Host) {
+        let mut said = false;
         loop {
             self.observe.notified().await;
             if let Err(error) = self.report_once(host).await {
                 tracing::debug!(error = format!("{error:#}"), "cannot report to the store");
             }
+            let offset_secs = self.clock_offset_secs();
+            let skewed = offset_secs.is_some_and(is_skewed);
+            if skewed && !said {
+                tracing::warn!(offset_secs, "the clock differs from the store's: set it");
+            }
+            said = skewed;
         }
     }
 
@@ -265,6 +297,7 @@ impl Network {
             backend: host.backend().to_owned(),
             workloads: 0,
             sessions: u32::try_from(sessions).context("too many peers")?,
+            clock_unix_secs: Some(clock::now().unix_secs),
             unknown: Map::new(),
         };
         Ok(self.store.observe(&record).await?)
@@ -307,6 +340,11 @@ impl Network {
 /// Whether a peer with this age of handshake has a session.
 pub(crate) fn is_session(handshake_age_secs: Option<u64>) -> bool {
     handshake_age_secs.is_some_and(|age| age < SESSION_SECS)
+}
+
+/// Whether clocks that are so far apart are more than imprecise.
+const fn is_skewed(offset_secs: i64) -> bool {
+    offset_secs.unsigned_abs() >= CLOCK_SKEW_SECS
 }
 
 /// Passes on what changes until the watch ends.

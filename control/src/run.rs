@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use anyhow::{Context as _, anyhow};
+use nix::sys::stat::{Mode, umask};
 use ployz_api::{Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, Role, Secret};
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,8 @@ use crate::{metrics, server, watchdog};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    // What others write for us in the data directory, nats-server's log and store, is nobody else's either.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -2,12 +2,14 @@
 //!
 //! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
 
-use std::future::{Future, IntoFuture as _};
+use std::error::Error;
+use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
+use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType};
 use async_nats::jetstream::{self, Context};
@@ -16,8 +18,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use ployz_api::{Code, Failure};
 use ployz_core::ObservedRecord;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::identity::Identity;
@@ -197,6 +199,21 @@ impl Store {
         self.reachable()
     }
 
+    /// What time it is by the store's clock, in seconds since 1970: the one that all coordinators share.
+    pub(crate) async fn unix_secs(&self) -> Result<u64, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            /// RFC 3339.
+            ts: String,
+        }
+        self.reachable()?;
+        let subject = format!("STREAM.INFO.KV_{MACHINES}");
+        let asking = async || self.jetstream.request(subject.clone(), &()).await;
+        let Answer { ts } = self.within(asking).await?;
+        let time = parse_rfc3339(&ts).map_err(|error| unavailable(&error))?;
+        u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
+    }
+
     /// Makes the buckets; those that are there stay as they are.
     pub(crate) async fn make_buckets(&self) -> Result<(), Failure> {
         for (bucket, storage) in [
@@ -206,7 +223,8 @@ impl Store {
             (LEASES, StorageType::File),
         ] {
             let config = bucket_config(bucket, storage);
-            self.within(self.jetstream.create_stream(config)).await?;
+            self.within(async || self.jetstream.create_stream(&config).await)
+                .await?;
         }
         Ok(())
     }
@@ -227,7 +245,7 @@ impl Store {
         key: &str,
     ) -> Result<Slot<T>, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let Some(entry) = self.within(bucket.entry(key)).await? else {
+        let Some(entry) = self.within(async || bucket.entry(key).await).await? else {
             return Ok(Slot::Nothing);
         };
         let revision = entry.revision;
@@ -246,11 +264,11 @@ impl Store {
     /// Reads every record.
     pub(crate) async fn list<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let mut keys = self.within(bucket.keys()).await?;
+        let mut keys = self.within(async || bucket.keys().await).await?;
         let mut records = Vec::new();
         while let Some(key) = keys.next().await {
             let key = key.map_err(|error| unavailable(&error))?;
-            let entry = self.within(bucket.entry(key)).await?;
+            let entry = self.within(async || bucket.entry(&key).await).await?;
             // One that was deleted since its key was listed is none.
             let entry = entry.filter(|entry| entry.operation == kv::Operation::Put);
             records.extend(entry.as_ref().map(parse).transpose()?);
@@ -266,11 +284,14 @@ impl Store {
         value: &impl Serialize,
     ) -> Result<bool, Failure> {
         let bucket = self.bucket(bucket).await?;
-        match tokio::time::timeout(PATIENCE, bucket.create(key, render(value)?)).await {
-            Ok(Ok(_revision)) => Ok(true),
-            Ok(Err(error)) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
-            Ok(Err(error)) => Err(self.health.failed(&error)),
-            Err(_) => Err(self.health.failed(&"it did not answer")),
+        let value = render(value)?;
+        match self
+            .ask(async || bucket.create(key, value.clone()).await)
+            .await?
+        {
+            Ok(_revision) => Ok(true),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
         }
     }
 
@@ -283,12 +304,12 @@ impl Store {
         revision: u64,
     ) -> Result<bool, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let writing = bucket.update(key, render(value)?, revision);
-        match tokio::time::timeout(PATIENCE, writing).await {
-            Ok(Ok(_revision)) => Ok(true),
-            Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-            Ok(Err(error)) => Err(self.health.failed(&error)),
-            Err(_) => Err(self.health.failed(&"it did not answer")),
+        let value = render(value)?;
+        let writing = async || bucket.update(key, value.clone(), revision).await;
+        match self.ask(writing).await? {
+            Ok(_revision) => Ok(true),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
         }
     }
 
@@ -300,20 +321,19 @@ impl Store {
         revision: Option<u64>,
     ) -> Result<bool, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let deleting = bucket.delete_expect_revision(key, revision);
-        match tokio::time::timeout(PATIENCE, deleting).await {
-            Ok(Ok(())) => Ok(true),
-            Ok(Err(error)) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-            Ok(Err(error)) => Err(self.health.failed(&error)),
-            Err(_) => Err(self.health.failed(&"it did not answer")),
+        let deleting = async || bucket.delete_expect_revision(key, revision).await;
+        match self.ask(deleting).await? {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
         }
     }
 
     /// How many watch a bucket.
     #[cfg(test)]
     pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, Failure> {
-        let mut bucket = self.bucket(bucket).await?;
-        let info = self.within(bucket.stream.info()).await?;
+        let bucket = self.bucket(bucket).await?;
+        let info = self.within(async || bucket.stream.get_info().await).await?;
         Ok(info.state.consumer_count)
     }
 
@@ -321,9 +341,12 @@ impl Store {
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
         self.reachable()?;
         let subject = format!("$KV.{OBSERVED}.{}", record.id);
-        let publishing = self.jetstream.publish(subject, render(record)?);
-        let acknowledgement = self.within(publishing).await?;
-        self.within(acknowledgement.into_future()).await?;
+        let record = render(record)?;
+        let publishing = async || {
+            let publishing = self.jetstream.publish(subject.clone(), record.clone());
+            publishing.await?.into_future().await
+        };
+        self.within(publishing).await?;
         Ok(())
     }
 
@@ -335,7 +358,8 @@ impl Store {
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
         self.reachable()?;
-        self.within(self.jetstream.get_key_value(bucket)).await
+        self.within(async || self.jetstream.get_key_value(bucket).await)
+            .await
     }
 
     /// Fails at once when it is known that there is nobody to ask.
@@ -350,14 +374,22 @@ impl Store {
         }
     }
 
-    async fn within<T, E: std::fmt::Display>(
+    async fn within<T, E: Error + 'static>(
         &self,
-        asking: impl Future<Output = Result<T, E>>,
+        question: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T, Failure> {
-        tokio::time::timeout(PATIENCE, asking)
+        let answer = self.ask(question).await?;
+        answer.map_err(|error| self.health.failed(&error))
+    }
+
+    /// The answer, whatever it is.
+    async fn ask<T, E: Error + 'static>(
+        &self,
+        question: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<Result<T, E>, Failure> {
+        asking::ask(PATIENCE, question)
             .await
-            .map_err(|_| self.health.failed(&"it did not answer"))?
-            .map_err(|error| self.health.failed(&error))
+            .ok_or_else(|| self.health.failed(&"it did not answer"))
     }
 }
 
@@ -424,5 +456,6 @@ fn reconnect_delay(attempts: usize) -> Duration {
     wait.mul_f64(rand::random_range(0.5..1.0))
 }
 
+mod asking;
 #[cfg(test)]
 mod contract;

@@ -65,7 +65,7 @@ impl Ground {
         let files = Rc::new(DataDirectory::open(&directory).unwrap());
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ground = Self {
-            nats: NatsServer::new(Rc::clone(&files), program).await.unwrap(),
+            nats: NatsServer::new(Rc::clone(&files), program),
             program: program.to_owned(),
             authority: Authority::generate(&network_id.to_string()).unwrap(),
             holder: Identity::generate().unwrap(),
@@ -85,7 +85,7 @@ impl Ground {
             .nats
             .set_up(&ground.settings(&[]), certificates)
             .unwrap();
-        ground.nats.start().unwrap();
+        ground.nats.start().await.unwrap();
         let store = ground.store(&ground.holder).await;
         store.make_buckets().await.unwrap();
         ground
@@ -108,9 +108,7 @@ impl Ground {
     /// What the holder's network has of it.
     pub(crate) async fn storage(&self) -> Storage {
         Storage {
-            nats: NatsServer::new(Rc::clone(&self.files), &self.program)
-                .await
-                .unwrap(),
+            nats: NatsServer::new(Rc::clone(&self.files), &self.program),
             authority: Authority::generate(&self.network_id.to_string()).unwrap(),
             nkey: self.holder.nkey().unwrap(),
         }

@@ -238,7 +238,9 @@ impl Machine {
             .is_ok_and(|ping| ping.succeeded())
     }
 
-    fn daemon_argv(&self) -> Vec<String> {
+    /// The command that runs the daemon.
+    #[must_use]
+    pub fn daemon_argv(&self) -> Vec<String> {
         let own = |path: &Path| path.display().to_string();
         let command = [
             own(&ployzd()),
@@ -277,6 +279,24 @@ pub fn neighbour(stage: &Stage, first: &Machine, number: u16) -> Machine {
     }
 }
 
+/// What to run a daemon behind so that it has another time of day, which libfaketime of Debian tells it; spans are what
+/// they are.
+#[must_use]
+pub fn wrong_clock(ahead_secs: i64) -> Vec<String> {
+    let library = format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+        env::consts::ARCH
+    );
+    [
+        "env".to_owned(),
+        format!("LD_PRELOAD={library}"),
+        format!("FAKETIME={ahead_secs:+}s"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        "FAKETIME_NO_CACHE=1".to_owned(),
+    ]
+    .to_vec()
+}
+
 /// A string within a document; empty if it is not there.
 #[must_use]
 pub fn text(document: &Value, pointer: &str) -> String {
@@ -288,7 +308,9 @@ fn ployzctl() -> PathBuf {
     env::var_os("PLOYZCTL").map_or_else(|| ployzd().with_file_name("ployzctl"), PathBuf::from)
 }
 
-fn nats_server() -> PathBuf {
+/// The server that machines are given.
+#[must_use]
+pub fn nats_server() -> PathBuf {
     let fetched = || {
         let target = ployzd();
         let target = target

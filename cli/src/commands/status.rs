@@ -61,6 +61,11 @@ fn text(status: &Status) -> String {
         let control = format!("{connected}, {machines} machines, confirmed {age} s ago");
         lines.push(("control", control));
     }
+    if let Some(offset) = status.control.clock_offset_secs.filter(|it| it.abs() >= 5) {
+        let side = if offset > 0 { "ahead of" } else { "behind" };
+        let secs = offset.unsigned_abs();
+        lines.push(("clock", format!("{secs} s {side} the store's: set it")));
+    }
     let lines: Vec<String> = lines
         .into_iter()
         .map(|(key, value)| format!("{key:<11} {value}"))

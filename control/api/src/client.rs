@@ -160,18 +160,15 @@ async fn ask_each(
         match connect(config, *endpoint, name, wait).await {
             Ok((local, connection)) => {
                 let answer = tokio::time::timeout(patience, exchange(&connection, request)).await;
+                // After the goodbye it would say that we have closed it.
+                let sent_away = is_busy(&connection);
                 connection.close(VarInt::from_u32(0), b"");
                 let _ = tokio::time::timeout(GOODBYE_WAIT, local.wait_idle()).await;
-                return answer
-                    .map_err(|_| ClientError::TimedOut(patience))?
-                    .map_err(|error| match connection.close_reason() {
-                        Some(ConnectionError::ApplicationClosed(close))
-                            if close.error_code == VarInt::from_u32(BUSY) =>
-                        {
-                            ClientError::Busy(error.to_string())
-                        }
-                        Some(_) | None => error,
-                    });
+                return match answer {
+                    Err(_) => Err(ClientError::TimedOut(patience)),
+                    Ok(Err(error)) if sent_away => Err(ClientError::Busy(error.to_string())),
+                    Ok(answered) => answered,
+                };
             }
             Err(cause) => {
                 busy |= cause.busy;
@@ -238,6 +235,14 @@ fn is_refusal(error: &ConnectionError) -> bool {
         | ConnectionError::LocallyClosed
         | ConnectionError::CidsExhausted => false,
     }
+}
+
+/// Whether the daemon has ended the connection because it has no room for it.
+fn is_busy(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(ConnectionError::ApplicationClosed(close)) if close.error_code == VarInt::from_u32(BUSY)
+    )
 }
 
 async fn exchange(connection: &Connection, request: &Request) -> Result<Response, ClientError> {

@@ -220,6 +220,9 @@ pub struct Control {
     pub view_age_secs: Option<u64>,
     /// Machines in view.
     pub machines: usize,
+    /// How far this machine's clock is ahead of the store's, in seconds, give or take two.
+    #[serde(default)]
+    pub clock_offset_secs: Option<i64>,
 }
 
 /// A network was founded, or had been.
@@ -314,6 +317,8 @@ pub struct MachineRow {
     pub reachable: bool,
     pub handshake_age_secs: Option<u64>,
     pub observed_age_secs: Option<u64>,
+    #[serde(default)]
+    pub clock_offset_secs: Option<i64>,
     pub labels: BTreeMap<String, String>,
 }
 

@@ -190,6 +190,12 @@ impl Control {
             .iter()
             .map(|(record, revision)| (record.id, *revision))
             .collect();
+        // Revisions only go back when the store was restored from a copy: then what was heard since does not count.
+        let newest = listed.values().copied().max().unwrap_or(0);
+        if newest < self.view.newest.0 {
+            self.view.machines.clear();
+            self.view.newest = (0, 0);
+        }
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {

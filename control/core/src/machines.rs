@@ -51,6 +51,9 @@ pub struct ObservedRecord {
     pub workloads: u32,
     /// Peers that it has a session with.
     pub sessions: u32,
+    /// What its clock said when it wrote this, in seconds since 1970. The store says when it got it.
+    #[serde(default)]
+    pub clock_unix_secs: Option<u64>,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }

@@ -59,6 +59,14 @@ impl View {
         self.observed.get(&id).map(|(record, at)| (record, *at))
     }
 
+    /// How far a machine's clock is ahead of the store's, in seconds, as of its last report. What the report took on its
+    /// way and the rest of a second make it wrong by two at most.
+    pub fn clock_offset_secs(&self, id: MachineId) -> Option<i64> {
+        let (record, at) = self.observed(id)?;
+        let clock = i64::try_from(record.clock_unix_secs?).ok()?;
+        clock.checked_sub(i64::try_from(at).ok()?)
+    }
+
     /// How long ago the store confirmed the view.
     pub const fn age_secs(&self, unix_secs: u64) -> u64 {
         unix_secs.saturating_sub(self.confirmed_at)

@@ -1,6 +1,8 @@
 //! A process that is recognised after we were restarted: a number alone may be another's by then.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -25,6 +27,20 @@ impl Process {
             started_ticks: started_ticks(pid)?,
             boot_id: boot_id()?,
         })
+    }
+
+    /// A process that was started with this argument, wherever it is in the command line.
+    pub(crate) fn with_argument(argument: &OsStr) -> Option<Self> {
+        let has_it = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0)
+                .any(|word| word == argument.as_bytes())
+        };
+        fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .find(has_it)
+            .and_then(Self::of)
     }
 
     /// Whether that very process still runs.
@@ -66,6 +82,20 @@ fn boot_id() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_found_by_an_argument_of_its_own() {
+        let argument = format!("60.{}", std::process::id());
+        assert_eq!(Process::with_argument(argument.as_ref()), None);
+        let mut child = std::process::Command::new("sleep")
+            .arg(&argument)
+            .spawn()
+            .unwrap();
+        let found = Process::with_argument(argument.as_ref());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.map(|process| process.pid), Some(child.id()));
+    }
 
     #[test]
     fn a_process_is_told_from_its_number_and_from_its_remains() {

@@ -1,5 +1,6 @@
 //! The supervised server: started once, adopted after that, started again when it has ended.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,8 +26,9 @@ const LOG_FILE: &str = "nats/log";
 
 /// How soon an end is noticed.
 const POLL: Duration = Duration::from_secs(1);
-/// A server that ends at once is not started more often than this.
-const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A server that ends at once is not started more often than this. With the time that clients take to find it again, it
+/// is half of what the store may take to be back.
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
 /// It flushes to disk at the end.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,7 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct NatsServer {
     files: Rc<DataDirectory>,
     program: PathBuf,
-    version: Version,
+    version: OnceCell<Version>,
 }
 
 /// What it proves itself with.
@@ -47,16 +49,22 @@ pub(crate) struct Certificates<'a> {
 }
 
 impl NatsServer {
-    /// A server of this program, which is asked for its version first. Nothing is started.
-    pub(crate) async fn new(
-        files: Rc<DataDirectory>,
-        program: &Path,
-    ) -> Result<Self, ployz_api::Failure> {
-        Ok(Self {
+    /// A server of this program. Nothing is started, and the program need not even be there yet.
+    pub(crate) fn new(files: Rc<DataDirectory>, program: &Path) -> Self {
+        Self {
             files,
             program: program.to_owned(),
-            version: Version::of(program).await?,
-        })
+            version: OnceCell::new(),
+        }
+    }
+
+    /// Asks the program for its version, once, and refuses one that is too old.
+    pub(crate) async fn version(&self) -> Result<Version, ployz_api::Failure> {
+        if let Some(version) = self.version.get() {
+            return Ok(*version);
+        }
+        let version = Version::of(&self.program).await?;
+        Ok(*self.version.get_or_init(|| version))
     }
 
     /// Writes what it needs to start.
@@ -66,6 +74,12 @@ impl NatsServer {
         certificates: Certificates<'_>,
     ) -> anyhow::Result<()> {
         self.files.make_directory(DIRECTORY)?;
+        self.write_certificates(certificates)?;
+        self.configure(settings)
+    }
+
+    /// Writes what it proves itself with, which it reads when it starts.
+    pub(crate) fn write_certificates(&self, certificates: Certificates<'_>) -> anyhow::Result<()> {
         for (name, text) in [
             ("nats/ca.pem", certificates.ca_pem),
             ("nats/certificate.pem", certificates.certificate_pem),
@@ -73,13 +87,12 @@ impl NatsServer {
         ] {
             self.files.write_bytes(name, text.as_bytes())?;
         }
-        self.configure(settings)
+        Ok(())
     }
 
     /// Writes its configuration, and has it read if it runs.
     pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
-        let rendered = settings.render(&self.files.path(DIRECTORY));
-        self.files.write(CONFIG_FILE, &rendered)?;
+        self.files.write(CONFIG_FILE, &settings.render())?;
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGHUP)
@@ -89,14 +102,18 @@ impl NatsServer {
     }
 
     /// Starts it, unless it runs.
-    pub(crate) fn start(&self) -> anyhow::Result<()> {
+    pub(crate) async fn start(&self) -> anyhow::Result<()> {
+        let version = self.version().await;
         if let Some(process) = self.running() {
             tracing::info!(pid = process.pid, "nats-server runs: adopted");
+            self.files.write(PROCESS_FILE, &process)?;
             return Ok(());
         }
-        let mut child = Command::new(&self.program)
+        let version = version?;
+        let mut child = Command::new(from_anywhere(&self.program))
             .arg("--config")
-            .arg(self.files.path(CONFIG_FILE))
+            .arg(self.config_file())
+            .current_dir(self.files.path(DIRECTORY))
             // It is not the service that the supervisor started, and must not speak for it.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
@@ -112,7 +129,7 @@ impl NatsServer {
         let pid = child.id().context("nats-server ended at once")?;
         let process = Process::of(pid).context("nats-server ended at once")?;
         self.files.write(PROCESS_FILE, &process)?;
-        tracing::info!(pid, version = %self.version, "nats-server started");
+        tracing::info!(pid, %version, "nats-server started");
         tokio::task::spawn_local(async move {
             // Somebody has to ask how it ended, or its remains stay.
             if let Ok(status) = child.wait().await {
@@ -132,7 +149,7 @@ impl NatsServer {
                 continue;
             }
             tracing::warn!("nats-server is not running: starting it");
-            if let Err(error) = self.start() {
+            if let Err(error) = self.start().await {
                 tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
             }
             wait = (wait * 2).min(RESTART_WAIT_MAX);
@@ -185,7 +202,10 @@ impl NatsServer {
         match self.running() {
             Some(process) => StorageState::Running {
                 pid: process.pid,
-                version: self.version.to_string(),
+                version: self
+                    .version
+                    .get()
+                    .map_or_else(|| "unknown".to_owned(), Version::to_string),
             },
             None => StorageState::Down,
         }
@@ -202,7 +222,27 @@ impl NatsServer {
     }
 
     fn running(&self) -> Option<Process> {
-        let process: Process = self.files.read(PROCESS_FILE).ok().flatten()?;
-        process.is_alive().then_some(process)
+        match self.files.read::<Process>(PROCESS_FILE) {
+            Ok(process) => process.filter(Process::is_alive),
+            // Nobody else is run with our configuration.
+            Err(_) => Process::with_argument(self.config_file().as_os_str()),
+        }
     }
+
+    fn config_file(&self) -> PathBuf {
+        absolute(&self.files.path(CONFIG_FILE))
+    }
+}
+
+/// A program as it can be started in another directory. A bare name is looked for in PATH, wherever that is.
+fn from_anywhere(program: &Path) -> PathBuf {
+    if program.components().count() > 1 {
+        absolute(program)
+    } else {
+        program.to_owned()
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

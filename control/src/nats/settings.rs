@@ -1,7 +1,6 @@
 //! The server's configuration file. Its format takes JSON, so that nothing has to be quoted by hand.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use ployz_api::MachineId;
 use serde_json::{Value, json};
@@ -41,27 +40,27 @@ pub(crate) struct User {
 }
 
 impl Settings {
-    /// The file, for a server that works in `directory`.
-    pub(crate) fn render(&self, directory: &Path) -> Value {
-        let file = |name: &str| directory.join(name).display().to_string();
+    /// The file, for a server that is started where its files are: a copy of the directory, in another place or on another
+    /// host, must not lead back to the original.
+    pub(crate) fn render(&self) -> Value {
         json!({
             "server_name": self.machine.to_string(),
             "listen": self.listen.to_string(),
             "max_connections": CONNECTIONS_MAX,
-            "log_file": file("log"),
+            "log_file": "log",
             "logfile_size_limit": LOG_BYTES_MAX,
             "logfile_max_num": 2,
             "jetstream": {
-                "store_dir": file("store"),
+                "store_dir": "store",
                 "max_file_store": STORE_BYTES_MAX,
                 "max_memory_store": MEMORY_BYTES_MAX,
                 // The default acknowledges writes that a power cut still takes back.
                 "sync_interval": "always",
             },
             "tls": {
-                "cert_file": file("certificate.pem"),
-                "key_file": file("key.pem"),
-                "ca_file": file("ca.pem"),
+                "cert_file": "certificate.pem",
+                "key_file": "key.pem",
+                "ca_file": "ca.pem",
                 "verify": true,
                 "timeout": 5,
             },

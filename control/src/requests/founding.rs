@@ -30,7 +30,8 @@ pub(super) async fn found(
     authority: Authority,
 ) -> Result<(), Failure> {
     let record = first_record(daemon, &membership).map_err(internal)?;
-    let nats = NatsServer::new(Rc::clone(&daemon.files), &daemon.config.nats_server).await?;
+    let nats = NatsServer::new(Rc::clone(&daemon.files), &daemon.config.nats_server);
+    nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
     let management = daemon
         .bind_management(&membership)
@@ -121,7 +122,7 @@ async fn make(
         key_pem: daemon.identity.certificate_key_pem.expose(),
     };
     nats.set_up(&settings, certificates).map_err(internal)?;
-    nats.start().map_err(internal)?;
+    nats.start().await.map_err(internal)?;
     let opened = Store::open(membership, &daemon.identity).await;
     let store = opened.map_err(internal)?;
     store.wait_connected(STORE_WAIT).await.map_err(|failure| {

@@ -33,7 +33,7 @@ pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     let (unix_ms, random) = clock::id_parts();
     let invite_id = InviteId::new(unix_ms, random);
     let secret = Secret::new(hex(&*Zeroizing::new(rand::random::<[u8; SECRET_LEN]>())));
-    let created_at = clock::now().unix_secs;
+    let created_at = network.store.unix_secs().await?;
     let digest = secret_digest(secret.expose());
     let record = InviteRecord::new(
         invite_id,
@@ -70,7 +70,7 @@ pub(super) async fn list(daemon: &Daemon, all: bool) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let records: Vec<InviteRecord> = network.store.list(INVITES).await?;
-    let now = clock::now().unix_secs;
+    let now = network.store.unix_secs().await?;
     let mut invites: Vec<_> = records
         .iter()
         .map(|record| record.row(now))
@@ -89,7 +89,8 @@ pub(super) async fn revoke(daemon: &Daemon, invite_id: InviteId) -> Outcome {
         let message = format!("there is no invite {invite_id}");
         return Err(Failure::new(Code::InviteInvalid, message).hint("ployzctl machine invite list"));
     };
-    let message = match value.revoke(clock::now().unix_secs)? {
+    let now = network.store.unix_secs().await?;
+    let message = match value.revoke(now)? {
         None => format!("invite {invite_id} had been revoked before"),
         Some(revoked) => {
             if !network

@@ -3,7 +3,6 @@
 use ployz_api::{Code, Failure, MachineId, Name};
 use ployz_core::{Addresses, Lease, MachineRecord, NAME_REST_SECS, SUBNET_REST_SECS, Standing};
 
-use crate::clock;
 use crate::network::Network;
 use crate::store::{LEASES, MACHINES, Revised, Slot, Store};
 
@@ -15,13 +14,14 @@ pub(super) async fn claim_name(
     store: &Store,
     wanted: &Name,
     id: MachineId,
+    now: u64,
 ) -> Result<Name, Failure> {
     for number in 1..=NAMESAKES_MAX {
         let name = match number {
             1 => wanted.clone(),
             _ => Name::nearest(&format!("{:.58}-{number}", wanted.as_str())),
         };
-        if claim(store, &name_key(&name), id, NAME_REST_SECS).await? {
+        if claim(store, &name_key(&name), id, NAME_REST_SECS, now).await? {
             return Ok(name);
         }
     }
@@ -36,8 +36,9 @@ pub(super) async fn claim_this_name(
     store: &Store,
     name: &Name,
     id: MachineId,
+    now: u64,
 ) -> Result<bool, Failure> {
-    claim(store, &name_key(name), id, NAME_REST_SECS).await
+    claim(store, &name_key(name), id, NAME_REST_SECS, now).await
 }
 
 /// Gives a name back; what another machine has, it keeps.
@@ -52,7 +53,11 @@ pub(super) async fn release_name(store: &Store, name: &Name, id: MachineId) -> R
 }
 
 /// The first subnet that is free.
-pub(super) async fn claim_subnet(network: &Network, id: MachineId) -> Result<Addresses, Failure> {
+pub(super) async fn claim_subnet(
+    network: &Network,
+    id: MachineId,
+    now: u64,
+) -> Result<Addresses, Failure> {
     let membership = &network.membership;
     let full = || {
         let message = format!("{} has no subnet left", membership.cluster_cidr);
@@ -61,7 +66,15 @@ pub(super) async fn claim_subnet(network: &Network, id: MachineId) -> Result<Add
     };
     let plan = membership.addresses.ok_or_else(full)?;
     for index in 0..plan.capacity() {
-        if claim(&network.store, &subnet_key(index), id, SUBNET_REST_SECS).await? {
+        if claim(
+            &network.store,
+            &subnet_key(index),
+            id,
+            SUBNET_REST_SECS,
+            now,
+        )
+        .await?
+        {
             return plan
                 .addresses(membership.network_id, index)
                 .ok_or_else(full);
@@ -92,6 +105,7 @@ async fn claim(
     key: &str,
     machine: MachineId,
     rest_secs: u64,
+    now: u64,
 ) -> Result<bool, Failure> {
     let lease = Lease::of(machine);
     if store.create(LEASES, key, &lease).await? {
@@ -105,7 +119,7 @@ async fn claim(
         return Ok(true);
     }
     let holder = standing(store, value.holder()).await?;
-    if !Lease::is_free(holder, rest_secs, clock::now().unix_secs) {
+    if !Lease::is_free(holder, rest_secs, now) {
         return Ok(false);
     }
     // Another may be faster; then it is another's.

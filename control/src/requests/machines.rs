@@ -25,7 +25,7 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     let view_age_secs = view.age_secs(now.unix_secs);
     let mut rows: Vec<MachineRow> = view
         .machines()
-        .map(|machine| row(daemon, &view, &traffic, machine, now.unix_secs))
+        .map(|machine| row(daemon, &view, &traffic, machine, network.unix_secs()))
         .collect();
     rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Payload::MachineList(MachineList {
@@ -49,7 +49,7 @@ pub(super) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
     let observed = view.observed(machine.id);
     let peer = peer(&traffic, machine);
     Ok(Payload::MachineInspect(Box::new(MachineInspect {
-        machine: row(daemon, &view, &traffic, machine, now.unix_secs),
+        machine: row(daemon, &view, &traffic, machine, network.unix_secs()),
         desired: document(machine)?,
         observed: observed.map(|(record, _)| document(record)).transpose()?,
         endpoint: peer.and_then(|peer| peer.endpoint),
@@ -86,6 +86,7 @@ fn row(
         reachable: is_own || is_session(handshake_age_secs),
         handshake_age_secs,
         observed_age_secs: observed.map(|(_, at)| unix_secs.saturating_sub(at)),
+        clock_offset_secs: view.clock_offset_secs(machine.id),
         labels: machine.labels.clone(),
     }
 }

@@ -30,7 +30,8 @@ pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome
     network.coordinator()?;
     let id = selected(daemon, wanted)?;
     let store = &network.store;
-    if !claim_this_name(store, &name, id).await? {
+    let now = store.unix_secs().await?;
+    if !claim_this_name(store, &name, id, now).await? {
         let message = format!("another machine is called {name}");
         return Err(Failure::new(Code::Conflict, message).hint("ployzctl machine ls"));
     }

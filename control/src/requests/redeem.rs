@@ -16,7 +16,6 @@ use serde_json::Map;
 use super::internal;
 use super::leases::{claim_name, claim_subnet};
 use crate::authority::PublicPoint;
-use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, Storage};
 use crate::store::{INVITES, MACHINES, Revised, Slot};
@@ -30,15 +29,16 @@ pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
     let storage = network.coordinator()?;
     let certificate_key = well_formed(&request)?;
     let key = request.machine_id.to_string();
+    let now = network.store.unix_secs().await?;
     let slot: Slot<MachineRecord> = network.store.look(MACHINES, &key).await?;
-    let name = consume(&network, &request, &slot).await?;
+    let name = consume(&network, &request, &slot, now).await?;
     let record = match slot.record().map(|found| found.value) {
         Some(record) if record.wireguard_key == request.wireguard_key => record,
         Some(_) => {
             let message = "a machine of this id is here with another key";
             return Err(Failure::new(Code::Conflict, message));
         }
-        None => admit(&network, request, name).await?,
+        None => admit(&network, request, name, now).await?,
     };
     tracing::info!(id = %record.id, name = %record.name, "a machine has joined");
     let answer = answer(&network, storage, &record, &certificate_key).await;
@@ -65,6 +65,7 @@ async fn consume(
     network: &Network,
     request: &RedeemRequest,
     slot: &Slot<MachineRecord>,
+    now: u64,
 ) -> Result<Option<Name>, Failure> {
     let removed = match slot {
         Slot::Deleted { revision, .. } => Some(*revision),
@@ -73,7 +74,6 @@ async fn consume(
     let key = request.invite_id.to_string();
     loop {
         let found: Option<Revised<InviteRecord>> = network.store.get(INVITES, &key).await?;
-        let now = clock::now().unix_secs;
         let redemption = found.map_or(Err(InviteRefusal::Invalid), |found| {
             let secret = request.secret.expose();
             let redemption = found.value.redeem(request.machine_id, secret, removed, now);
@@ -108,10 +108,17 @@ async fn admit(
     network: &Network,
     request: RedeemRequest,
     name: Option<Name>,
+    now: u64,
 ) -> Result<MachineRecord, Failure> {
     let id = request.machine_id;
-    let name = claim_name(&network.store, name.as_ref().unwrap_or(&request.name), id).await?;
-    let addresses = claim_subnet(network, id).await?;
+    let name = claim_name(
+        &network.store,
+        name.as_ref().unwrap_or(&request.name),
+        id,
+        now,
+    )
+    .await?;
+    let addresses = claim_subnet(network, id, now).await?;
     let record = MachineRecord {
         version: RECORD_VERSION,
         id,
@@ -128,7 +135,7 @@ async fn admit(
         nkey: request.nkey,
         endpoints: request.endpoints,
         store_port: None,
-        created_at: clock::now().unix_secs,
+        created_at: now,
         labels: std::collections::BTreeMap::new(),
         unknown: Map::new(),
     };

@@ -23,11 +23,13 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
             connected: false,
             view_age_secs: None,
             machines: 0,
+            clock_offset_secs: None,
         },
         |network| Control {
             connected: network.store.is_connected(),
             view_age_secs: Some(network.view().age_secs(clock::now().unix_secs)),
             machines: network.view().machines().count(),
+            clock_offset_secs: network.clock_offset_secs(),
         },
     );
     Ok(Payload::Status(Box::new(Status {

@@ -163,6 +163,7 @@ fn observed(id: MachineId) -> ObservedRecord {
         backend: String::new(),
         workloads: 0,
         sessions: 0,
+        clock_unix_secs: None,
         unknown: serde_json::Map::new(),
     }
 }
@@ -177,8 +178,12 @@ async fn survive_a_power_cut(ground: &Ground, store: &Store) {
         }
     };
     tokio::time::timeout(PATIENCE, disconnected).await.unwrap();
-    ground.nats.start().unwrap();
+    ground.nats.start().await.unwrap();
     store.wait_connected(PATIENCE).await.unwrap();
     let kept: Revised<u32> = store.get(INVITES, "kept").await.unwrap().unwrap();
     assert_eq!(kept.value, 7);
+    // What lay in memory has gone, and is made anew.
+    assert!(store.follow().await.is_err());
+    store.make_buckets().await.unwrap();
+    assert!(store.follow().await.is_ok());
 }

@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
+use serde_json::Map;
+
 use super::*;
-use crate::SelectError;
 use crate::machines::examples::{id, machine};
+use crate::{RECORD_VERSION, SelectError};
 
 const OWN: MachineId = MachineId::new(0, 0);
 
@@ -62,12 +64,29 @@ fn what_is_older_than_what_is_known_changes_nothing() {
         Input::Changed(Change::Machine(machine(1, 2).into(), 9)),
         now,
     );
-    control.handle(Input::Listed(vec![(machine(1, 1), 8)]), now);
+    let listing = vec![(machine(1, 1), 8), (machine(2, 1), 9)];
+    control.handle(Input::Listed(listing), now);
     control.handle(Input::Changed(Change::MachineGone(id(1), 8)), now);
     let held = control.view().machine(id(1)).unwrap();
     assert_eq!(held.endpoints[0].port(), 2);
     control.handle(Input::Changed(Change::MachineGone(id(1), 10)), now);
     assert_eq!(control.view().machine(id(1)), None);
+}
+
+#[test]
+fn a_store_that_was_restored_is_believed_although_it_is_older() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let listing = vec![(machine(1, 2), 9), (machine(2, 2), 8)];
+    control.handle(Input::Listed(listing), now);
+    control.handle(Input::Listed(vec![(machine(1, 1), 5)]), now);
+    assert_eq!(control.view().machine(id(1)), Some(&machine(1, 1)));
+    assert_eq!(control.view().machine(id(2)), None);
+    control.handle(
+        Input::Changed(Change::Machine(machine(1, 3).into(), 6)),
+        now,
+    );
+    assert_eq!(control.view().machine(id(1)), Some(&machine(1, 3)));
 }
 
 #[test]
@@ -91,6 +110,32 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
     assert_eq!(admitted(vec![0, 1]), Some(vec![id(0), id(1)]));
     assert_eq!(admitted(vec![0, 1]), None);
     assert_eq!(admitted(vec![0]), Some(vec![id(0)]));
+}
+
+#[test]
+fn a_clock_that_is_wrong_shows_in_what_its_machine_reports() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let mut offset = |clock_unix_secs, at| {
+        let record = ObservedRecord {
+            version: RECORD_VERSION,
+            id: id(1),
+            software_version: String::new(),
+            backend: String::new(),
+            workloads: 0,
+            sessions: 0,
+            clock_unix_secs,
+            unknown: Map::new(),
+        };
+        control.handle(Input::Changed(Change::Observed(record, at)), now);
+        control.view().clock_offset_secs(id(1))
+    };
+    assert_eq!(offset(Some(4_600), 1_000), Some(3_600));
+    assert_eq!(offset(Some(1_000), 4_600), Some(-3_600));
+    assert_eq!(offset(Some(7), 7), Some(0));
+    assert_eq!(offset(None, 7), None, "an older daemon does not say");
+    assert_eq!(offset(Some(u64::MAX), 7), None);
+    assert_eq!(control.view().clock_offset_secs(id(2)), None);
 }
 
 #[test]
