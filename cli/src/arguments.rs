@@ -174,6 +174,8 @@ pub(crate) enum MachineCommand {
         )]
         labels: Vec<LabelChange>,
     },
+    /// How far machines are from one another
+    Rtt(RttArguments),
     /// Take a machine out of the network
     Rm(RemoveArguments),
     /// Letting machines in
@@ -220,22 +222,36 @@ pub(crate) enum InviteCommand {
     Import(TokenArguments),
 }
 
-/// A number and ms, s, m or h.
+/// A number and us, ms, s, m or h.
+/// Which pairs, and how to show them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RttArguments {
+    /// Only pairs in which one of these takes part
+    pub(crate) machines: Vec<Name>,
+    /// Show medians, machines by machines
+    #[arg(long)]
+    pub(crate) matrix: bool,
+    /// Fail if 99 % of a pair's round trips are not within this time
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) max_p99: Option<Duration>,
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("say a number and ms, s, m or h, as in 10s".to_owned()),
+    let micros = match unit {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return Err("say a number and us, ms, s, m or h, as in 10s".to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
-    let span = number.checked_mul(millis).ok_or("no such span")?;
-    Ok(Duration::from_millis(span))
+    let span = number.checked_mul(micros).ok_or("no such span")?;
+    Ok(Duration::from_micros(span))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the daemon is made of, and how it gets into a network.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_api::{Code, Failure, NetworkState};
 use ployz_core::SavedView;
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -343,6 +343,14 @@ impl Host for Daemon {
             .into_iter()
             .filter(|(_, peer)| is_session(peer.handshake_age_secs));
         Ok(sessions.map(|(key, _)| key).collect())
+    }
+
+    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+        let peers = self.overlay.snapshot().await?.peers;
+        let measured = peers
+            .into_iter()
+            .filter_map(|peer| Some((peer.public_key, peer.rtt?)));
+        Ok(measured.collect())
     }
 
     fn save(&self, view: &SavedView) -> anyhow::Result<()> {

@@ -8,15 +8,18 @@
 //! ```
 
 use std::cell::{Ref, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use ployz_api::{Failure, MachineId};
-use ployz_core::{Control, Effect, Input, ObservedRecord, RECORD_VERSION, SavedView, View};
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_core::{
+    Control, Effect, Input, MachineRecord, ObservedRecord, PeerRtt, RECORD_VERSION, RttRecord,
+    SavedView, View,
+};
+use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use serde_json::Map;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -48,6 +51,8 @@ pub(crate) trait Host {
     fn backend(&self) -> &'static str;
     /// Changes peers, all of them or none.
     async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()>;
+    /// The round trips to peers.
+    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>>;
     /// The peers with whom there is a session.
     async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>>;
     /// Keeps the view for a start without the store.
@@ -300,7 +305,28 @@ impl Network {
             clock_unix_secs: Some(clock::now().unix_secs),
             unknown: Map::new(),
         };
-        Ok(self.store.observe(&record).await?)
+        self.store.observe(&record).await?;
+        self.store
+            .tell_round_trips(&self.round_trips(host).await?)
+            .await?;
+        Ok(())
+    }
+
+    /// What this machine has measured of the way to the others.
+    pub(crate) async fn round_trips(&self, host: &impl Host) -> anyhow::Result<RttRecord> {
+        let measured = host.round_trips().await?;
+        let view = self.view();
+        let row = |machine: &MachineRecord| {
+            let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
+            PeerRtt::of(machine.id, measured.get(&key)?)
+        };
+        Ok(RttRecord {
+            version: RECORD_VERSION,
+            id: self.own,
+            written_at: clock::now().unix_secs,
+            peers: view.machines().filter_map(row).collect(),
+            unknown: Map::new(),
+        })
     }
 
     /// Keeps the store's server running, where it is here. Never returns.

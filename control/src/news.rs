@@ -10,12 +10,12 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
 use ployz_api::{Failure, MachineId};
-use ployz_core::{Change, MachineRecord, ObservedRecord};
+use ployz_core::{Change, MachineRecord, ObservedRecord, RttRecord};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::nats::{CHANGED, NEWS, listing_subject};
-use crate::store::{MACHINES, OBSERVED, unavailable};
+use crate::store::{MACHINES, OBSERVED, RTT, unavailable};
 
 /// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
 const BATCH: u32 = 256;
@@ -39,7 +39,7 @@ pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Failu
         .await
         .map_err(|error| unavailable(&error))?;
     let mut machines = Machines::new();
-    for change in list(client, MACHINES).await? {
+    for change in list(client, MACHINES, change).await? {
         match change {
             Change::Machine(record, revision) => {
                 machines.retain(|(known, _)| known.id != record.id);
@@ -49,8 +49,16 @@ pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Failu
             Change::Observed(..) => {}
         }
     }
-    let listed = list(client, OBSERVED).await?.into();
+    let listed = list(client, OBSERVED, change).await?.into();
     Ok((machines, Changes { listed, news }))
+}
+
+/// Lists what all machines have measured.
+pub(crate) async fn round_trips(client: &Client) -> Result<Vec<RttRecord>, Failure> {
+    list(client, RTT, |message, bucket, key| {
+        readable::<RttRecord>(bucket, key, &message).filter(|record| record.id.to_string() == key)
+    })
+    .await
 }
 
 impl Changes {
@@ -81,38 +89,42 @@ fn changed(message: Message) -> Option<Change> {
 }
 
 /// One record of a listing, with its number.
-fn listed(message: Message, bucket: &str) -> Option<(u64, Option<Change>)> {
+fn listed<T>(message: Message, bucket: &str, read: Read<T>) -> Option<(u64, Option<T>)> {
     let message = StreamMessage::try_from(message).ok()?;
     let (sequence, subject) = (message.sequence, message.subject.clone());
     let key = subject
         .strip_prefix("$KV.")?
         .strip_prefix(bucket)?
         .strip_prefix('.')?;
-    Some((sequence, change(message, bucket, key)))
+    Some((sequence, read(message, bucket, key)))
 }
 
+/// Makes something of a message under a key of a bucket, if it can be read.
+type Read<T> = fn(StreamMessage, &str, &str) -> Option<T>;
+
 /// What a bucket remembers, the oldest first.
-async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, Failure> {
-    let mut changes = Vec::new();
+async fn list<T>(client: &Client, bucket: &str, read: Read<T>) -> Result<Vec<T>, Failure> {
+    let mut records = Vec::new();
     let mut from = 1;
     loop {
-        let page = tokio::time::timeout(PATIENCE, page(client, bucket, from, &mut changes));
+        let page = tokio::time::timeout(PATIENCE, page(client, bucket, from, read, &mut records));
         let last = page
             .await
             .map_err(|_| unavailable(&"it did not list its records"))??;
         match last {
             Some(last) => from = last + 1,
-            None => return Ok(changes),
+            None => return Ok(records),
         }
     }
 }
 
 /// One batch; the number of its last message if there is more.
-async fn page(
+async fn page<T>(
     client: &Client,
     bucket: &str,
     from: u64,
-    changes: &mut Vec<Change>,
+    read: Read<T>,
+    records: &mut Vec<T>,
 ) -> Result<Option<u64>, Failure> {
     let failed = |error: &dyn std::fmt::Display| unavailable(error);
     let inbox = client.new_inbox();
@@ -133,9 +145,9 @@ async fn page(
         match answer.status.map(|status| status.as_u16()) {
             None => {
                 count += 1;
-                if let Some((sequence, change)) = listed(answer, bucket) {
+                if let Some((sequence, record)) = listed(answer, bucket, read) {
                     last = sequence;
-                    changes.extend(change);
+                    records.extend(record);
                 }
             }
             Some(END_OF_BATCH) => return Ok((count >= BATCH).then_some(last)),

@@ -4,13 +4,13 @@
 //! the environment's `NATS_SERVER_UNDER_TEST` naming the server that `scripts/setup test` installs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ployz_core::{MachineRecord, SavedView};
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
 use crate::clock;
 use crate::identity::Identity;
@@ -53,6 +53,10 @@ impl Host for Stub {
 
     async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
         Ok(self.peers.borrow().clone())
+    }
+
+    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+        Ok(BTreeMap::new())
     }
 
     fn save(&self, _view: &SavedView) -> anyhow::Result<()> {

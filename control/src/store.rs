@@ -16,8 +16,8 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure};
-use ployz_core::ObservedRecord;
+use ployz_api::{Code, Failure, MachineId};
+use ployz_core::{ObservedRecord, RttRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -32,6 +32,8 @@ use crate::tls::{self, Presence};
 pub(crate) const MACHINES: &str = "machines";
 /// What machines say of themselves.
 pub(crate) const OBSERVED: &str = "observed";
+/// The round trips that machines have measured: read when somebody asks, and no news to anybody.
+pub(crate) const RTT: &str = "rtt";
 /// Invites, for ever.
 pub(crate) const INVITES: &str = "invites";
 /// Who has which subnet.
@@ -219,6 +221,7 @@ impl Store {
         for (bucket, storage) in [
             (MACHINES, StorageType::File),
             (OBSERVED, StorageType::Memory),
+            (RTT, StorageType::Memory),
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
         ] {
@@ -337,10 +340,31 @@ impl Store {
         Ok(info.state.consumer_count)
     }
 
-    /// Writes this machine's own observed record, of which it is the only writer.
+    /// Writes this machine's own observed record.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
+        self.write_own(OBSERVED, record.id, record).await
+    }
+
+    /// Writes what this machine has measured.
+    pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), Failure> {
+        self.write_own(RTT, record.id, record).await
+    }
+
+    /// What all machines have measured.
+    pub(crate) async fn round_trips(&self) -> Result<Vec<RttRecord>, Failure> {
         self.reachable()?;
-        let subject = format!("$KV.{OBSERVED}.{}", record.id);
+        news::round_trips(&self.client).await
+    }
+
+    /// Writes a record of this machine's own, of which it is the only writer.
+    async fn write_own(
+        &self,
+        bucket: &str,
+        id: MachineId,
+        record: &impl Serialize,
+    ) -> Result<(), Failure> {
+        self.reachable()?;
+        let subject = format!("$KV.{bucket}.{id}");
         let record = render(record)?;
         let publishing = async || {
             let publishing = self.jetstream.publish(subject.clone(), record.clone());

@@ -4,7 +4,7 @@ use ployz_api::{
     InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request, Secret,
 };
 
-use super::{remove, tell, unexpected, word_from_stdin};
+use super::{remove, rtt, tell, unexpected, word_from_stdin};
 use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -21,6 +21,7 @@ pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
             let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
             tell(connection, &Request::MachineLabel { machine, labels })
         }
+        MachineCommand::Rtt(arguments) => rtt::run(connection, &arguments),
         MachineCommand::Rm(arguments) => remove::run(connection, arguments),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
             create(connection, ttl_secs, name)

@@ -4,6 +4,7 @@ mod data_plane;
 pub(crate) mod machine;
 pub(crate) mod mesh;
 pub(crate) mod remove;
+mod rtt;
 pub(crate) mod status;
 
 use std::io::Read as _;

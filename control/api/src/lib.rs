@@ -34,9 +34,9 @@ pub use request::{
 };
 pub use response::{
     CleanupStep, Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect,
-    MachineJoin, MachineList, MachineRecordShown, MachineRemove, MachineRow, MeshInit, MeshList,
-    MeshReady, MeshRow, MeshStatus, Outcome, Payload, Redeemed, Response, Status, StorageState,
-    Success,
+    MachineJoin, MachineList, MachineRecordShown, MachineRemove, MachineRow, MachineRtt, MeshInit,
+    MeshList, MeshReady, MeshRow, MeshStatus, Outcome, Payload, Redeemed, Response, RttRow, Status,
+    StorageState, Success,
 };
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};

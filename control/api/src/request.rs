@@ -43,6 +43,8 @@ pub enum Request {
     },
     /// Which machines are there?
     MachineList,
+    /// How far are they from one another?
+    MachineRtt,
     /// Everything about one of them.
     MachineInspect {
         /// An id, a name, or the unique beginning of either.
@@ -151,6 +153,7 @@ pub enum Operation {
     MeshStop,
     MeshDestroy,
     MachineList,
+    MachineRtt,
     MachineInspect,
     MachineRename,
     MachineLabel,
@@ -164,7 +167,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -172,6 +175,7 @@ impl Operation {
         Self::MeshStop,
         Self::MeshDestroy,
         Self::MachineList,
+        Self::MachineRtt,
         Self::MachineInspect,
         Self::MachineRename,
         Self::MachineLabel,
@@ -195,6 +199,7 @@ impl Request {
             Self::MeshStop { .. } => Operation::MeshStop,
             Self::MeshDestroy { .. } => Operation::MeshDestroy,
             Self::MachineList => Operation::MachineList,
+            Self::MachineRtt => Operation::MachineRtt,
             Self::MachineInspect { .. } => Operation::MachineInspect,
             Self::MachineRename { .. } => Operation::MachineRename,
             Self::MachineLabel { .. } => Operation::MachineLabel,

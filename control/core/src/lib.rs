@@ -14,6 +14,7 @@ mod machines;
 mod peers;
 mod permissions;
 mod removal;
+mod rtt;
 mod view;
 
 pub use addresses::{
@@ -26,4 +27,5 @@ pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
 pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
 pub use removal::{RemovalRefusal, may_remove};
+pub use rtt::{PeerRtt, RttRecord};
 pub use view::{SavedView, SelectError, View};

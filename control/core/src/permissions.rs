@@ -5,7 +5,10 @@ use ployz_api::{Operation, Role};
 /// Whether somebody of this role may ask for this.
 pub const fn permits(role: Role, operation: Operation) -> bool {
     match operation {
-        Operation::Status | Operation::MachineList | Operation::MachineInspect => match role {
+        Operation::Status
+        | Operation::MachineList
+        | Operation::MachineRtt
+        | Operation::MachineInspect => match role {
             Role::Admin | Role::Operator | Role::Reader => true,
             Role::Machine | Role::Stranger => false,
         },
@@ -56,6 +59,7 @@ mod tests {
             (O::MeshStop,       [true,  false,   false, false,  false]),
             (O::MeshDestroy,    [true,  false,   false, false,  false]),
             (O::MachineList,    [true,  true,    true,  false,  false]),
+            (O::MachineRtt,     [true,  true,    true,  false,  false]),
             (O::MachineInspect, [true,  true,    true,  false,  false]),
             (O::MachineRename,  [true,  true,    false, false,  false]),
             (O::MachineLabel,   [true,  true,    false, false,  false]),

@@ -14,13 +14,14 @@ const CONNECTIONS_MAX: u32 = 1_024;
 
 /// The account of the store.
 const STORE_ACCOUNT: &str = "STORE";
-/// What every machine may list and follow.
-const LISTED: [&str; 2] = ["machines", "observed"];
+/// What every machine may list.
+const LISTED: [&str; 3] = ["machines", "observed", "rtt"];
+/// Where every machine may write its own record.
+const OWN: [&str; 2] = ["observed", "rtt"];
 /// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
 pub(crate) const CHANGED: &str = "ployz.changed";
 /// All of that.
 pub(crate) const NEWS: &str = "ployz.changed.>";
-const OBSERVED_SUBJECT: &str = "$KV.observed.*";
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -85,11 +86,12 @@ impl Settings {
             .clone()
             .map(|subject| json!({ "service": subject, "response_type": "stream" }))
             .to_vec();
-        exports.push(json!({ "service": OBSERVED_SUBJECT }));
+        let own = OWN.map(|bucket| format!("$KV.{bucket}.*"));
+        exports.extend(own.iter().map(|subject| json!({ "service": subject })));
         exports.push(json!({ "stream": NEWS }));
         let mut imports: Vec<Value> = listings
             .into_iter()
-            .chain([OBSERVED_SUBJECT.to_owned()])
+            .chain(own)
             .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
             .collect();
         imports.push(json!({ "stream": { "account": STORE_ACCOUNT, "subject": NEWS } }));
@@ -116,7 +118,8 @@ impl User {
     }
 
     fn may_publish(&self) -> Vec<String> {
-        let mut subjects = vec![format!("$KV.observed.{}", self.machine)];
+        let own = OWN.map(|bucket| format!("$KV.{bucket}.{}", self.machine));
+        let mut subjects = own.to_vec();
         subjects.extend(LISTED.map(listing_subject));
         subjects
     }
@@ -137,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_may_write_its_own_observed_record_and_no_other() {
+    fn a_machine_may_write_its_own_records_and_no_others() {
         let machine = MachineId::new(1, 1);
         let user = User {
             machine,
@@ -146,8 +149,10 @@ mod tests {
         };
         let expected = [
             format!("$KV.observed.{machine}"),
+            format!("$KV.rtt.{machine}"),
             "$JS.API.DIRECT.GET.KV_machines".to_owned(),
             "$JS.API.DIRECT.GET.KV_observed".to_owned(),
+            "$JS.API.DIRECT.GET.KV_rtt".to_owned(),
         ];
         assert_eq!(user.may_publish(), expected);
         let subscriptions = &user.render()["permissions"]["subscribe"]["allow"];
