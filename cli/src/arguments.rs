@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
-use ployz_api::{InviteId, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
+use ployz_api::{CredentialId, InviteId, Name, Role, TTL_SECS_DEFAULT, TTL_SECS_MAX};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -46,6 +47,18 @@ pub(crate) struct ConnectionArguments {
         default_value = "/var/lib/ployz"
     )]
     pub(crate) data_dir: PathBuf,
+    /// The context to use, or `local` for the daemon of this host [default: the current one]
+    #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT")]
+    pub(crate) context: Option<Name>,
+    /// Where to dial instead of the context's endpoints; several are tried in order
+    #[arg(long, global = true, value_name = "quic://HOST:PORT")]
+    pub(crate) connect: Vec<HostAndPort>,
+    /// Have this machine answer, through the one that is dialled
+    #[arg(long, global = true, value_name = "MACHINE")]
+    pub(crate) on: Option<String>,
+    /// Where contexts are kept [default: ~/.config/ployz/config.toml]
+    #[arg(long, global = true, value_name = "PATH", env = "PLOYZ_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// How long to wait for the answer: 500ms, 10s, 2m
     #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -61,6 +74,12 @@ pub(crate) enum Command {
     /// The machines of the network
     #[command(subcommand)]
     Machine(MachineCommand),
+    /// The networks that this client knows
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Whom the network lets in from afar
+    #[command(subcommand)]
+    Credential(CredentialCommand),
 }
 
 #[derive(Debug, Args)]
@@ -156,7 +175,132 @@ pub(crate) enum InviteCommand {
     Import(TokenArguments),
 }
 
-/// A number and ms, s, m or h.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Add a context of this name
+    Add {
+        /// What to call it
+        name: Name,
+        /// The file that `credential create` or `context export` wrote [default: stdin]
+        #[arg(long, value_name = "FILE")]
+        credential: Option<PathBuf>,
+    },
+    /// All contexts
+    #[command(alias = "list")]
+    Ls,
+    /// Use this one when none is named; `local` is the daemon of this host
+    Use {
+        /// Which one
+        name: Name,
+    },
+    /// One context, without its secrets
+    Show {
+        /// Which one [default: the current one]
+        name: Option<Name>,
+    },
+    /// Call a context something else
+    Rename {
+        /// Which one
+        from: Name,
+        /// Its new name
+        to: Name,
+    },
+    /// Forget a context
+    Rm {
+        /// Which one
+        name: Name,
+    },
+    /// A context with its secret key, to be imported elsewhere
+    Export {
+        /// Which one [default: the current one]
+        name: Option<Name>,
+        /// Write it to a new file of mode 0600 [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Add the context that `credential create` or `context export` wrote
+    Import(ImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Where it is [default: stdin]
+    pub(crate) file: Option<PathBuf>,
+    /// What to call it [default: as the file does]
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialCommand {
+    /// Make a credential, to be imported as a context by whoever gets it
+    Create(CredentialCreateArguments),
+    /// All credentials
+    #[command(alias = "ls")]
+    List,
+    /// Have every machine refuse a credential from now on
+    Revoke {
+        /// Which one
+        credential_id: CredentialId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialCreateArguments {
+    /// What its holder may do
+    #[arg(long)]
+    pub(crate) role: PersonRole,
+    /// For how long it is good: 30m, 12h, 90d [default: for ever]
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Whose it is
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// Write it to a new file of mode 0600 [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// The roles of people.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PersonRole {
+    /// Everything
+    Admin,
+    /// Everything but credentials and the network itself
+    Operator,
+    /// Look, and change nothing
+    Reader,
+}
+
+impl From<PersonRole> for Role {
+    fn from(role: PersonRole) -> Self {
+        match role {
+            PersonRole::Admin => Self::Admin,
+            PersonRole::Operator => Self::Operator,
+            PersonRole::Reader => Self::Reader,
+        }
+    }
+}
+
+/// A host, by address or name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostAndPort(pub(crate) String);
+
+impl FromStr for HostAndPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("quic://").unwrap_or("");
+        match rest.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self(rest.to_owned()))
+            }
+            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
+        }
+    }
+}
+
+/// A number and ms, s, m, h or d.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit())
@@ -167,7 +311,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("say a number and ms, s, m or h, as in 10s".to_owned()),
+        "d" => 86_400_000,
+        _ => return Err("say a number and ms, s, m, h or d, as in 10s".to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
     let span = number.checked_mul(millis).ok_or("no such span")?;
@@ -183,6 +328,26 @@ mod tests {
     #[test]
     fn the_flags_go_together() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_are_urls() {
+        for good in ["192.0.2.1:1", "[2001:db8::1]:51821", "host.example:51821"] {
+            assert_eq!(
+                format!("quic://{good}").parse(),
+                Ok(HostAndPort(good.to_owned()))
+            );
+        }
+        for bad in [
+            "",
+            "192.0.2.1:1",
+            "quic://",
+            "quic://:1",
+            "quic://host",
+            "quic://host:port",
+        ] {
+            assert!(bad.parse::<HostAndPort>().is_err(), "{bad}");
+        }
     }
 
     #[test]

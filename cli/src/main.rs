@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod connection;
+mod contexts;
 mod outcome;
 mod printer;
 mod table;
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Status(status) => commands::status::run(&connection, status.interface.as_deref()),
         Command::Mesh(command) => commands::mesh::run(&connection, command),
+        Command::Context(command) => commands::context::run(&connection, command),
+        Command::Credential(command) => commands::credential::run(&connection, command),
         Command::Machine(command) => commands::machine::run(&connection, command),
     };
     printer.print(&result);

@@ -84,7 +84,7 @@ fn document(result: &Outcome) -> Value {
 /// A list is a line for each of its rows; everything else is one line.
 fn records(success: &Success) -> String {
     let payload = &success.payload;
-    let rows = ["rows", "invites"]
+    let rows = ["rows", "invites", "credentials", "contexts"]
         .into_iter()
         .find_map(|key| payload.get(key)?.as_array());
     match rows {

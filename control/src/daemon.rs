@@ -5,8 +5,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use ployz_api::{Code, Failure};
+use ployz_api::{Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, Role, Secret};
 use quinn::Endpoint;
+use rcgen::KeyPair;
 use tokio::sync::Notify;
 
 use crate::authority::Authority;
@@ -128,15 +129,48 @@ impl Daemon {
 
     /// Listens for requests from afar.
     pub(crate) fn bind_management(&self, membership: &Membership) -> anyhow::Result<Endpoint> {
-        server::bind(
-            self.config.listen,
-            Presence {
-                ca_pem: &membership.ca_pem,
-                certificate_pem: &membership.certificate_pem,
-                key_pem: self.identity.certificate_key_pem.expose(),
-                strangers: membership.is_storage(),
-            },
-        )
+        server::bind(self.config.listen, self.presence(membership))
+    }
+
+    /// What it shows to those who ask from afar, and whom it believes.
+    pub(crate) fn presence<'a>(&'a self, membership: &'a Membership) -> Presence<'a> {
+        Presence {
+            ca_pem: &membership.ca_pem,
+            certificate_pem: &membership.certificate_pem,
+            key_pem: self.identity.certificate_key_pem.expose(),
+            strangers: membership.is_storage(),
+        }
+    }
+
+    /// By what the rest of the network knows root of this host: as an admin where the network's authority lies in
+    /// root's hands anyway, and everywhere else as the machine.
+    fn member_credential(
+        &self,
+        membership: &Membership,
+        storage: Option<&Storage>,
+    ) -> anyhow::Result<Credential> {
+        let (certificate_pem, key_pem) = match storage {
+            Some(storage) => {
+                let key = KeyPair::generate()?;
+                let subject = format!("root-{}", self.identity.machine_id);
+                let certificate =
+                    storage
+                        .authority
+                        .certify_person(&subject, Role::Admin, None, &key)?;
+                (certificate, Secret::new(key.serialize_pem()))
+            }
+            None => (
+                membership.certificate_pem.clone(),
+                Secret::new(self.identity.certificate_key_pem.expose().to_owned()),
+            ),
+        };
+        Ok(Credential {
+            endpoints: Vec::new(),
+            network: membership.network_id.to_string(),
+            ca_pem: membership.ca_pem.clone(),
+            certificate_pem,
+            key_pem,
+        })
     }
 
     /// Begins to take part: everything that can fail has been done.
@@ -155,6 +189,8 @@ impl Daemon {
             );
             None
         });
+        let member = self.member_credential(&membership, storage.as_ref())?;
+        self.files.write(MEMBER_CREDENTIAL_FILE, &member)?;
         tracing::info!(network = %membership.network, id = %membership.network_id, "in a network");
         let label = membership.network_id.to_string();
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);

@@ -13,6 +13,7 @@ mod metrics;
 mod nats;
 mod network;
 mod overlay;
+mod relay;
 mod requests;
 mod run;
 mod server;

@@ -20,9 +20,10 @@ use tokio::sync::{Notify, mpsc};
 use crate::authority::Authority;
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::host;
 use crate::membership::{Membership, VIEW_FILE};
 use crate::nats::{NatsServer, Settings, User};
-use crate::store::{Changes, Store};
+use crate::store::{Changes, Listing, Store};
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
 const NEWS_MAX: usize = 64;
@@ -169,7 +170,7 @@ impl Network {
     async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            match self.store.follow().await {
+            match self.follow_anew().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
                     // It is `run` that holds the other end.
@@ -184,6 +185,14 @@ impl Network {
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
             wait = (wait * 2).min(FOLLOW_WAIT_MAX);
         }
+    }
+
+    /// Where the store is here, an earlier version of it may lack a bucket.
+    async fn follow_anew(&self) -> Result<(Listing, Changes), Failure> {
+        if self.storage.is_some() {
+            self.store.make_buckets().await?;
+        }
+        self.store.follow().await
     }
 
     /// Tells the store how this machine is, when it is time. Never returns.
@@ -210,6 +219,7 @@ impl Network {
             backend: daemon.overlay.backend().to_owned(),
             workloads: 0,
             sessions: u32::try_from(sessions).context("too many peers")?,
+            management: host::endpoints(daemon.config.listen, &daemon.config.interface),
             unknown: Map::new(),
         };
         Ok(self.store.observe(&record).await?)

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
-use ployz_api::{Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, Role, Secret};
+use ployz_api::{
+    Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, Role, Secret,
+};
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -51,6 +53,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
     daemon.files.remove(LOCAL_CREDENTIAL_FILE)
 }
 
@@ -74,7 +77,7 @@ fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
         endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
         network: LOCAL_NETWORK.to_owned(),
         ca_pem: authority.certificate_pem().to_owned(),
-        certificate_pem: authority.certify_person("root", Role::Admin, &client_key)?,
+        certificate_pem: authority.certify_person("root", Role::Admin, None, &client_key)?,
         key_pem: Secret::new(client_key.serialize_pem()),
     };
     daemon.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;

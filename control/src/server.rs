@@ -19,9 +19,12 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use crate::daemon::Daemon;
+use crate::network::Network;
+use crate::relay;
 use crate::requests;
 use crate::tls::{self, Presence};
 
@@ -115,7 +118,7 @@ async fn answer_streams(
         let (daemon, caller) = (Rc::clone(&daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer(daemon, &caller, send, receive).await {
+            if let Err(error) = answer_stream(daemon, &caller, send, receive).await {
                 tracing::debug!(error = format!("{error:#}"), "a request ended");
             }
         });
@@ -133,33 +136,83 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
     }
 }
 
-async fn answer(
+async fn answer_stream(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
-    mut send: SendStream,
-    mut receive: RecvStream,
+    send: SendStream,
+    receive: RecvStream,
 ) -> anyhow::Result<()> {
-    let outcome = match tokio::time::timeout(REQUEST_WAIT, read(&mut receive)).await {
-        Err(_) => Err(Failure::new(
-            Code::Timeout,
-            "the request did not arrive in time",
-        )),
-        Ok(Err(failure)) => Err(failure),
-        Ok(Ok(request)) => carry_out(daemon, caller, request).await,
+    let mut stream = tokio::io::join(receive, send);
+    match hear(&daemon, caller, &mut stream).await {
+        Ok(Request::Relay { destination }) => {
+            Box::pin(relay::pass_on(daemon, &destination, stream)).await
+        }
+        Ok(Request::Relayed) => Box::pin(relay::take(daemon, stream)).await,
+        heard => {
+            reply(&daemon, caller, heard, &mut stream).await?;
+            // Or the connection could close before it has arrived.
+            let (_, send) = stream.into_inner();
+            let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
+            Ok(())
+        }
+    }
+}
+
+/// Answers the one request of a stream, whatever carries it.
+pub(crate) async fn answer(
+    daemon: &Rc<Daemon>,
+    caller: &CertificateName,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> anyhow::Result<()> {
+    let heard = hear(daemon, caller, stream).await;
+    reply(daemon, caller, heard, stream).await
+}
+
+/// Reads a request, and refuses it if it is not the caller's to make.
+async fn hear(
+    daemon: &Daemon,
+    caller: &CertificateName,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Request, Failure> {
+    let request = tokio::time::timeout(REQUEST_WAIT, read(stream))
+        .await
+        .unwrap_or_else(|_| {
+            let message = "the request did not arrive in time";
+            Err(Failure::new(Code::Timeout, message))
+        })?;
+    let revoked = |network: Rc<Network>| network.view().is_revoked(&caller.subject);
+    if daemon.network().is_some_and(revoked) {
+        let message = "this credential has been revoked";
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    let operation = request.operation();
+    if !permits(caller.role, operation) {
+        let message = format!("role {} may not ask for {operation:?}", caller.role.name());
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    Ok(request)
+}
+
+async fn reply(
+    daemon: &Rc<Daemon>,
+    caller: &CertificateName,
+    heard: Result<Request, Failure>,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> anyhow::Result<()> {
+    let outcome = match heard {
+        Ok(request) => carry_out(Rc::clone(daemon), request).await,
+        Err(failure) => Err(failure),
     };
     if let Err(failure) = &outcome {
         let (code, role) = (failure.code, caller.role.name());
         tracing::info!(%code, role, subject = caller.subject, cause = %failure, "refused");
     }
     let frame = encode(&Response::from(outcome), RESPONSE_LEN_MAX)?;
-    send.write_all(&frame).await?;
-    send.finish()?;
-    // Or the connection could close before it has arrived.
-    let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
-    Ok(())
+    stream.write_all(&frame).await?;
+    Ok(stream.shutdown().await?)
 }
 
-async fn read(receive: &mut RecvStream) -> Result<Request, Failure> {
+async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure> {
     let refused = |cause: String| Failure::new(Code::InvalidArgument, cause);
     let mut header = [0; HEADER_LEN];
     let read = receive.read_exact(&mut header).await;
@@ -176,12 +229,7 @@ async fn read(receive: &mut RecvStream) -> Result<Request, Failure> {
     })
 }
 
-async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Request) -> Outcome {
-    let operation = request.operation();
-    if !permits(caller.role, operation) {
-        let message = format!("role {} may not ask for {operation:?}", caller.role.name());
-        return Err(Failure::new(Code::Forbidden, message));
-    }
+async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
     tokio::time::timeout(ANSWER_WAIT, requests::carry_out(daemon, request))
         .await
         .unwrap_or_else(|_| {

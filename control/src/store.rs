@@ -28,6 +28,8 @@ pub(crate) const MACHINES: &str = "machines";
 pub(crate) const OBSERVED: &str = "observed";
 /// Invites, for ever.
 pub(crate) const INVITES: &str = "invites";
+/// Who has been certified, and who is believed no more.
+pub(crate) const CREDENTIALS: &str = "credentials";
 /// Who has which subnet.
 pub(crate) const LEASES: &str = "leases";
 
@@ -111,6 +113,7 @@ impl Store {
             (OBSERVED, StorageType::Memory),
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
+            (CREDENTIALS, StorageType::File),
         ] {
             let config = kv::Config {
                 bucket: bucket.to_owned(),
@@ -205,7 +208,7 @@ impl Store {
     }
 
     /// Lists all machines, and then says what changes.
-    pub(crate) async fn follow(&self) -> Result<(Vec<(MachineRecord, u64)>, Changes), Failure> {
+    pub(crate) async fn follow(&self) -> Result<(Listing, Changes), Failure> {
         let machines = self.bucket(MACHINES).await?;
         let observed = self.bucket(OBSERVED).await?;
         let mut machines = self.within(machines.watch_with_history(">")).await?;
@@ -213,7 +216,14 @@ impl Store {
             .await
             .map_err(|_| unavailable(&"it did not list the machines"))??;
         let observed = self.within(observed.watch_with_history(">")).await?;
-        Ok((listing, Changes { machines, observed }))
+        let credentials = self.bucket(CREDENTIALS).await?;
+        let credentials = self.within(credentials.watch_with_history(">")).await?;
+        let changes = Changes {
+            machines,
+            observed,
+            credentials,
+        };
+        Ok((listing, changes))
     }
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
@@ -244,10 +254,14 @@ impl Store {
     }
 }
 
+/// All machines, each with the revision of its record.
+pub(crate) type Listing = Vec<(MachineRecord, u64)>;
+
 /// News from the store.
 pub(crate) struct Changes {
     machines: Watch,
     observed: Watch,
+    credentials: Watch,
 }
 
 impl Changes {
@@ -257,6 +271,7 @@ impl Changes {
             let change = tokio::select! {
                 entry = self.machines.next() => machine_change(&entry?.ok()?),
                 entry = self.observed.next() => observed_change(&entry?.ok()?),
+                entry = self.credentials.next() => credential_change(&entry?.ok()?),
             };
             // A record that cannot be read is not ours to judge: it may be a newer daemon's.
             if let Some(change) = change {
@@ -266,7 +281,7 @@ impl Changes {
     }
 }
 
-async fn listing(watch: &mut Watch) -> Result<Vec<(MachineRecord, u64)>, Failure> {
+async fn listing(watch: &mut Watch) -> Result<Listing, Failure> {
     let mut machines = Vec::new();
     loop {
         let entry = watch
@@ -298,6 +313,12 @@ fn observed_change(entry: &kv::Entry) -> Option<Change> {
     (entry.operation == kv::Operation::Put)
         .then(|| readable(entry))?
         .map(|record| Change::Observed(record, at))
+}
+
+fn credential_change(entry: &kv::Entry) -> Option<Change> {
+    (entry.operation == kv::Operation::Put)
+        .then(|| readable(entry))?
+        .map(Change::Credential)
 }
 
 fn readable<T: DeserializeOwned>(entry: &kv::Entry) -> Option<T> {

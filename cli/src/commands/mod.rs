@@ -1,6 +1,9 @@
 //! One file a command, or a family of them.
 
+pub(crate) mod context;
+pub(crate) mod credential;
 mod data_plane;
+mod date;
 pub(crate) mod machine;
 pub(crate) mod mesh;
 pub(crate) mod status;
@@ -8,6 +11,8 @@ pub(crate) mod status;
 use std::io::Read as _;
 
 use ployz_api::{Code, Failure};
+
+use date::date;
 
 /// Tokens and names are shorter; whatever else comes is not read.
 const STDIN_MAX: u64 = 16 * 1024;

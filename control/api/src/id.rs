@@ -70,6 +70,10 @@ id! {
     /// An invitation into a network.
     InviteId
 }
+id! {
+    /// A certificate of a person's, or of what acts for one.
+    CredentialId
+}
 
 #[cfg(test)]
 mod tests {

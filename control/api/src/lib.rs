@@ -21,19 +21,19 @@ mod token;
 
 pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
 pub use code::Code;
-pub use credential::{Credential, LOCAL_CREDENTIAL_FILE};
+pub use credential::{Context, Credential, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE};
 pub use frame::{FrameError, HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
-pub use id::{InvalidId, InviteId, MachineId, NetworkId};
-pub use machine::{Authority, InviteStatus, Lifecycle, RegionRole};
+pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId};
+pub use machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, RegionRole};
 pub use name::{InvalidName, Name};
 pub use request::{
-    InviteRequest, MeshInitRequest, Operation, RedeemRequest, Request, TTL_SECS_DEFAULT,
-    TTL_SECS_MAX,
+    CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, RedeemRequest,
+    Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
-    Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect, MachineJoin,
-    MachineList, MachineRow, MeshInit, Outcome, Payload, Redeemed, Response, Status, StorageState,
-    Success,
+    Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
+    MachineInspect, MachineJoin, MachineList, MachineRow, MeshInit, NewCredential, Outcome,
+    Payload, Redeemed, Response, Status, StorageState, Success,
 };
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};

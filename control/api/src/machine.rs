@@ -65,3 +65,16 @@ pub enum InviteStatus {
 word!(InviteStatus {
     Active => "active", Consumed => "consumed", Revoked => "revoked", Expired => "expired",
 });
+
+/// What has become of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialStatus {
+    /// It is taken.
+    Active,
+    /// It was taken back.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+word!(CredentialStatus { Active => "active", Revoked => "revoked", Expired => "expired" });

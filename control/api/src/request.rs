@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InviteId, MachineId};
+use crate::certificate::Role;
+use crate::id::{CredentialId, InviteId, MachineId};
 use crate::name::Name;
 use crate::secret::Secret;
 
@@ -49,6 +50,44 @@ pub enum Request {
     },
     /// From the joining daemon to a coordinator: let me in.
     InviteRedeem(RedeemRequest),
+    /// Certify somebody.
+    CredentialCreate(CredentialRequest),
+    /// Who has been certified?
+    CredentialList,
+    /// Believe a certificate no more.
+    CredentialRevoke {
+        /// Which one.
+        credential_id: CredentialId,
+    },
+    /// Pass what follows on this stream on to another machine.
+    Relay {
+        /// Which one.
+        destination: Destination,
+    },
+    /// From machine to machine: what follows on this stream is a TLS session of somebody else's.
+    Relayed,
+}
+
+/// Where a relayed request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    /// A machine, by its id, its name, or the unique beginning of either.
+    Machine(String),
+    /// A machine that holds the store.
+    Coordinator,
+}
+
+/// Whom to certify.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialRequest {
+    /// What they may do.
+    pub role: Role,
+    /// For how long; for ever if it is not said.
+    pub ttl_secs: Option<u64>,
+    /// Whose it is, for the list.
+    pub name: Option<Name>,
 }
 
 /// How to found a network.
@@ -112,11 +151,16 @@ pub enum Operation {
     InviteRevoke,
     InviteImport,
     InviteRedeem,
+    CredentialCreate,
+    CredentialList,
+    CredentialRevoke,
+    Relay,
+    Relayed,
 }
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Status,
         Self::MeshInit,
         Self::MachineList,
@@ -126,7 +170,32 @@ impl Operation {
         Self::InviteRevoke,
         Self::InviteImport,
         Self::InviteRedeem,
+        Self::CredentialCreate,
+        Self::CredentialList,
+        Self::CredentialRevoke,
+        Self::Relay,
+        Self::Relayed,
     ];
+
+    /// Whether it takes a machine that holds the store, and with it the network's authority.
+    pub const fn needs_coordinator(self) -> bool {
+        match self {
+            Self::InviteCreate
+            | Self::InviteList
+            | Self::InviteRevoke
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialList
+            | Self::CredentialRevoke => true,
+            Self::Status
+            | Self::MeshInit
+            | Self::MachineList
+            | Self::MachineInspect
+            | Self::InviteImport
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
 }
 
 impl Request {
@@ -142,6 +211,11 @@ impl Request {
             Self::InviteRevoke { .. } => Operation::InviteRevoke,
             Self::InviteImport { .. } => Operation::InviteImport,
             Self::InviteRedeem(_) => Operation::InviteRedeem,
+            Self::CredentialCreate(_) => Operation::CredentialCreate,
+            Self::CredentialList => Operation::CredentialList,
+            Self::CredentialRevoke { .. } => Operation::CredentialRevoke,
+            Self::Relay { .. } => Operation::Relay,
+            Self::Relayed => Operation::Relayed,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod control;
+mod credentials;
 mod invite;
 mod machines;
 mod peers;
@@ -17,6 +18,7 @@ pub use addresses::{
     AddressError, AddressPlan, Addresses, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT,
 };
 pub use control::{Change, Control, Effect, Input, Now};
+pub use credentials::CredentialRecord;
 pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
 pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
 pub use peers::{PeerPlan, changes, plan};

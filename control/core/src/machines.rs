@@ -51,6 +51,9 @@ pub struct ObservedRecord {
     pub workloads: u32,
     /// Peers that it has a session with.
     pub sessions: u32,
+    /// Where its management server is reached.
+    #[serde(default)]
+    pub management: Vec<SocketAddr>,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }

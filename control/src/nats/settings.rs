@@ -76,7 +76,7 @@ impl User {
             "$JS.API.INFO".to_owned(),
             format!("$KV.observed.{}", self.machine),
         ];
-        for bucket in ["machines", "observed"] {
+        for bucket in ["machines", "observed", "credentials"] {
             subjects.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
             subjects.push(format!("$JS.API.DIRECT.GET.KV_{bucket}.>"));
             // With a filter that the subject cannot hold, the name of the consumer is in the request alone.

@@ -98,7 +98,8 @@ fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn not_selected(error: SelectError) -> Failure {
+/// A machine that is not to be found, as a refusal.
+pub(crate) fn not_selected(error: SelectError) -> Failure {
     let code = match error {
         SelectError::NotFound(_) => Code::MachineNotFound,
         SelectError::Ambiguous { .. } => Code::MachineAmbiguous,

@@ -1,5 +1,6 @@
 //! What each request does. Who may ask for it has been checked by then.
 
+mod credentials;
 mod import;
 mod invites;
 mod machines;
@@ -13,6 +14,8 @@ use ployz_api::{Code, Failure, Outcome, Request};
 
 use crate::daemon::Daemon;
 
+pub(crate) use machines::not_selected;
+
 /// Does what is asked.
 pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
     match request {
@@ -25,6 +28,16 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
         Request::InviteImport { token } => import::import(&daemon, &token).await,
         Request::InviteRedeem(request) => redeem::redeem(&daemon, request).await,
+        Request::CredentialCreate(request) => credentials::create(&daemon, request).await,
+        Request::CredentialList => credentials::list(&daemon).await,
+        Request::CredentialRevoke { credential_id } => {
+            credentials::revoke(&daemon, credential_id).await
+        }
+        // The server carries these out, as they are the last request on their stream.
+        Request::Relay { .. } | Request::Relayed => Err(Failure::new(
+            Code::InvalidArgument,
+            "what is relayed is not relayed again",
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ployz_api::{Authority, Lifecycle, RegionRole};
+use ployz_api::{Authority, CredentialId, Lifecycle, RegionRole, Role};
 use proptest::prelude::*;
 use serde_json::Map;
 
@@ -67,6 +68,7 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
         Input::Restored(SavedView {
             confirmed_at: 400,
             machines: vec![machine(0, 1), machine(1, 1), machine(2, 1)],
+            revoked: BTreeSet::new(),
         }),
         now,
     );
@@ -111,6 +113,30 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
     assert_eq!(admitted(vec![0, 1]), Some(vec![id(0), id(1)]));
     assert_eq!(admitted(vec![0, 1]), None);
     assert_eq!(admitted(vec![0]), Some(vec![id(0)]));
+}
+
+#[test]
+fn whoever_was_revoked_stays_so_across_a_restart() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let id = CredentialId::new(1, 1);
+    let record = CredentialRecord::new(id, Role::Operator, None, 1, None);
+    control.handle(Input::Changed(Change::Credential(record.clone())), now);
+    assert!(!control.view().is_revoked(&id.to_string()));
+    let revoked = record.revoke(2).unwrap();
+    control.handle(Input::Changed(Change::Credential(revoked)), now);
+    let saved = drain(&mut control).pop();
+    let Some(Effect::Save(saved)) = saved else {
+        unreachable!("{saved:?}")
+    };
+    control.handle(Input::Changed(Change::Credential(record)), now);
+    let mut restarted = Control::new(OWN, now);
+    restarted.handle(Input::Restored(saved), now);
+    for control in [control, restarted] {
+        // As certificates spell it.
+        assert!(control.view().is_revoked(&id.to_string().to_lowercase()));
+        assert!(!control.view().is_revoked("root"));
+    }
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! Asks a daemon over QUIC.
+
+mod answers;
+mod dial;
+mod trust;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::credential::Credential;
+use crate::request::{Destination, Request};
+use crate::response::Response;
+use crate::token::Token;
+
+pub use answers::Answers;
+pub use dial::{Session, connect};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answered at any endpoint.
+    #[error("no daemon answers: {0}")]
+    Unreachable(String),
+    /// The credential cannot be used.
+    #[error("the credential cannot be used: {0}")]
+    Credential(String),
+    /// The daemon does not take the credential.
+    #[error("the daemon does not take this credential: {0}")]
+    Refused(String),
+    /// The connection broke while we waited for the answer.
+    #[error("the daemon did not answer: {0}")]
+    Broken(String),
+    /// It took too long.
+    #[error("the daemon did not answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Asks with a credential, at its endpoints in their order, and waits up to `patience` for the answer of the first that
+/// is there.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask(
+    credential: &Credential,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let deadline = deadline(patience);
+    within(patience, deadline, async {
+        let session = connect(credential, deadline).await?;
+        let response = session.open(request).await?.only().await;
+        session.close().await;
+        response
+    })
+    .await
+}
+
+/// As [`ask`], but the answer is another machine's: whoever is connected to passes everything on, and can neither read
+/// nor change it. `known_as` is whom that machine is to see.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask_through(
+    credential: &Credential,
+    known_as: &Credential,
+    destination: &Destination,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let deadline = deadline(patience);
+    within(patience, deadline, async {
+        let session = connect(credential, deadline).await?;
+        let response = match session.relay(known_as, destination, request).await? {
+            Ok(answers) => answers.only().await,
+            Err(refusal) => Ok(*refusal),
+        };
+        session.close().await;
+        response
+    })
+    .await
+}
+
+/// Asks as a stranger whom an invite tells whom to trust.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask_invited(
+    token: &Token,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    let deadline = deadline(patience);
+    within(patience, deadline, async {
+        let session = dial::connect_invited(token, deadline).await?;
+        let response = session.open(request).await?.only().await;
+        session.close().await;
+        response
+    })
+    .await
+}
+
+async fn within<T>(
+    patience: Duration,
+    deadline: Instant,
+    asking: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout_at(deadline, asking)
+        .await
+        .unwrap_or(Err(ClientError::TimedOut(patience)))
+}
+
+/// When patience ends. A span beyond every clock is an hour: no request takes longer.
+fn deadline(patience: Duration) -> Instant {
+    const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+    Instant::now() + patience.min(PATIENCE_MAX)
+}
