@@ -6,8 +6,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
-use ployz_api::{CredentialId, InviteId, Name, Role, TTL_SECS_DEFAULT, TTL_SECS_MAX};
+use ployz_api::{
+    CredentialId, EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, InviteId, Name, OperationId, Role,
+    TTL_SECS_DEFAULT, TTL_SECS_MAX,
+};
+
+use crate::completion;
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -33,6 +39,12 @@ pub(crate) struct OutputArguments {
     /// Nothing on success (JSON is printed all the same)
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Do not say on stderr that an answer takes its time
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Say on stderr whom is asked for what
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
 }
 
 /// Whom to ask.
@@ -48,13 +60,15 @@ pub(crate) struct ConnectionArguments {
     )]
     pub(crate) data_dir: PathBuf,
     /// The context to use, or `local` for the daemon of this host [default: the current one]
-    #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT")]
+    #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT",
+          add = ArgValueCompleter::new(completion::contexts))]
     pub(crate) context: Option<Name>,
     /// Where to dial instead of the context's endpoints; several are tried in order
     #[arg(long, global = true, value_name = "quic://HOST:PORT")]
     pub(crate) connect: Vec<HostAndPort>,
     /// Have this machine answer, through the one that is dialled
-    #[arg(long, global = true, value_name = "MACHINE")]
+    #[arg(long, global = true, value_name = "MACHINE",
+          add = ArgValueCompleter::new(completion::machines))]
     pub(crate) on: Option<String>,
     /// Where contexts are kept [default: ~/.config/ployz/config.toml]
     #[arg(long, global = true, value_name = "PATH", env = "PLOYZ_CONFIG")]
@@ -62,6 +76,13 @@ pub(crate) struct ConnectionArguments {
     /// How long to wait for the answer: 500ms, 10s, 2m
     #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
+}
+
+/// The flags that say whom to ask, and nothing else.
+#[derive(Debug, Parser)]
+pub(crate) struct OnlyConnection {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,12 +95,34 @@ pub(crate) enum Command {
     /// The machines of the network
     #[command(subcommand)]
     Machine(MachineCommand),
+    /// What is wrong here, or with this machine and another one; exit 1 if something is
+    Doctor {
+        /// The other machine: its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
+        machine: Option<String>,
+    },
+    /// Who did what, and when
+    Events(EventsArguments),
+    /// Long work, and how far it is
+    #[command(subcommand)]
+    Operation(OperationCommand),
     /// The networks that this client knows
     #[command(subcommand)]
     Context(ContextCommand),
     /// Whom the network lets in from afar
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// A script by which a shell completes commands, machines and contexts: `source <(ployzctl completion bash)`
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// The manual
+    Man {
+        /// Write a page for every command into this directory [default: one page to stdout]
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -133,19 +176,26 @@ pub(crate) struct TokenArguments {
 pub(crate) enum MachineCommand {
     /// All machines
     #[command(alias = "list")]
-    Ls {
-        /// More columns
-        #[arg(long)]
-        wide: bool,
-    },
+    Ls(ListArguments),
     /// Everything about one machine
     Inspect {
         /// Its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
         machine: String,
     },
     /// Letting machines in
     #[command(subcommand)]
     Invite(InviteCommand),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ListArguments {
+    /// More columns
+    #[arg(long)]
+    pub(crate) wide: bool,
+    /// Again and again
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,6 +225,34 @@ pub(crate) enum InviteCommand {
     Import(TokenArguments),
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct EventsArguments {
+    /// Go on, and say what is done from now on
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// How many of those that were
+    #[arg(long, value_name = "N", default_value_t = EVENTS_LIMIT_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(EVENTS_LIMIT_MAX)))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationCommand {
+    /// What was begun within the last 30 days
+    #[command(alias = "ls")]
+    List,
+    /// One of them, with its stages
+    Get {
+        /// Which one
+        operation_id: OperationId,
+    },
+    /// One of them until it is over; exit 1 if it does not end well
+    Watch {
+        /// Which one
+        operation_id: OperationId,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// Add a context of this name
@@ -191,16 +269,19 @@ pub(crate) enum ContextCommand {
     /// Use this one when none is named; `local` is the daemon of this host
     Use {
         /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Name,
     },
     /// One context, without its secrets
     Show {
         /// Which one [default: the current one]
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Option<Name>,
     },
     /// Call a context something else
     Rename {
         /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         from: Name,
         /// Its new name
         to: Name,
@@ -208,11 +289,13 @@ pub(crate) enum ContextCommand {
     /// Forget a context
     Rm {
         /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Name,
     },
     /// A context with its secret key, to be imported elsewhere
     Export {
         /// Which one [default: the current one]
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Option<Name>,
         /// Write it to a new file of mode 0600 [default: stdout]
         #[arg(short, long, value_name = "FILE")]

@@ -3,20 +3,29 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
-use ployz_api::client::{ClientError, ask, ask_through};
+use ployz_api::client::{ClientError, Following, ask, ask_through, follow};
 use ployz_api::{
     Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE, Name,
     Outcome, Request,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::arguments::ConnectionArguments;
 use crate::contexts::{self, Contexts, LOCAL};
+use crate::printer::Notes;
+
+/// Nearly everything is answered by then.
+const PROGRESS_WAIT: Duration = Duration::from_secs(1);
 
 /// Whom to ask, and how long to wait.
 #[derive(Debug)]
 pub(crate) struct Connection {
     arguments: ConnectionArguments,
+    notes: Notes,
 }
 
 /// How to get to whom.
@@ -29,8 +38,13 @@ struct Way {
 }
 
 impl Connection {
-    pub(crate) const fn new(arguments: ConnectionArguments) -> Self {
-        Self { arguments }
+    pub(crate) const fn new(arguments: ConnectionArguments, notes: Notes) -> Self {
+        Self { arguments, notes }
+    }
+
+    /// Waits; false if somebody does not want to.
+    pub(crate) fn pause(&self, span: Duration) -> bool {
+        block_on(async { tokio::time::timeout(span, interrupted()).await.is_err() })
     }
 
     /// Whether there is a daemon to ask: one of a context, or one that has left a credential where we look for it.
@@ -60,20 +74,71 @@ impl Connection {
         let way = self.way(request)?;
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
-        let response = block_on(async {
+        let asking = async {
             match &way.destination {
                 None => ask(&way.credential, request, patience).await,
                 Some(destination) => {
                     ask_through(&way.credential, known_as, destination, request, patience).await
                 }
             }
-        });
-        response
+        };
+        block_on(self.waiting(asking))
             .map_err(|error| self.unanswered(&error))
             .and_then(Outcome::from)
     }
 
+    /// Asks, and hands over every answer as it comes, until somebody interrupts it. If the daemon ends it, that is a failure.
+    pub(crate) fn follow(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(Outcome),
+    ) -> Result<(), Failure> {
+        let way = self.way(request)?;
+        let patience = self.arguments.timeout;
+        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
+        let followed = block_on(async {
+            let following = follow(
+                &way.credential,
+                known_as,
+                way.destination.as_ref(),
+                request,
+                patience,
+            );
+            let mut following = following.await?;
+            let end = until_the_end(&mut following, &mut each).await;
+            following.close().await;
+            end
+        });
+        followed.unwrap_or_else(|error| Err(self.unanswered(&error)))
+    }
+
+    /// Says that it takes its time, if it does.
+    async fn waiting<T>(&self, asking: impl Future<Output = T>) -> T {
+        let mut asking = pin!(asking);
+        tokio::select! {
+            answer = &mut asking => answer,
+            () = tokio::time::sleep(PROGRESS_WAIT) => {
+                self.notes.progress("waiting for the daemon's answer");
+                asking.await
+            }
+        }
+    }
+
     fn way(&self, request: &Request) -> Result<Way, Failure> {
+        let way = self.find_way(request)?;
+        self.notes.verbose(&format!(
+            "asking {:?} for {:?}{}",
+            way.credential.endpoints,
+            request.operation(),
+            way.destination
+                .as_ref()
+                .map(|destination| format!(" of {destination:?}"))
+                .unwrap_or_default()
+        ));
+        Ok(way)
+    }
+
+    fn find_way(&self, request: &Request) -> Result<Way, Failure> {
         let on = self.arguments.on.clone().map(Destination::Machine);
         if let Some(name) = self.context()? {
             let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
@@ -144,6 +209,44 @@ impl Connection {
             self.arguments.data_dir.display()
         )
     }
+}
+
+/// Waits for SIGINT or SIGTERM, so that there is time to say goodbye.
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+}
+
+/// Hands over answers until there are no more, or nobody wants them.
+async fn until_the_end(
+    following: &mut Following,
+    each: &mut impl FnMut(Outcome),
+) -> Result<Result<(), Failure>, ClientError> {
+    let mut interrupt = pin!(interrupted());
+    loop {
+        let response = tokio::select! {
+            response = following.next() => response?,
+            () = &mut interrupt => return Ok(Ok(())),
+        };
+        match response.map(Outcome::from) {
+            Some(Ok(answer)) => each(Ok(answer)),
+            Some(Err(failure)) => return Ok(Err(failure)),
+            None => return Ok(Err(ended())),
+        }
+    }
+}
+
+fn ended() -> Failure {
+    let message = "the daemon has ended the stream";
+    Failure::new(Code::DaemonUnreachable, message).hint("run it again")
 }
 
 fn read(path: &Path) -> Result<Credential, Failure> {

@@ -11,6 +11,7 @@ use rcgen::KeyPair;
 use tokio::sync::Notify;
 
 use crate::authority::Authority;
+use crate::clock;
 use crate::config::Config;
 use crate::files::DataDirectory;
 use crate::host;
@@ -30,6 +31,8 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
+    /// Seconds since 1970.
+    pub(crate) started_at: u64,
     network: OnceCell<Rc<Network>>,
     entering: Cell<bool>,
     failed: Notify,
@@ -59,6 +62,7 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
+            started_at: clock::now().unix_secs,
             network: OnceCell::new(),
             entering: Cell::new(false),
             failed: Notify::new(),

@@ -13,16 +13,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{Failure, MachineId};
-use ployz_core::{Control, Effect, Input, Now, ObservedRecord, RECORD_VERSION, SavedView, View};
+use ployz_core::{
+    Control, Effect, Input, Now, ObservedRecord, RECORD_VERSION, SESSION_SECS, STALE_SECS,
+    SavedView, View,
+};
 use serde_json::Map;
 use tokio::sync::{Notify, mpsc};
 
 use crate::authority::Authority;
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::events;
 use crate::host;
 use crate::membership::{Membership, VIEW_FILE};
 use crate::nats::{NatsServer, Settings, User};
+use crate::operations;
+use crate::places::Places;
 use crate::store::{Changes, Listing, Store};
 
 /// News waits here while the data plane is told of earlier news. A listing is one piece.
@@ -30,10 +36,6 @@ const NEWS_MAX: usize = 64;
 /// A watch that failed is begun anew after this time at first, and at most after the other.
 const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Past this age a view may be wrong: three listings have been missed.
-const STALE_SECS: u64 = 60;
-/// WireGuard sessions end after 180 s; whoever is reachable has a new one before.
-const SESSION_SECS: u64 = 180;
 
 /// A network, from the inside.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Network {
     /// Where the store is here.
     pub(crate) storage: Option<Storage>,
     control: RefCell<Control>,
+    /// Who follows the events through this machine.
+    pub(crate) followers: Places,
     resync: Notify,
     observe: Notify,
 }
@@ -73,6 +77,7 @@ impl Network {
             store,
             storage,
             control: RefCell::new(control),
+            followers: Places::default(),
             resync: Notify::new(),
             observe: Notify::new(),
         }
@@ -93,7 +98,7 @@ impl Network {
         let (sender, receiver) = mpsc::channel(NEWS_MAX);
         tokio::select! {
             result = self.drive(&daemon, receiver) => result,
-            () = self.follow(sender) => Ok(()),
+            () = self.follow(&daemon, sender) => Ok(()),
             () = self.report(&daemon) => Ok(()),
             () = self.supervise() => Ok(()),
         }
@@ -167,10 +172,10 @@ impl Network {
     }
 
     /// Watches the store, again and again. Never returns.
-    async fn follow(&self, news: mpsc::Sender<Input>) {
+    async fn follow(&self, daemon: &Daemon, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            match self.follow_anew().await {
+            match self.follow_anew(daemon).await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
                     // It is `run` that holds the other end.
@@ -187,10 +192,12 @@ impl Network {
         }
     }
 
-    /// Where the store is here, an earlier version of it may lack a bucket.
-    async fn follow_anew(&self) -> Result<(Listing, Changes), Failure> {
+    /// Where the store is here, an earlier version of it may lack a bucket, and an earlier daemon may have left work.
+    async fn follow_anew(&self, daemon: &Daemon) -> Result<(Listing, Changes), Failure> {
         if self.storage.is_some() {
             self.store.make_buckets().await?;
+            events::make_stream(&self.store).await?;
+            operations::interrupt_former(daemon, &self.store).await?;
         }
         self.store.follow().await
     }

@@ -107,10 +107,7 @@ pub(crate) async fn reach(daemon: &Daemon, machine: MachineId) -> Result<Session
     let network = daemon.running_network()?;
     let credential = Credential {
         endpoints: endpoints(daemon, &network, machine),
-        network: network.membership.network_id.to_string(),
-        ca_pem: network.membership.ca_pem.clone(),
-        certificate_pem: network.membership.certificate_pem.clone(),
-        key_pem: Secret::new(daemon.identity.certificate_key_pem.expose().to_owned()),
+        ..own_credential(daemon)?
     };
     connect(&credential, Instant::now() + CONNECT_WAIT)
         .await
@@ -119,6 +116,19 @@ pub(crate) async fn reach(daemon: &Daemon, machine: MachineId) -> Result<Session
             Failure::new(Code::MachineUnreachable, message)
                 .hint(format!("ployzctl doctor {machine}"))
         })
+}
+
+/// How this machine is known to others; it does not say where they are.
+pub(crate) fn own_credential(daemon: &Daemon) -> Result<Credential, Failure> {
+    let network = daemon.running_network()?;
+    let membership = &network.membership;
+    Ok(Credential {
+        endpoints: Vec::new(),
+        network: membership.network_id.to_string(),
+        ca_pem: membership.ca_pem.clone(),
+        certificate_pem: membership.certificate_pem.clone(),
+        key_pem: Secret::new(daemon.identity.certificate_key_pem.expose().to_owned()),
+    })
 }
 
 /// Where a machine's management server is: in the overlay, and then where it says that it is reached. One that has not

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{
-    CertificateName, Code, Failure, HEADER_LEN, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX,
-    Request, Response, Role, body_len, encode,
+    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, Outcome,
+    REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use crate::daemon::Daemon;
+use crate::events::{self, Attempt};
 use crate::network::Network;
 use crate::relay;
 use crate::requests;
@@ -45,6 +46,8 @@ const REQUEST_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Without a certificate, one request is all there is to do.
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
+/// Whoever takes an answer more slowly than this does without.
+const SEND_WAIT: Duration = Duration::from_secs(30);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Listens at an address.
@@ -200,16 +203,51 @@ async fn reply(
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
     let outcome = match heard {
-        Ok(request) => carry_out(Rc::clone(daemon), request).await,
+        Ok(Request::Events {
+            follow: true,
+            limit,
+        }) => {
+            let limit = limit.min(EVENTS_LIMIT_MAX);
+            events::follow(daemon, caller, limit, stream).await?;
+            return Ok(stream.shutdown().await?);
+        }
+        Ok(request) => {
+            let attempt = Attempt::of(&request);
+            let outcome = carry_out(Rc::clone(daemon), request).await;
+            if let Some(attempt) = attempt {
+                attempt.tell(daemon, caller, &outcome).await;
+            }
+            outcome
+        }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &outcome {
         let (code, role) = (failure.code, caller.role.name());
         tracing::info!(%code, role, subject = caller.subject, cause = %failure, "refused");
     }
-    let frame = encode(&Response::from(outcome), RESPONSE_LEN_MAX)?;
-    stream.write_all(&frame).await?;
+    send(stream, &Response::from(outcome)).await?;
     Ok(stream.shutdown().await?)
+}
+
+/// Sends an answer to somebody who takes it in time.
+pub(crate) async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    response: &Response,
+) -> anyhow::Result<()> {
+    send_frame(stream, &encode(response, RESPONSE_LEN_MAX)?).await
+}
+
+/// Sends that there is nothing new. Nothing else tells whether somebody still listens.
+pub(crate) async fn send_heartbeat(stream: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
+    send_frame(stream, &HEARTBEAT).await
+}
+
+async fn send_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> anyhow::Result<()> {
+    let sending = async {
+        stream.write_all(frame).await?;
+        stream.flush().await
+    };
+    Ok(tokio::time::timeout(SEND_WAIT, sending).await??)
 }
 
 async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure> {

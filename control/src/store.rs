@@ -30,6 +30,8 @@ pub(crate) const OBSERVED: &str = "observed";
 pub(crate) const INVITES: &str = "invites";
 /// Who has been certified, and who is believed no more.
 pub(crate) const CREDENTIALS: &str = "credentials";
+/// Long work, for a month.
+pub(crate) const OPERATIONS: &str = "operations";
 /// Who has which subnet.
 pub(crate) const LEASES: &str = "leases";
 
@@ -39,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A connection that died without a word is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// At a hundred joins a day, of 1 KiB each, 3 MiB and what they remember.
+const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// What each record remembers of its past.
 const HISTORY: i64 = 8;
 
@@ -114,6 +118,7 @@ impl Store {
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
             (CREDENTIALS, StorageType::File),
+            (OPERATIONS, StorageType::File),
         ] {
             let config = kv::Config {
                 bucket: bucket.to_owned(),
@@ -123,6 +128,11 @@ impl Store {
                     1
                 },
                 storage,
+                max_age: if bucket == OPERATIONS {
+                    OPERATION_AGE_MAX
+                } else {
+                    Duration::ZERO
+                },
                 num_replicas: 1,
                 ..kv::Config::default()
             };
@@ -197,14 +207,49 @@ impl Store {
         }
     }
 
+    /// Writes a record that nobody else writes.
+    pub(crate) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let value = render(value)?;
+        self.within(bucket.put(key, value)).await.map(drop)
+    }
+
     /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
+        self.put(OBSERVED, &record.id.to_string(), record).await
+    }
+
+    /// Tells something to a stream that a machine has a subject in.
+    pub(crate) async fn publish(
+        &self,
+        stream: &str,
+        machine: MachineId,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
         self.reachable()?;
-        let bucket = self.bucket(OBSERVED).await?;
-        let value = render(record)?;
-        self.within(bucket.put(record.id.to_string(), value))
-            .await?;
-        Ok(())
+        let publishing = async {
+            let publishing = self
+                .jetstream
+                .publish(format!("{stream}.{machine}"), render(value)?);
+            let acknowledged = publishing.await.map_err(|error| unavailable(&error))?;
+            acknowledged.await.map_err(|error| unavailable(&error))
+        };
+        self.within(publishing).await.map(drop)
+    }
+
+    /// For what is more than a bucket. Calls go through [`Self::within`].
+    pub(crate) const fn jetstream(&self) -> &Context {
+        &self.jetstream
+    }
+
+    /// Where messages to this machine go.
+    pub(crate) fn inbox(&self) -> String {
+        self.client.new_inbox()
     }
 
     /// Lists all machines, and then says what changes.
@@ -243,7 +288,8 @@ impl Store {
         }
     }
 
-    async fn within<T, E: std::fmt::Display>(
+    /// Waits for an answer, but not for ever.
+    pub(crate) async fn within<T, E: std::fmt::Display>(
         &self,
         asking: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
@@ -343,7 +389,7 @@ fn render(value: &impl Serialize) -> Result<Bytes, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unavailable(cause: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         Code::StoreUnavailable,
         format!("the store is not available: {cause}"),

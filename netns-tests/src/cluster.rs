@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::Netns;
 use crate::command::{Finished, PATIENCE, mortal, run};
 use crate::contender::ployzd;
+use crate::netns::host;
 use crate::stage::Stage;
 use crate::wait::wait_until;
 
@@ -47,6 +48,11 @@ impl Segment {
         Ok(machines)
     }
 
+    /// Sets the MTU of a machine's port of the switch: what is longer is dropped without a word.
+    pub fn port_mtu(&self, number: u8, mtu: u32) -> Result<()> {
+        self.switch.mtu(&format!("p{number}"), mtu)
+    }
+
     /// Connects another machine.
     pub fn machine(&self, stage: &Stage, number: u8) -> Result<Machine> {
         let netns = Netns::new(stage, &format!("m{number}"))?;
@@ -61,6 +67,7 @@ impl Segment {
             interface: stage.interface(),
             data_dir: stage.place("data"),
             nats_server: nats_server(),
+            clock_ahead: None,
             netns,
         })
     }
@@ -75,7 +82,33 @@ pub struct Machine {
     pub interface: String,
     pub data_dir: PathBuf,
     pub nats_server: PathBuf,
+    /// How far its clock is ahead from the next start on, as `faketime` takes it: `1h`.
+    pub clock_ahead: Option<&'static str>,
     pub netns: Netns,
+}
+
+/// A `ployzctl` that goes on until it is dropped.
+#[derive(Debug)]
+pub struct GoingOn(Child);
+
+impl GoingOn {
+    /// As somebody at a terminal does.
+    pub fn interrupt(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().try_into()?), Signal::SIGINT)?;
+        wait_until("ployzctl to end", PATIENCE, || self.ended() == Some(0))
+    }
+
+    /// Whether it has ended, with which status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().ok().flatten()?.code()
+    }
+}
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 #[derive(Debug)]
@@ -92,7 +125,7 @@ impl Machine {
     /// Starts the daemon and waits for its word that it is ready.
     pub fn start(&mut self, stage: &Stage) -> Result<()> {
         let stdout = stage.log(&format!("{}-stdout", self.name));
-        let argv = self.netns.argv(&self.daemon_argv());
+        let argv = self.netns.argv(&self.daemon_argv()?);
         let child = mortal(&argv)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
@@ -137,13 +170,32 @@ impl Machine {
 
     /// As [`Self::ctl`], with something on stdin.
     pub fn ctl_with(&self, arguments: &str, stdin: &str) -> Result<Finished> {
+        run(
+            &self.ctl_argv(arguments),
+            stdin.as_bytes(),
+            Duration::from_secs(60),
+        )
+    }
+
+    /// Starts a `ployzctl` that does not end by itself; what it says goes to a file.
+    pub fn ctl_going_on(&self, arguments: &str, stdout: &Path) -> Result<GoingOn> {
+        let child = mortal(&self.ctl_argv(arguments))
+            .stdin(Stdio::null())
+            .stdout(File::create(stdout)?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(GoingOn(child))
+    }
+
+    /// The command line of [`Self::ctl`].
+    #[must_use]
+    pub fn ctl_argv(&self, arguments: &str) -> Vec<String> {
         let line = format!(
             "{} --data-dir {} {arguments}",
             ployzctl().display(),
             self.data_dir.display()
         );
-        let argv = self.netns.argv(&crate::command::words(&line));
-        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+        self.netns.argv(&crate::command::words(&line))
     }
 
     /// The document that `ployzctl --json` prints.
@@ -204,9 +256,10 @@ impl Machine {
             .is_ok_and(|ping| ping.succeeded())
     }
 
-    fn daemon_argv(&self) -> Vec<String> {
+    fn daemon_argv(&self) -> Result<Vec<String>> {
         let own = |path: &Path| path.display().to_string();
-        [
+        let mut argv = self.clock_ahead.map_or(Ok(Vec::new()), ahead_of_time)?;
+        argv.extend([
             own(&ployzd()),
             "run".to_owned(),
             "--data-dir".to_owned(),
@@ -217,9 +270,19 @@ impl Machine {
             self.interface.clone(),
             "--nats-server".to_owned(),
             own(&self.nats_server),
-        ]
-        .to_vec()
+        ]);
+        Ok(argv)
     }
+}
+
+/// What runs a program with another clock, and becomes that program. `faketime` itself would stay its parent.
+fn ahead_of_time(span: &str) -> Result<Vec<String>> {
+    let library = host("faketime -f +1h printenv LD_PRELOAD")?.stdout;
+    // Intervals stay as they are.
+    Ok(crate::command::words(&format!(
+        "env LD_PRELOAD={} FAKETIME=+{span} FAKETIME_DONT_FAKE_MONOTONIC=1",
+        library.trim()
+    )))
 }
 
 /// A string within a document; empty if it is not there.

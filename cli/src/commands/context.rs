@@ -94,9 +94,9 @@ fn list(contexts: &Contexts) -> Success {
         table.render()
     };
     Success {
-        message: String::new(),
         text,
         payload: fields(json!({"kind": "context-list", "contexts": rows})),
+        ..Success::default()
     }
 }
 
@@ -116,9 +116,9 @@ fn show(contexts: &Contexts, name: Option<Name>) -> Outcome {
         joined(credential, "\n            "),
     );
     Ok(Success {
-        message: String::new(),
         text,
         payload,
+        ..Success::default()
     })
 }
 
@@ -136,9 +136,9 @@ pub(super) fn handed_over(context: &Context, output: Option<&Path>) -> Outcome {
         let mut payload = fields(serde_json::to_value(context).map_err(internal)?);
         payload.insert("kind".to_owned(), "context-export".into());
         return Ok(Success {
-            message: String::new(),
             text,
             payload,
+            ..Success::default()
         });
     };
     let shown = output.display().to_string();
@@ -148,6 +148,7 @@ pub(super) fn handed_over(context: &Context, output: Option<&Path>) -> Outcome {
         message: format!("{shown} has the context"),
         text: format!("ployzctl context import {shown}"),
         payload: fields(json!({"kind": "context-export", "file": shown})),
+        ..Success::default()
     })
 }
 

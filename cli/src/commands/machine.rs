@@ -1,19 +1,26 @@
 //! `ployzctl machine`.
 
+use std::time::Duration;
+
 use ployz_api::{
     InviteId, InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request,
     Secret,
 };
 
 use super::{date, unexpected, word_from_stdin};
-use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
+use crate::arguments::{InviteCommand, ListArguments, MachineCommand, TokenArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
+use crate::printer::Printer;
 use crate::table::Table;
 
-pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
+/// How often a watched list is asked for: views change no faster than machines report, every 10 s.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCommand) -> Outcome {
     match command {
-        MachineCommand::Ls { wide } => list(connection, wide),
+        MachineCommand::Ls(ListArguments { wide, watch: true }) => watch(connection, printer, wide),
+        MachineCommand::Ls(ListArguments { wide, .. }) => list(connection, wide),
         MachineCommand::Inspect { machine } => inspect(connection, machine),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
             create(connection, ttl_secs, name)
@@ -53,6 +60,18 @@ fn list(connection: &Connection, wide: bool) -> Outcome {
         listed(list, wide),
         answer.payload.as_ref(),
     ))
+}
+
+/// Until somebody interrupts it, or the daemon is gone.
+fn watch(connection: &Connection, printer: &Printer, wide: bool) -> Outcome {
+    printer.begin_stream();
+    loop {
+        let list = list(connection, wide)?;
+        printer.print_again(&Ok(list));
+        if !connection.pause(WATCH_INTERVAL) {
+            return Ok(Success::default());
+        }
+    }
 }
 
 fn listed(list: &MachineList, wide: bool) -> String {

@@ -4,8 +4,12 @@ pub(crate) mod context;
 pub(crate) mod credential;
 mod data_plane;
 mod date;
+pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod machine;
+pub(crate) mod manual;
 pub(crate) mod mesh;
+pub(crate) mod operation;
 pub(crate) mod status;
 
 use std::io::Read as _;

@@ -75,6 +75,11 @@ id! {
     CredentialId
 }
 
+id! {
+    /// A piece of long work.
+    OperationId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

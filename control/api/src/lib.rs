@@ -10,10 +10,13 @@ mod certificate;
 pub mod client;
 mod code;
 mod credential;
+mod doctor;
+mod event;
 mod frame;
 mod id;
 mod machine;
 mod name;
+mod operation;
 mod request;
 mod response;
 mod secret;
@@ -22,10 +25,15 @@ mod token;
 pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
 pub use code::Code;
 pub use credential::{Context, Credential, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE};
-pub use frame::{FrameError, HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
-pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId};
+pub use doctor::{Check, Doctor, PairReport, PeerReport, Verdict};
+pub use event::{EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, Event, EventList};
+pub use frame::{
+    FrameError, HEADER_LEN, HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode,
+};
+pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId, OperationId};
 pub use machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, RegionRole};
 pub use name::{InvalidName, Name};
+pub use operation::{OperationList, OperationRow, Stage, WorkState};
 pub use request::{
     CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, RedeemRequest,
     Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Role;
-use crate::id::{CredentialId, InviteId, MachineId};
+use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::name::Name;
 use crate::secret::Secret;
 
@@ -58,6 +58,30 @@ pub enum Request {
     CredentialRevoke {
         /// Which one.
         credential_id: CredentialId,
+    },
+    /// What is wrong here, or with a pair of machines?
+    Doctor {
+        /// The other machine, by its id, its name, or the unique beginning of either.
+        machine: Option<String>,
+    },
+    /// What have you to say of this machine?
+    PairReport {
+        /// Which one.
+        machine: MachineId,
+    },
+    /// Who did what?
+    Events {
+        /// Go on saying so, each event in a frame of its own, after the list of those that were.
+        follow: bool,
+        /// How many of those that were.
+        limit: u32,
+    },
+    /// Which long work is there?
+    OperationList,
+    /// How far is one of them?
+    OperationGet {
+        /// Which one.
+        operation_id: OperationId,
     },
     /// Pass what follows on this stream on to another machine.
     Relay {
@@ -139,7 +163,8 @@ pub struct RedeemRequest {
 }
 
 /// A request by name only, for the table of who may do what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "they are those of `Request`")]
 pub enum Operation {
     Status,
@@ -154,13 +179,18 @@ pub enum Operation {
     CredentialCreate,
     CredentialList,
     CredentialRevoke,
+    Doctor,
+    PairReport,
+    Events,
+    OperationList,
+    OperationGet,
     Relay,
     Relayed,
 }
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Status,
         Self::MeshInit,
         Self::MachineList,
@@ -173,9 +203,39 @@ impl Operation {
         Self::CredentialCreate,
         Self::CredentialList,
         Self::CredentialRevoke,
+        Self::Doctor,
+        Self::PairReport,
+        Self::Events,
+        Self::OperationList,
+        Self::OperationGet,
         Self::Relay,
         Self::Relayed,
     ];
+
+    /// Whether it changes something, and so is an event.
+    pub const fn is_change(self) -> bool {
+        match self {
+            Self::MeshInit
+            | Self::InviteCreate
+            | Self::InviteRevoke
+            | Self::InviteImport
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialRevoke => true,
+            Self::Status
+            | Self::MachineList
+            | Self::MachineInspect
+            | Self::InviteList
+            | Self::CredentialList
+            | Self::Doctor
+            | Self::PairReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
 
     /// Whether it takes a machine that holds the store, and with it the network's authority.
     pub const fn needs_coordinator(self) -> bool {
@@ -192,6 +252,11 @@ impl Operation {
             | Self::MachineList
             | Self::MachineInspect
             | Self::InviteImport
+            | Self::Doctor
+            | Self::PairReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
             | Self::Relay
             | Self::Relayed => false,
         }
@@ -199,6 +264,31 @@ impl Operation {
 }
 
 impl Request {
+    /// What a change is about, in a word that is nobody's secret; empty if the answer has to say.
+    pub fn target(&self) -> String {
+        match self {
+            Self::MeshInit(request) => request.name.to_string(),
+            Self::InviteRevoke { invite_id } => invite_id.to_string(),
+            Self::InviteRedeem(request) => request.machine_id.to_string(),
+            Self::CredentialRevoke { credential_id } => credential_id.to_string(),
+            Self::CredentialCreate(request) => request.role.name().to_owned(),
+            Self::Status
+            | Self::MachineList
+            | Self::MachineInspect { .. }
+            | Self::InviteCreate(_)
+            | Self::InviteList { .. }
+            | Self::InviteImport { .. }
+            | Self::CredentialList
+            | Self::Doctor { .. }
+            | Self::PairReport { .. }
+            | Self::Events { .. }
+            | Self::OperationList
+            | Self::OperationGet { .. }
+            | Self::Relay { .. }
+            | Self::Relayed => String::new(),
+        }
+    }
+
     /// Which one it is.
     pub const fn operation(&self) -> Operation {
         match self {
@@ -214,6 +304,11 @@ impl Request {
             Self::CredentialCreate(_) => Operation::CredentialCreate,
             Self::CredentialList => Operation::CredentialList,
             Self::CredentialRevoke { .. } => Operation::CredentialRevoke,
+            Self::Doctor { .. } => Operation::Doctor,
+            Self::PairReport { .. } => Operation::PairReport,
+            Self::Events { .. } => Operation::Events,
+            Self::OperationList => Operation::OperationList,
+            Self::OperationGet { .. } => Operation::OperationGet,
             Self::Relay { .. } => Operation::Relay,
             Self::Relayed => Operation::Relayed,
         }

@@ -10,9 +10,12 @@ use serde_json::Value;
 use crate::certificate::Role;
 use crate::code::Code;
 use crate::credential::Context;
+use crate::doctor::{Doctor, PairReport};
+use crate::event::{Event, EventList};
 use crate::id::{CredentialId, InviteId, MachineId, NetworkId};
 use crate::machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, RegionRole};
 use crate::name::Name;
+use crate::operation::{OperationList, OperationRow};
 use crate::secret::Secret;
 
 /// How a request ended.
@@ -144,6 +147,12 @@ pub enum Payload {
     Redeemed(Box<Redeemed>),
     Credential(Box<NewCredential>),
     CredentialList(CredentialList),
+    Doctor(Doctor),
+    PairReport(Box<PairReport>),
+    EventList(EventList),
+    Event(Box<Event>),
+    OperationList(OperationList),
+    Operation(Box<OperationRow>),
 }
 
 /// A daemon and its machine.

@@ -9,6 +9,11 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         Operation::Status
         | Operation::MachineList
         | Operation::MachineInspect
+        | Operation::Doctor
+        | Operation::PairReport
+        | Operation::Events
+        | Operation::OperationList
+        | Operation::OperationGet
         | Operation::Relay => match role {
             Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
             Role::Stranger => false,
@@ -62,6 +67,11 @@ mod tests {
             (O::CredentialCreate, [true,  false,   false, false,  false]),
             (O::CredentialList,   [true,  false,   false, false,  false]),
             (O::CredentialRevoke, [true,  false,   false, false,  false]),
+            (O::Doctor,           [true,  true,    true,  true,   false]),
+            (O::PairReport,       [true,  true,    true,  true,   false]),
+            (O::Events,           [true,  true,    true,  true,   false]),
+            (O::OperationList,    [true,  true,    true,  true,   false]),
+            (O::OperationGet,     [true,  true,    true,  true,   false]),
             (O::Relay,            [true,  true,    true,  true,   false]),
             (O::Relayed,          [false, false,   false, true,   false]),
         ];

@@ -6,6 +6,8 @@ use std::path::Path;
 use ployz_api::MachineId;
 use serde_json::{Value, json};
 
+use crate::events::STREAM as EVENTS;
+
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
@@ -75,16 +77,23 @@ impl User {
         let mut subjects = vec![
             "$JS.API.INFO".to_owned(),
             format!("$KV.observed.{}", self.machine),
+            format!("{EVENTS}.{}", self.machine),
         ];
-        for bucket in ["machines", "observed", "credentials"] {
-            subjects.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
-            subjects.push(format!("$JS.API.DIRECT.GET.KV_{bucket}.>"));
+        for stream in [
+            "KV_machines",
+            "KV_observed",
+            "KV_credentials",
+            "KV_operations",
+            EVENTS,
+        ] {
+            subjects.push(format!("$JS.API.STREAM.INFO.{stream}"));
+            subjects.push(format!("$JS.API.DIRECT.GET.{stream}.>"));
             // With a filter that the subject cannot hold, the name of the consumer is in the request alone.
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}"));
-            subjects.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.INFO.KV_{bucket}.>"));
-            subjects.push(format!("$JS.API.CONSUMER.DELETE.KV_{bucket}.>"));
-            subjects.push(format!("$JS.FC.KV_{bucket}.>"));
+            subjects.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
+            subjects.push(format!("$JS.API.CONSUMER.CREATE.{stream}.>"));
+            subjects.push(format!("$JS.API.CONSUMER.INFO.{stream}.>"));
+            subjects.push(format!("$JS.API.CONSUMER.DELETE.{stream}.>"));
+            subjects.push(format!("$JS.FC.{stream}.>"));
         }
         subjects
     }
@@ -110,6 +119,11 @@ mod tests {
         let allowed = user.may_publish();
         let writes: Vec<&String> = allowed.iter().filter(|it| it.starts_with("$KV")).collect();
         assert_eq!(writes, [&format!("$KV.observed.{machine}")]);
+        let events: Vec<&String> = allowed
+            .iter()
+            .filter(|it| it.starts_with("events"))
+            .collect();
+        assert_eq!(events, [&format!("events.{machine}")]);
         assert!(
             !allowed
                 .iter()

@@ -23,6 +23,7 @@ use super::{internal, invites};
 use crate::authority::Authority;
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::events;
 use crate::host;
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::{Certificates, NatsServer, Settings, User};
@@ -187,6 +188,7 @@ async fn found(daemon: &Daemon, plan: &Plan, nats: &NatsServer) -> Result<Store,
         )
     })?;
     store.make_buckets().await?;
+    events::make_stream(&store).await?;
     let id = plan.record.id;
     claim(&store, "subnet.0", id).await?;
     claim(&store, &format!("name.{}", plan.record.name), id).await?;

@@ -1,18 +1,22 @@
 //! What each request does. Who may ask for it has been checked by then.
 
 mod credentials;
+mod doctor;
 mod import;
 mod invites;
 mod machines;
 mod mesh_init;
+mod operations;
+mod pair;
 mod redeem;
 mod status;
 
 use std::rc::Rc;
 
-use ployz_api::{Code, Failure, Outcome, Request};
+use ployz_api::{Code, EVENTS_LIMIT_MAX, Failure, Outcome, Request};
 
 use crate::daemon::Daemon;
+use crate::events;
 
 pub(crate) use machines::not_selected;
 
@@ -33,6 +37,11 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::CredentialRevoke { credential_id } => {
             credentials::revoke(&daemon, credential_id).await
         }
+        Request::Doctor { machine } => doctor::doctor(&daemon, machine.as_deref()).await,
+        Request::PairReport { machine } => pair::report(&daemon, machine).await,
+        Request::Events { limit, .. } => events::list(&daemon, limit.min(EVENTS_LIMIT_MAX)).await,
+        Request::OperationList => operations::list(&daemon).await,
+        Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
         // The server carries these out, as they are the last request on their stream.
         Request::Relay { .. } | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,

@@ -21,6 +21,7 @@ use crate::authority::PublicPoint;
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, Storage};
+use crate::operations::Work;
 use crate::store::{INVITES, LEASES, MACHINES, Revised, Store};
 
 /// What a wrong secret costs its sender. With the connections that a server takes at a time, that is 1,200 guesses a
@@ -28,6 +29,9 @@ use crate::store::{INVITES, LEASES, MACHINES, Revised, Store};
 const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
 /// A name that is taken gets a number; nobody has so many machines.
 const NAMESAKES_MAX: u32 = 1_000;
+
+/// What there is to do when it was not let in to the end; nothing has to be taken back.
+const JOIN_AGAIN: &str = "ployzctl machine invite import, on that machine, with the same token";
 
 /// Who has a subnet or a name, in bucket `leases`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,7 +51,13 @@ pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
             let message = "a machine of this id is here with another key";
             return Err(Failure::new(Code::Conflict, message));
         }
-        None => admit(&network, request, name).await?,
+        None => {
+            let (target, store) = (request.machine_id.to_string(), &network.store);
+            let mut work = Work::begin(daemon, store, "machine-join", target, JOIN_AGAIN);
+            let admitted = admit(&network, request, name, &mut work).await;
+            work.end(admitted.as_ref().err()).await;
+            admitted?
+        }
     };
     tracing::info!(id = %record.id, name = %record.name, "a machine has joined");
     let answer = answer(&network, storage, &record, &certificate_key).await;
@@ -115,10 +125,14 @@ async fn admit(
     network: &Network,
     request: RedeemRequest,
     name: Option<Name>,
+    work: &mut Work,
 ) -> Result<MachineRecord, Failure> {
     let id = request.machine_id;
+    work.stage("name").await;
     let name = claim_name(&network.store, name.as_ref().unwrap_or(&request.name), id).await?;
+    work.stage("addresses").await;
     let addresses = claim_subnet(network, id).await?;
+    work.stage("record").await;
     let record = MachineRecord {
         version: RECORD_VERSION,
         id,

@@ -7,7 +7,7 @@ use quinn::ConnectionError;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ClientError;
-use crate::frame::{HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
+use crate::frame::{HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;
 
@@ -61,15 +61,17 @@ pub(super) async fn write(
     stream.write_all(&frame).await.map_err(broken)
 }
 
-/// A frame; `None` if the stream ends before it.
+/// A frame with something in it; `None` if the stream ends before it.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<Response>, ClientError> {
-    let mut header = [0; HEADER_LEN];
-    match stream.read_exact(&mut header).await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read.map_err(broken)?,
-    };
+    let mut header = HEARTBEAT;
+    while header == HEARTBEAT {
+        match stream.read_exact(&mut header).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read.map_err(broken)?,
+        };
+    }
     let too_long = |error: crate::FrameError| ClientError::Broken(error.to_string());
     let mut body = vec![0; body_len(header, RESPONSE_LEN_MAX).map_err(too_long)?];
     stream.read_exact(&mut body).await.map_err(broken)?;

@@ -49,7 +49,8 @@ pub async fn ask(
     let deadline = deadline(patience);
     within(patience, deadline, async {
         let session = connect(credential, deadline).await?;
-        let response = session.open(request).await?.only().await;
+        let asking = async { session.open(request).await?.only().await };
+        let response = asking.await;
         session.close().await;
         response
     })
@@ -71,14 +72,79 @@ pub async fn ask_through(
     let deadline = deadline(patience);
     within(patience, deadline, async {
         let session = connect(credential, deadline).await?;
-        let response = match session.relay(known_as, destination, request).await? {
-            Ok(answers) => answers.only().await,
-            Err(refusal) => Ok(*refusal),
+        let asking = async {
+            match session.relay(known_as, destination, request).await? {
+                Ok(answers) => answers.only().await,
+                Err(refusal) => Ok(*refusal),
+            }
         };
+        let response = asking.await;
         session.close().await;
         response
     })
     .await
+}
+
+/// As [`ask`], or [`ask_through`] with a destination, for a request that has many answers. Patience ends with the
+/// beginning of the first one.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn follow(
+    credential: &Credential,
+    known_as: &Credential,
+    destination: Option<&Destination>,
+    request: &Request,
+    patience: Duration,
+) -> Result<Following, ClientError> {
+    let deadline = deadline(patience);
+    within(patience, deadline, async {
+        let session = connect(credential, deadline).await?;
+        let answers = match destination {
+            None => Ok(session.open(request).await?),
+            Some(destination) => session.relay(known_as, destination, request).await?,
+        };
+        let (answers, first) = match answers {
+            Ok(mut answers) => {
+                let first = answers.next().await?;
+                (Some(answers), first)
+            }
+            Err(refusal) => (None, Some(*refusal)),
+        };
+        Ok(Following {
+            answers,
+            first,
+            session,
+        })
+    })
+    .await
+}
+
+/// Answers that come as long as there are any.
+#[derive(Debug)]
+pub struct Following {
+    answers: Option<Answers>,
+    first: Option<Response>,
+    session: Session,
+}
+
+impl Following {
+    /// Ends it before its end.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+
+    /// The next one; `None` after the last.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<Response>, ClientError> {
+        match (self.first.take(), &mut self.answers) {
+            (Some(first), _) => Ok(Some(first)),
+            (None, Some(answers)) => answers.next().await,
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 /// Asks as a stranger whom an invite tells whom to trust.
