@@ -111,9 +111,9 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
     payload.insert("paths".to_owned(), paths.into());
     payload.insert("drops".to_owned(), drops.into());
     Ok(Success {
-        message: String::new(),
         text,
         payload,
+        ..Success::default()
     })
 }
 
