@@ -2,11 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
-use ployz_api::{InviteId, LabelChange, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
+use ployz_api::{
+    CredentialId, EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, InviteId, LabelChange, Name, OperationId,
+    Role, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+};
+
+use crate::completion;
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -32,6 +39,12 @@ pub(crate) struct OutputArguments {
     /// Nothing on success (JSON is printed all the same)
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Do not say on stderr that an answer takes its time
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Say on stderr whom is asked for what
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
 }
 
 /// Whom to ask.
@@ -46,9 +59,30 @@ pub(crate) struct ConnectionArguments {
         default_value = "/var/lib/ployz"
     )]
     pub(crate) data_dir: PathBuf,
+    /// The context to use, or `local` for the daemon of this host [default: the current one]
+    #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT",
+          add = ArgValueCompleter::new(completion::contexts))]
+    pub(crate) context: Option<Name>,
+    /// Where to dial instead of the context's endpoints; several are tried in order
+    #[arg(long, global = true, value_name = "quic://HOST:PORT")]
+    pub(crate) connect: Vec<HostAndPort>,
+    /// Have this machine answer, through the one that is dialled
+    #[arg(long, global = true, value_name = "MACHINE",
+          add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) on: Option<String>,
+    /// Where contexts are kept [default: ~/.config/ployz/config.toml]
+    #[arg(long, global = true, value_name = "PATH", env = "PLOYZ_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// How long to wait for the answer: 500ms, 10s, 2m
     #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
+}
+
+/// The flags that say whom to ask, and nothing else.
+#[derive(Debug, Parser)]
+pub(crate) struct OnlyConnection {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +95,34 @@ pub(crate) enum Command {
     /// The machines of the network
     #[command(subcommand)]
     Machine(MachineCommand),
+    /// What is wrong here, or with this machine and another one; exit 1 if something is
+    Doctor {
+        /// The other machine: its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
+        machine: Option<String>,
+    },
+    /// Who did what, and when
+    Events(EventsArguments),
+    /// Long work, and how far it is
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// The networks that this client knows
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Whom the network lets in from afar
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+    /// A script by which a shell completes commands, machines and contexts: `source <(ployzctl completion bash)`
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// The manual
+    Man {
+        /// Write a page for every command into this directory [default: one page to stdout]
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -145,19 +207,17 @@ pub(crate) struct TokenArguments {
 pub(crate) enum MachineCommand {
     /// All machines
     #[command(alias = "list")]
-    Ls {
-        /// More columns
-        #[arg(long)]
-        wide: bool,
-    },
+    Ls(ListArguments),
     /// Everything about one machine
     Inspect {
         /// Its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
         machine: String,
     },
     /// Call a machine something else
     Rename {
         /// Its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
         machine: String,
         /// What to call it
         name: Name,
@@ -165,6 +225,7 @@ pub(crate) enum MachineCommand {
     /// Set labels of a machine, or take them away
     Label {
         /// Its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
         machine: String,
         /// key=value to set one, key- to take it away
         #[arg(
@@ -186,6 +247,7 @@ pub(crate) enum MachineCommand {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArguments {
     /// Its id, its name, or the unique beginning of either
+    #[arg(add = ArgValueCompleter::new(completion::machines))]
     pub(crate) machine: String,
     /// Do not clean up on the machine itself: it is gone, or cannot be reached
     #[arg(long)]
@@ -193,6 +255,33 @@ pub(crate) struct RemoveArguments {
     /// Do not ask whether this is meant
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ListArguments {
+    /// More columns
+    #[arg(long)]
+    pub(crate) wide: bool,
+    /// Again and again
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// Which pairs, and how to show them.
+#[derive(Debug, Args)]
+pub(crate) struct RttArguments {
+    /// Only pairs in which one of these takes part
+    #[arg(add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) machines: Vec<Name>,
+    /// Again and again
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Show medians, machines by machines
+    #[arg(long)]
+    pub(crate) matrix: bool,
+    /// Fail if 99 % of a pair's round trips are not within this time
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) max_p99: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -222,20 +311,165 @@ pub(crate) enum InviteCommand {
     Import(TokenArguments),
 }
 
-/// A number and us, ms, s, m or h.
-/// Which pairs, and how to show them.
-#[derive(Debug, clap::Args)]
-pub(crate) struct RttArguments {
-    /// Only pairs in which one of these takes part
-    pub(crate) machines: Vec<Name>,
-    /// Show medians, machines by machines
+#[derive(Debug, Args)]
+pub(crate) struct EventsArguments {
+    /// Go on, and say what is done from now on
     #[arg(long)]
-    pub(crate) matrix: bool,
-    /// Fail if 99 % of a pair's round trips are not within this time
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) max_p99: Option<Duration>,
+    pub(crate) follow: bool,
+    /// How many of those that were
+    #[arg(long, value_name = "N", default_value_t = EVENTS_LIMIT_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(EVENTS_LIMIT_MAX)))]
+    pub(crate) limit: u32,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationCommand {
+    /// What was begun within the last 30 days
+    #[command(alias = "ls")]
+    List,
+    /// One of them, with its stages
+    Get {
+        /// Which one
+        operation_id: OperationId,
+    },
+    /// One of them until it is over; exit 1 if it does not end well
+    Watch {
+        /// Which one
+        operation_id: OperationId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Add a context of this name
+    Add {
+        /// What to call it
+        name: Name,
+        /// The file that `credential create` or `context export` wrote [default: stdin]
+        #[arg(long, value_name = "FILE")]
+        credential: Option<PathBuf>,
+    },
+    /// All contexts
+    #[command(alias = "list")]
+    Ls,
+    /// Use this one when none is named; `local` is the daemon of this host
+    Use {
+        /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
+        name: Name,
+    },
+    /// One context, without its secrets
+    Show {
+        /// Which one [default: the current one]
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
+        name: Option<Name>,
+    },
+    /// Call a context something else
+    Rename {
+        /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
+        from: Name,
+        /// Its new name
+        to: Name,
+    },
+    /// Forget a context
+    Rm {
+        /// Which one
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
+        name: Name,
+    },
+    /// A context with its secret key, to be imported elsewhere
+    Export {
+        /// Which one [default: the current one]
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
+        name: Option<Name>,
+        /// Write it to a new file of mode 0600 [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Add the context that `credential create` or `context export` wrote
+    Import(ImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Where it is [default: stdin]
+    pub(crate) file: Option<PathBuf>,
+    /// What to call it [default: as the file does]
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialCommand {
+    /// Make a credential, to be imported as a context by whoever gets it
+    Create(CredentialCreateArguments),
+    /// All credentials
+    #[command(alias = "ls")]
+    List,
+    /// Have every machine refuse a credential from now on
+    Revoke {
+        /// Which one
+        credential_id: CredentialId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialCreateArguments {
+    /// What its holder may do
+    #[arg(long)]
+    pub(crate) role: PersonRole,
+    /// For how long it is good: 30m, 12h, 90d [default: for ever]
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Whose it is
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// Write it to a new file of mode 0600 [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// The roles of people.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PersonRole {
+    /// Everything
+    Admin,
+    /// Everything but credentials and the network itself
+    Operator,
+    /// Look, and change nothing
+    Reader,
+}
+
+impl From<PersonRole> for Role {
+    fn from(role: PersonRole) -> Self {
+        match role {
+            PersonRole::Admin => Self::Admin,
+            PersonRole::Operator => Self::Operator,
+            PersonRole::Reader => Self::Reader,
+        }
+    }
+}
+
+/// A host, by address or name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostAndPort(pub(crate) String);
+
+impl FromStr for HostAndPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("quic://").unwrap_or("");
+        match rest.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self(rest.to_owned()))
+            }
+            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
+        }
+    }
+}
+
+/// A number and us, ms, s, m, h or d.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit())
@@ -247,7 +481,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000_000,
         "m" => 60_000_000,
         "h" => 3_600_000_000,
-        _ => return Err("say a number and us, ms, s, m or h, as in 10s".to_owned()),
+        "d" => 86_400_000_000,
+        _ => return Err("say a number and us, ms, s, m, h or d, as in 10s".to_owned()),
     };
     let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
     let span = number.checked_mul(micros).ok_or("no such span")?;
@@ -263,6 +498,26 @@ mod tests {
     #[test]
     fn the_flags_go_together() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_are_urls() {
+        for good in ["192.0.2.1:1", "[2001:db8::1]:51821", "host.example:51821"] {
+            assert_eq!(
+                format!("quic://{good}").parse(),
+                Ok(HostAndPort(good.to_owned()))
+            );
+        }
+        for bad in [
+            "",
+            "192.0.2.1:1",
+            "quic://",
+            "quic://:1",
+            "quic://host",
+            "quic://host:port",
+        ] {
+            assert!(bad.parse::<HostAndPort>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,49 +1,207 @@
-//! The daemon that is asked: the local one, with the credential that it leaves for root.
+//! The daemon that is asked: that of a context, or the local one, with the credential that it leaves for root.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
-use ployz_api::client::{ClientError, ask};
-use ployz_api::{Code, Credential, Failure, LOCAL_CREDENTIAL_FILE, Outcome, Request};
+use ployz_api::client::{ClientError, Following, ask, ask_through, follow};
+use ployz_api::{
+    Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE, Name,
+    Outcome, Request,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::ConnectionArguments;
+use crate::contexts::{self, Contexts, LOCAL};
+use crate::printer::Notes;
+
+/// Nearly everything is answered by then.
+const PROGRESS_WAIT: Duration = Duration::from_secs(1);
 
 /// Whom to ask, and how long to wait.
 #[derive(Debug)]
 pub(crate) struct Connection {
     arguments: ConnectionArguments,
+    notes: Notes,
+}
+
+/// How to get to whom.
+struct Way {
+    /// Of whom is asked, or passes on.
+    credential: Credential,
+    /// As whom a machine knows us that is asked through another, where that differs.
+    known_as: Option<Credential>,
+    destination: Option<Destination>,
 }
 
 impl Connection {
-    pub(crate) const fn new(arguments: ConnectionArguments) -> Self {
-        Self { arguments }
+    pub(crate) const fn new(arguments: ConnectionArguments, notes: Notes) -> Self {
+        Self { arguments, notes }
     }
 
-    /// Whether a daemon has ever left a credential where we look for it.
+    /// Waits; false if somebody does not want to.
+    pub(crate) fn pause(&self, span: Duration) -> bool {
+        block_on(async { tokio::time::timeout(span, interrupted()).await.is_err() })
+    }
+
+    /// Whether there is a daemon to ask: one of a context, or one that has left a credential where we look for it.
     pub(crate) fn has_daemon(&self) -> bool {
-        self.credential_path().exists()
+        !matches!(self.context(), Ok(None)) || self.local(LOCAL_CREDENTIAL_FILE).exists()
+    }
+
+    /// Where contexts are kept.
+    pub(crate) fn contexts_path(&self) -> Result<PathBuf, Failure> {
+        contexts::path(self.arguments.config.as_deref())
+    }
+
+    /// The endpoints of `--connect`, their names resolved.
+    pub(crate) fn endpoints(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let mut endpoints = Vec::new();
+        for host in &self.arguments.connect {
+            let resolved = host.0.to_socket_addrs().map_err(|error| {
+                Failure::new(Code::DaemonUnreachable, format!("{}: {error}", host.0))
+            })?;
+            endpoints.extend(resolved);
+        }
+        Ok(endpoints)
     }
 
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&self, request: &Request) -> Outcome {
-        let path = self.credential_path();
-        let credential = read(&path).map_err(|failure| failure.hint(self.start_it()))?;
+        let way = self.way(request)?;
         let patience = self.arguments.timeout;
-        let response = block_on(ask(&credential, request, patience)).map_err(|error| {
-            let code = match &error {
-                ClientError::TimedOut(_) => Code::Timeout,
-                ClientError::Busy(_) => Code::Busy,
-                ClientError::Unreachable(_)
-                | ClientError::Credential(_)
-                | ClientError::Broken(_) => Code::DaemonUnreachable,
-            };
-            Failure::new(code, error.to_string()).hint(self.start_it())
-        })?;
-        response.into()
+        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
+        let asking = async {
+            match &way.destination {
+                None => ask(&way.credential, request, patience).await,
+                Some(destination) => {
+                    ask_through(&way.credential, known_as, destination, request, patience).await
+                }
+            }
+        };
+        block_on(self.waiting(asking))
+            .map_err(|error| self.unanswered(&error))
+            .and_then(Outcome::from)
     }
 
-    fn credential_path(&self) -> std::path::PathBuf {
-        self.arguments.data_dir.join(LOCAL_CREDENTIAL_FILE)
+    /// Asks, and hands over every answer as it comes, until somebody interrupts it. If the daemon ends it, that is a failure.
+    pub(crate) fn follow(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(Outcome),
+    ) -> Result<(), Failure> {
+        let way = self.way(request)?;
+        let patience = self.arguments.timeout;
+        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
+        let followed = block_on(async {
+            let following = follow(
+                &way.credential,
+                known_as,
+                way.destination.as_ref(),
+                request,
+                patience,
+            );
+            let mut following = following.await?;
+            let end = until_the_end(&mut following, &mut each).await;
+            following.close().await;
+            end
+        });
+        followed.unwrap_or_else(|error| Err(self.unanswered(&error)))
+    }
+
+    /// Says that it takes its time, if it does.
+    async fn waiting<T>(&self, asking: impl Future<Output = T>) -> T {
+        let mut asking = pin!(asking);
+        tokio::select! {
+            answer = &mut asking => answer,
+            () = tokio::time::sleep(PROGRESS_WAIT) => {
+                self.notes.progress("waiting for the daemon's answer");
+                asking.await
+            }
+        }
+    }
+
+    fn way(&self, request: &Request) -> Result<Way, Failure> {
+        let way = self.find_way(request)?;
+        self.notes.verbose(&format!(
+            "asking {:?} for {:?}{}",
+            way.credential.endpoints,
+            request.operation(),
+            way.destination
+                .as_ref()
+                .map(|destination| format!(" of {destination:?}"))
+                .unwrap_or_default()
+        ));
+        Ok(way)
+    }
+
+    fn find_way(&self, request: &Request) -> Result<Way, Failure> {
+        let on = self.arguments.on.clone().map(Destination::Machine);
+        if let Some(name) = self.context()? {
+            let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
+            if !self.arguments.connect.is_empty() {
+                credential.endpoints = self.endpoints()?;
+            }
+            let needs_coordinator = request.operation().needs_coordinator();
+            return Ok(Way {
+                credential,
+                known_as: None,
+                destination: on.or_else(|| needs_coordinator.then_some(Destination::Coordinator)),
+            });
+        }
+        if !self.arguments.connect.is_empty() {
+            let message = "--connect says where, but no context says as whom";
+            return Err(Failure::new(Code::InvalidArgument, message)
+                .hint("ployzctl context import <file>, then --context <name>"));
+        }
+        let read = |file| read(&self.local(file)).map_err(|failure| failure.hint(self.start_it()));
+        Ok(Way {
+            credential: read(LOCAL_CREDENTIAL_FILE)?,
+            known_as: on
+                .is_some()
+                .then(|| read(MEMBER_CREDENTIAL_FILE))
+                .transpose()?,
+            destination: on,
+        })
+    }
+
+    /// The one that is named, or else the current one; none for the local daemon.
+    fn context(&self) -> Result<Option<Name>, Failure> {
+        let name = match &self.arguments.context {
+            Some(name) => Some(name.clone()),
+            None => match self.contexts_path() {
+                Ok(path) => Contexts::read(&path)?.current,
+                // Without a home there are no contexts, and the local daemon needs none.
+                Err(_) => None,
+            },
+        };
+        Ok(name.filter(|name| name.as_str() != LOCAL))
+    }
+
+    fn local(&self, file: &str) -> PathBuf {
+        self.arguments.data_dir.join(file)
+    }
+
+    fn unanswered(&self, error: &ClientError) -> Failure {
+        let code = match error {
+            ClientError::TimedOut(_) => Code::Timeout,
+            ClientError::Busy(_) => Code::Busy,
+            ClientError::Refused(_) => Code::Forbidden,
+            ClientError::Unreachable(_) | ClientError::Credential(_) | ClientError::Broken(_) => {
+                Code::DaemonUnreachable
+            }
+        };
+        let hint = match (code, self.context()) {
+            (Code::Forbidden, _) => {
+                "ployzctl credential create, on a machine that holds the store".to_owned()
+            }
+            (_, Ok(Some(name))) => format!("ployzctl context show {name}"),
+            _ => self.start_it(),
+        };
+        Failure::new(code, error.to_string()).hint(hint)
     }
 
     fn start_it(&self) -> String {
@@ -52,6 +210,44 @@ impl Connection {
             self.arguments.data_dir.display()
         )
     }
+}
+
+/// Waits for SIGINT or SIGTERM, so that there is time to say goodbye.
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+}
+
+/// Hands over answers until there are no more, or nobody wants them.
+async fn until_the_end(
+    following: &mut Following,
+    each: &mut impl FnMut(Outcome),
+) -> Result<Result<(), Failure>, ClientError> {
+    let mut interrupt = pin!(interrupted());
+    loop {
+        let response = tokio::select! {
+            response = following.next() => response?,
+            () = &mut interrupt => return Ok(Ok(())),
+        };
+        match response.map(Outcome::from) {
+            Some(Ok(answer)) => each(Ok(answer)),
+            Some(Err(failure)) => return Ok(Err(failure)),
+            None => return Ok(Err(ended())),
+        }
+    }
+}
+
+fn ended() -> Failure {
+    let message = "the daemon has ended the stream";
+    Failure::new(Code::DaemonUnreachable, message).hint("run it again")
 }
 
 fn read(path: &Path) -> Result<Credential, Failure> {

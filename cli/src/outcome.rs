@@ -4,7 +4,7 @@ use ployz_api::{Failure, Payload};
 use serde_json::{Map, Value};
 
 /// A command that did what it was asked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Success {
     /// One sentence, for everybody.
     pub(crate) message: String,
@@ -12,12 +12,19 @@ pub(crate) struct Success {
     pub(crate) text: String,
     /// For programs; it has a `kind`, if there is anything in it.
     pub(crate) payload: Map<String, Value>,
+    /// Something that was asked about is not as it should be.
+    pub(crate) has_failed: bool,
 }
 
 /// Done, or why not.
 pub(crate) type Outcome = Result<Success, Failure>;
 
 impl Success {
+    /// Everything has been said: it was the end of a stream.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.message.is_empty() && self.text.is_empty() && self.payload.is_empty()
+    }
+
     /// What a daemon did, put into words.
     pub(crate) fn new(message: String, text: String, payload: Option<&Payload>) -> Self {
         let payload = match payload.map(serde_json::to_value) {
@@ -28,6 +35,7 @@ impl Success {
             message,
             text,
             payload,
+            has_failed: false,
         }
     }
 }

@@ -1,14 +1,19 @@
 //! The one place that prints: data to stdout, everything else to stderr.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value, json};
 
 use crate::arguments::OutputArguments;
 use crate::outcome::{Outcome, Success};
+use crate::terminal;
 
 #[derive(Debug)]
 pub(crate) struct Printer {
     mode: Mode,
     quiet: bool,
+    /// Documents take one line each, because there are several.
+    is_stream: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +23,52 @@ enum Mode {
     Plain,
 }
 
+/// What is said on stderr while somebody waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notes {
+    is_verbose: bool,
+    has_progress: bool,
+}
+
+impl Notes {
+    pub(crate) const SILENT: Self = Self {
+        is_verbose: false,
+        has_progress: false,
+    };
+
+    pub(crate) fn new(arguments: &OutputArguments) -> Self {
+        let is_wanted = !arguments.no_progress && !arguments.quiet;
+        Self {
+            is_verbose: arguments.verbose,
+            has_progress: is_wanted && terminal::stderr_is_terminal(),
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "this is what prints")]
+    pub(crate) fn progress(self, text: &str) {
+        if self.has_progress {
+            eprintln!("{text}");
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "this is what prints")]
+    pub(crate) fn verbose(self, text: &str) {
+        if self.is_verbose {
+            eprintln!("{text}");
+        }
+    }
+}
+
 impl Printer {
+    /// One for documents.
+    pub(crate) const fn json() -> Self {
+        Self {
+            mode: Mode::Json,
+            quiet: false,
+            is_stream: Cell::new(false),
+        }
+    }
+
     pub(crate) fn new(arguments: &OutputArguments) -> Self {
         let mode = match (arguments.json, arguments.plain) {
             (true, _) => Mode::Json,
@@ -28,7 +78,27 @@ impl Printer {
         Self {
             mode,
             quiet: arguments.quiet,
+            is_stream: Cell::new(false),
         }
+    }
+
+    /// From now on there are several results, and a document is a line.
+    pub(crate) fn begin_stream(&self) {
+        self.is_stream.set(true);
+    }
+
+    /// As [`Self::print`], over what was printed before if somebody looks at it.
+    pub(crate) fn print_again(&self, result: &Outcome) {
+        if matches!(self.mode, Mode::Text) && !self.quiet && terminal::stdout_is_terminal() {
+            self.print_clear();
+        }
+        self.print(result);
+    }
+
+    #[expect(clippy::print_stdout, reason = "this is what prints")]
+    fn print_clear(&self) {
+        // To the corner, and clear what comes (ECMA-48, 8.3.21 and 8.3.39).
+        print!("\x1b[H\x1b[2J");
     }
 
     #[expect(
@@ -47,6 +117,8 @@ impl Printer {
 
     fn stdout(&self, result: &Outcome) -> Option<String> {
         match (self.mode, result) {
+            (Mode::Json | Mode::Text | Mode::Plain, Ok(success)) if success.is_silent() => None,
+            (Mode::Json, _) if self.is_stream.get() => Some(document(result).to_string()),
             (Mode::Json, _) => Some(format!("{:#}", document(result))),
             (Mode::Text | Mode::Plain, Err(_)) => None,
             (Mode::Text | Mode::Plain, Ok(_)) if self.quiet => None,
@@ -59,7 +131,12 @@ impl Printer {
         let (Mode::Text | Mode::Plain, Err(failure)) = (self.mode, result) else {
             return None;
         };
-        let error = format!("error [{}]: {}", failure.code, failure.message);
+        let label = if terminal::stderr_has_colours() {
+            "\x1b[1;31merror\x1b[0m"
+        } else {
+            "error"
+        };
+        let error = format!("{label} [{}]: {}", failure.code, failure.message);
         Some(match &failure.hint {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error,
@@ -84,9 +161,17 @@ fn document(result: &Outcome) -> Value {
 /// A list is a line for each of its rows; everything else is one line.
 fn records(success: &Success) -> String {
     let payload = &success.payload;
-    let rows = ["rows", "invites"]
-        .into_iter()
-        .find_map(|key| payload.get(key)?.as_array());
+    let rows = [
+        "rows",
+        "invites",
+        "credentials",
+        "contexts",
+        "checks",
+        "events",
+        "operations",
+    ]
+    .into_iter()
+    .find_map(|key| payload.get(key)?.as_array());
     match rows {
         Some(rows) => {
             let rows = rows.iter().filter_map(Value::as_object);
@@ -121,10 +206,14 @@ fn record(payload: &Map<String, Value>) -> String {
     words.join(" ")
 }
 
+/// A value without spaces is bare; others are quoted as in JSON, so that a line is a record whatever is in it.
 fn bare(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    let is_plain = |text: &&str| {
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=';
+        !text.is_empty() && !text.contains(is_odd)
+    };
+    let text = value.as_str().filter(is_plain);
+    text.map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -139,9 +228,9 @@ mod tests {
             unreachable!()
         };
         Ok(Success {
-            message: String::new(),
             text: "two peers".to_owned(),
             payload,
+            ..Success::default()
         })
     }
 
@@ -151,7 +240,11 @@ mod tests {
 
     #[test]
     fn each_mode_says_it_its_own_way() {
-        let printer = |mode, quiet| Printer { mode, quiet };
+        let printer = |mode, quiet| Printer {
+            mode,
+            quiet,
+            is_stream: Cell::new(false),
+        };
         assert_eq!(
             printer(Mode::Text, false).stdout(&success()).as_deref(),
             Some("two peers")
@@ -173,9 +266,9 @@ mod tests {
             unreachable!()
         };
         let list = Success {
-            message: String::new(),
             text: String::new(),
             payload,
+            ..Success::default()
         };
         assert_eq!(records(&list), "id=1\nid=2");
     }
@@ -185,6 +278,7 @@ mod tests {
         let text = Printer {
             mode: Mode::Text,
             quiet: true,
+            is_stream: Cell::new(false),
         };
         assert_eq!(text.stdout(&failure()), None);
         let expected = "error [DAEMON_UNREACHABLE]: no answer\nhint: start it";
@@ -192,7 +286,9 @@ mod tests {
         let json = Printer {
             mode: Mode::Json,
             quiet: false,
+            is_stream: Cell::new(true),
         };
+        assert_eq!(json.stdout(&failure()).unwrap().lines().count(), 1);
         assert_eq!(json.stderr(&failure()), None);
         let document: Value = serde_json::from_str(&json.stdout(&failure()).unwrap()).unwrap();
         assert_eq!(document["code"], "DAEMON_UNREACHABLE");

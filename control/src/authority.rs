@@ -10,10 +10,11 @@ use rcgen::{
     SignatureAlgorithm,
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// Signs certificates for one network.
 ///
-/// They do not expire: membership ends by removal, never by a clock that is wrong.
+/// Machines' do not expire: membership ends by removal, never by a clock that is wrong.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Authority {
@@ -53,18 +54,19 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        self.certify(subject, Role::Machine, names, &usages, key)
+        self.certify(subject, Role::Machine, names, &usages, None, key)
     }
 
-    /// A certificate for a person, by which nobody can serve.
+    /// A certificate for a person, by which nobody can serve, until a time in seconds since 1970 or for ever.
     pub(crate) fn certify_person(
         &self,
         subject: &str,
         role: Role,
+        expires_at: Option<u64>,
         key: &impl PublicKeyData,
     ) -> anyhow::Result<String> {
         let usages = [ExtendedKeyUsagePurpose::ClientAuth];
-        self.certify(subject, role, Vec::new(), &usages, key)
+        self.certify(subject, role, Vec::new(), &usages, expires_at, key)
     }
 
     fn certify(
@@ -73,6 +75,7 @@ impl Authority {
         role: Role,
         other_names: Vec<SanType>,
         usages: &[ExtendedKeyUsagePurpose],
+        expires_at: Option<u64>,
         key: &impl PublicKeyData,
     ) -> anyhow::Result<String> {
         let name = CertificateName {
@@ -86,6 +89,9 @@ impl Authority {
         params.subject_alt_names.extend(other_names);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages.to_vec();
+        if let Some(unix_secs) = expires_at {
+            params.not_after = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_secs)?)?;
+        }
         let own_key = KeyPair::from_pem(self.key_pem.expose()).context("the authority's key")?;
         let issuer = Issuer::new(parameters(&self.network), own_key);
         Ok(params.signed_by(key, &issuer)?.pem())

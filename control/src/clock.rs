@@ -16,10 +16,14 @@ pub(crate) fn now() -> Now {
     }
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The parts of a new id: milliseconds since 1970, and chance.
 pub(crate) fn id_parts() -> (u64, u128) {
-    let unix_ms = since_1970().as_millis();
-    (u64::try_from(unix_ms).unwrap_or(u64::MAX), rand::random())
+    (unix_ms(), rand::random())
 }
 
 #[expect(

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use ployz_api::{Code, Failure, NetworkState};
+use ployz_api::{Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret};
 use ployz_core::SavedView;
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use quinn::Endpoint;
+use rcgen::KeyPair;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -176,6 +177,7 @@ impl Daemon {
         running.task.abort();
         // Only when it has ended does it give nobody to the data plane any more.
         let _aborted = running.task.await;
+        self.files.remove(MEMBER_CREDENTIAL_FILE)?;
         let membership = &running.network.membership;
         tracing::info!(network = %membership.network, "leaving");
         if let Some(storage) = &running.network.storage {
@@ -227,16 +229,48 @@ impl Daemon {
         &self,
         membership: &Membership,
     ) -> anyhow::Result<Endpoint> {
-        server::bind(
-            self.config.listen,
-            Presence {
-                ca_pem: &membership.ca_pem,
-                certificate_pem: &membership.certificate_pem,
-                key_pem: self.identity.certificate_key_pem.expose(),
-                strangers: membership.is_storage(),
-            },
-        )
-        .await
+        server::bind(self.config.listen, self.presence(membership)).await
+    }
+
+    /// What it shows to those who ask from afar, and whom it believes.
+    pub(crate) fn presence<'a>(&'a self, membership: &'a Membership) -> Presence<'a> {
+        Presence {
+            ca_pem: &membership.ca_pem,
+            certificate_pem: &membership.certificate_pem,
+            key_pem: self.identity.certificate_key_pem.expose(),
+            strangers: membership.is_storage(),
+        }
+    }
+
+    /// By what the rest of the network knows root of this host: as an admin where the network's authority lies in
+    /// root's hands anyway, and everywhere else as the machine.
+    fn member_credential(
+        &self,
+        membership: &Membership,
+        storage: Option<&Storage>,
+    ) -> anyhow::Result<Credential> {
+        let (certificate_pem, key_pem) = match storage {
+            Some(storage) => {
+                let key = KeyPair::generate()?;
+                let subject = format!("root-{}", self.identity.machine_id);
+                let certificate =
+                    storage
+                        .authority
+                        .certify_person(&subject, Role::Admin, None, &key)?;
+                (certificate, Secret::new(key.serialize_pem()))
+            }
+            None => (
+                membership.certificate_pem.clone(),
+                Secret::new(self.identity.certificate_key_pem.expose().to_owned()),
+            ),
+        };
+        Ok(Credential {
+            endpoints: Vec::new(),
+            network: membership.network_id.to_string(),
+            ca_pem: membership.ca_pem.clone(),
+            certificate_pem,
+            key_pem,
+        })
     }
 
     /// Begins to take part: everything that can fail has been done.
@@ -258,6 +292,8 @@ impl Daemon {
                 );
                 None
             });
+        let member = self.member_credential(&membership, storage.as_ref())?;
+        self.files.write(MEMBER_CREDENTIAL_FILE, &member)?;
         tracing::info!(network = %membership.network, id = %membership.network_id, "in a network");
         let label = membership.network_id.to_string();
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
@@ -343,6 +379,10 @@ impl Host for Daemon {
             .into_iter()
             .filter(|(_, peer)| is_session(peer.handshake_age_secs));
         Ok(sessions.map(|(key, _)| key).collect())
+    }
+
+    fn management(&self) -> Vec<SocketAddr> {
+        host::endpoints(self.config.listen, &self.config.interface)
     }
 
     async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {

@@ -9,6 +9,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use futures_util::FutureExt as _;
 use ployz_api::{Failure, MachineId};
 use ployz_core::{
     Control, Effect, Input, MachineRecord, ObservedRecord, PeerRtt, RECORD_VERSION, RttRecord,
-    SavedView, View,
+    SESSION_SECS, STALE_SECS, SavedView, View,
 };
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use serde_json::Map;
@@ -28,6 +29,8 @@ use crate::clock;
 use crate::membership::Membership;
 use crate::nats::{NatsServer, Settings, User};
 use crate::news::{Changes, Machines};
+use crate::operations;
+use crate::places::Places;
 use crate::store::Store;
 use crate::watchdog::Pulse;
 
@@ -40,10 +43,6 @@ const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
 const LOG_POLL: Duration = Duration::from_secs(1);
 /// Two are the error of measuring; people read times to a few more.
 const CLOCK_SKEW_SECS: u64 = 5;
-/// Past this age a view may be wrong: three listings have been missed.
-const STALE_SECS: u64 = 60;
-/// WireGuard sessions end after 180 s; whoever is reachable has a new one before.
-const SESSION_SECS: u64 = 180;
 
 /// What a network needs of the machine that it runs on.
 pub(crate) trait Host {
@@ -55,6 +54,8 @@ pub(crate) trait Host {
     async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>>;
     /// The peers with whom there is a session.
     async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>>;
+    /// Where its management server is reached.
+    fn management(&self) -> Vec<SocketAddr>;
     /// Keeps the view for a start without the store.
     fn save(&self, view: &SavedView) -> anyhow::Result<()>;
     /// Counts somebody whom the store's server has refused, as `said` has it.
@@ -65,6 +66,8 @@ pub(crate) trait Host {
 #[derive(Debug)]
 pub(crate) struct Network {
     own: MachineId,
+    /// Seconds since 1970.
+    entered_at: u64,
     pub(crate) membership: Membership,
     pub(crate) store: Store,
     /// Where the store is here.
@@ -72,6 +75,8 @@ pub(crate) struct Network {
     control: RefCell<Control>,
     /// Who has a peer and may use the store, once both have been told.
     admitted: watch::Sender<BTreeSet<MachineId>>,
+    /// Who follows the events through this machine.
+    pub(crate) followers: Places,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -102,11 +107,13 @@ impl Network {
         }
         Self {
             own,
+            entered_at: now.unix_secs,
             membership,
             store,
             storage,
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
+            followers: Places::default(),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -268,10 +275,12 @@ impl Network {
     }
 
     /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
-    /// ends: whoever holds the store sees to it that it is there.
+    /// ends, an earlier version may lack a bucket, and an earlier daemon may have left work: whoever holds the store sees
+    /// to it.
     async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
         if self.storage.is_some() {
             self.store.make_buckets().await?;
+            operations::interrupt_former(&self.store, self.own, self.entered_at).await?;
         }
         self.store.follow().await
     }
@@ -303,6 +312,7 @@ impl Network {
             workloads: 0,
             sessions: u32::try_from(sessions).context("too many peers")?,
             clock_unix_secs: Some(clock::now().unix_secs),
+            management: host.management(),
             unknown: Map::new(),
         };
         self.store.observe(&record).await?;

@@ -1,26 +1,19 @@
 //! Following the store: everything that there is, and then what changes.
 //!
-//! Listings are read straight from a bucket's stream, and changes are what the store publishes after each write. Neither
-//! takes a consumer: there is nothing on the server to be left behind or to be pointed at somebody else.
+//! Changes are what the store publishes after each write, which takes no consumer either.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
-use ployz_api::{Failure, MachineId};
-use ployz_core::{Change, MachineRecord, ObservedRecord, RttRecord};
+use ployz_api::{CredentialId, Failure, MachineId};
+use ployz_core::{Change, CredentialRecord, MachineRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
-use crate::nats::{CHANGED, NEWS, listing_subject};
-use crate::store::{MACHINES, OBSERVED, RTT, unavailable};
-
-/// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
-const BATCH: u32 = 256;
-/// A store that has not gone on by then is not there.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::listing;
+use crate::nats::{CHANGED, NEWS};
+use crate::store::{CREDENTIALS, MACHINES, OBSERVED, stream_name, unavailable};
 
 /// News from the store.
 pub(crate) struct Changes {
@@ -39,26 +32,19 @@ pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Failu
         .await
         .map_err(|error| unavailable(&error))?;
     let mut machines = Machines::new();
-    for change in list(client, MACHINES, change).await? {
+    for change in list(client, MACHINES).await? {
         match change {
             Change::Machine(record, revision) => {
                 machines.retain(|(known, _)| known.id != record.id);
                 machines.push((*record, revision));
             }
             Change::MachineGone(id, _) => machines.retain(|(known, _)| known.id != id),
-            Change::Observed(..) => {}
+            Change::Observed(..) | Change::Credential(_) => {}
         }
     }
-    let listed = list(client, OBSERVED, change).await?.into();
+    let mut listed: VecDeque<Change> = list(client, OBSERVED).await?.into();
+    listed.extend(list(client, CREDENTIALS).await?);
     Ok((machines, Changes { listed, news }))
-}
-
-/// Lists what all machines have measured.
-pub(crate) async fn round_trips(client: &Client) -> Result<Vec<RttRecord>, Failure> {
-    list(client, RTT, |message, bucket, key| {
-        readable::<RttRecord>(bucket, key, &message).filter(|record| record.id.to_string() == key)
-    })
-    .await
 }
 
 impl Changes {
@@ -88,86 +74,20 @@ fn changed(message: Message) -> Option<Change> {
     change(message, bucket, key)
 }
 
-/// One record of a listing, with its number.
-fn listed<T>(message: Message, bucket: &str, read: Read<T>) -> Option<(u64, Option<T>)> {
-    let message = StreamMessage::try_from(message).ok()?;
-    let (sequence, subject) = (message.sequence, message.subject.clone());
-    let key = subject
-        .strip_prefix("$KV.")?
-        .strip_prefix(bucket)?
-        .strip_prefix('.')?;
-    Some((sequence, read(message, bucket, key)))
-}
-
-/// Makes something of a message under a key of a bucket, if it can be read.
-type Read<T> = fn(StreamMessage, &str, &str) -> Option<T>;
-
 /// What a bucket remembers, the oldest first.
-async fn list<T>(client: &Client, bucket: &str, read: Read<T>) -> Result<Vec<T>, Failure> {
-    let mut records = Vec::new();
-    let mut from = 1;
-    loop {
-        let page = tokio::time::timeout(PATIENCE, page(client, bucket, from, read, &mut records));
-        let last = page
-            .await
-            .map_err(|_| unavailable(&"it did not list its records"))??;
-        match last {
-            Some(last) => from = last + 1,
-            None => return Ok(records),
-        }
-    }
+async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, Failure> {
+    let prefix = format!("$KV.{bucket}.");
+    let messages = listing::list(client, &stream_name(bucket), &format!("{prefix}>"), 1).await?;
+    let changes = messages.into_iter().filter_map(|message| {
+        let subject = message.subject.clone();
+        change(message, bucket, subject.strip_prefix(&prefix)?)
+    });
+    Ok(changes.collect())
 }
-
-/// One batch; the number of its last message if there is more.
-async fn page<T>(
-    client: &Client,
-    bucket: &str,
-    from: u64,
-    read: Read<T>,
-    records: &mut Vec<T>,
-) -> Result<Option<u64>, Failure> {
-    let failed = |error: &dyn std::fmt::Display| unavailable(error);
-    let inbox = client.new_inbox();
-    let mut answers = client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(|e| failed(&e))?;
-    let question =
-        json!({ "seq": from, "batch": BATCH, "next_by_subj": format!("$KV.{bucket}.>") });
-    client
-        .publish_with_reply(listing_subject(bucket), inbox, question.to_string().into())
-        .await
-        .map_err(|e| failed(&e))?;
-    let (mut last, mut count) = (from, 0);
-    loop {
-        let answer = answers.next().await;
-        let answer = answer.ok_or_else(|| failed(&"it hung up"))?;
-        match answer.status.map(|status| status.as_u16()) {
-            None => {
-                count += 1;
-                if let Some((sequence, record)) = listed(answer, bucket, read) {
-                    last = sequence;
-                    records.extend(record);
-                }
-            }
-            Some(END_OF_BATCH) => return Ok((count >= BATCH).then_some(last)),
-            Some(NOTHING) => return Ok(None),
-            Some(status) => {
-                let said = answer.description.unwrap_or_default();
-                return Err(failed(&format!("it answered {status} {said}")));
-            }
-        }
-    }
-}
-
-/// The server's status codes, which are those of HTTP.
-const END_OF_BATCH: u16 = 204;
-const NOTHING: u16 = 404;
 
 /// What a message says of a key of a bucket. Its number and time are the server's, who puts its headers behind those of
 /// the writer, and the last of a name counts.
 fn change(message: StreamMessage, bucket: &str, key: &str) -> Option<Change> {
-    let id: MachineId = key.parse().ok()?;
     // Values have no such header, whoever wrote them.
     let deleted = message
         .headers
@@ -175,17 +95,24 @@ fn change(message: StreamMessage, bucket: &str, key: &str) -> Option<Change> {
         .is_some_and(|operation| operation.as_str() != "PUT");
     match (bucket, deleted) {
         (MACHINES, false) => readable::<MachineRecord>(bucket, key, &message)
-            .filter(|record| record.id == id)
+            .filter(|record| is_named(key, record.id))
             .map(|record| Change::Machine(Box::new(record), message.sequence)),
-        (MACHINES, true) => Some(Change::MachineGone(id, message.sequence)),
+        (MACHINES, true) => Some(Change::MachineGone(key.parse().ok()?, message.sequence)),
         (OBSERVED, false) => {
             let at = u64::try_from(message.time.unix_timestamp()).ok()?;
             readable::<ObservedRecord>(bucket, key, &message)
-                .filter(|record| record.id == id)
+                .filter(|record| is_named(key, record.id))
                 .map(|record| Change::Observed(record, at))
         }
+        (CREDENTIALS, false) => readable::<CredentialRecord>(bucket, key, &message)
+            .filter(|record| key.parse::<CredentialId>() == Ok(record.id))
+            .map(Change::Credential),
         (_, _) => None,
     }
+}
+
+fn is_named(key: &str, id: MachineId) -> bool {
+    key.parse::<MachineId>() == Ok(id)
 }
 
 /// A record that cannot be read is not ours to judge: it may be a newer daemon's.

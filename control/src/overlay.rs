@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{Device, DeviceError, DeviceOptions, TunError};
-use ployz_engine::{PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
+use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
 
 use crate::config::Config;
 use crate::dataplane::{follow_host, follow_mtu};
@@ -32,6 +32,7 @@ pub(crate) struct PeerTraffic {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
+    pub(crate) path_mtu: Option<u64>,
 }
 
 impl Overlay {
@@ -138,12 +139,29 @@ impl Overlay {
             endpoint: peer.endpoint,
             rx_bytes: peer.rx_bytes,
             tx_bytes: peer.tx_bytes,
+            path_mtu: peer.path_mtu.map(|mtu| mtu as u64),
         };
         Ok(snapshot
             .peers
             .into_iter()
             .map(|peer| (peer.public_key, traffic(peer)))
             .collect())
+    }
+
+    /// Datagrams that were not authentic, or of no session that is known.
+    pub(crate) async fn refused(&self) -> anyhow::Result<u64> {
+        let snapshot = self.snapshot().await?;
+        let reasons = [
+            Drop::BadMac,
+            Drop::UnknownPeer,
+            Drop::BadHandshake,
+            Drop::UnknownSession,
+            Drop::BadTag,
+        ];
+        Ok(reasons
+            .map(|reason| snapshot.drops.get(reason))
+            .iter()
+            .sum())
     }
 
     /// `io_uring` or `epoll`.

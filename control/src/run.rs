@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::stat::{Mode, umask};
-use ployz_api::{Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, Role, Secret};
+use ployz_api::{
+    Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, Role, Secret,
+};
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -60,6 +62,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     daemon.stop().await;
+    daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
     daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
 }
 
@@ -84,7 +87,7 @@ async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
         endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
         network: LOCAL_NETWORK.to_owned(),
         ca_pem: authority.certificate_pem().to_owned(),
-        certificate_pem: authority.certify_person("root", Role::Admin, &client_key)?,
+        certificate_pem: authority.certify_person("root", Role::Admin, None, &client_key)?,
         key_pem: Secret::new(client_key.serialize_pem()),
     };
     daemon.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
-    BUSY, CertificateName, Code, Failure, HEADER_LEN, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX,
-    Request, Response, Role, body_len, encode,
+    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, Outcome,
+    REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -22,10 +22,14 @@ use quinn::{
     ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::admission::{Admission, CONNECTIONS_MAX, Full, Handshake, Verdict};
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::events::{self, Attempt};
+use crate::network::Network;
+use crate::relay;
 use crate::requests;
 use crate::tls::{self, Presence};
 use crate::watchdog::Pulse;
@@ -47,6 +51,8 @@ const REQUEST_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Without a certificate, one request is all there is to do.
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
+/// Whoever takes an answer more slowly than this does without.
+const SEND_WAIT: Duration = Duration::from_secs(30);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
@@ -248,7 +254,7 @@ async fn answer_one(
     caller: &CertificateName,
 ) -> anyhow::Result<()> {
     let (send, receive) = connection.accept_bi().await?;
-    answer(Rc::clone(daemon), caller, send, receive).await
+    answer_stream(Rc::clone(daemon), caller, send, receive).await
 }
 
 async fn answer_streams(
@@ -261,7 +267,7 @@ async fn answer_streams(
         let (daemon, caller) = (Rc::clone(daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer(daemon, &caller, send, receive).await {
+            if let Err(error) = answer_stream(daemon, &caller, send, receive).await {
                 tracing::debug!(error = format!("{error:#}"), "a request ended");
             }
         });
@@ -285,34 +291,134 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
     }
 }
 
-async fn answer(
+async fn answer_stream(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
-    mut send: SendStream,
-    mut receive: RecvStream,
+    send: SendStream,
+    receive: RecvStream,
 ) -> anyhow::Result<()> {
-    let outcome = match tokio::time::timeout(REQUEST_WAIT, read(&mut receive)).await {
-        Err(_) => Err(Failure::new(
-            Code::Timeout,
-            "the request did not arrive in time",
-        )),
-        Ok(Err(failure)) => Err(failure),
-        Ok(Ok(request)) => carry_out(Rc::clone(&daemon), caller, request).await,
-    };
-    if let Err(failure) = &outcome {
-        let who = format!("{} {}", caller.role.name(), caller.subject);
-        let (code, now) = (failure.code.to_string(), clock::now().instant);
-        daemon.refusals.note(&code, who.trim_end(), failure, now);
+    let mut stream = tokio::io::join(receive, send);
+    match hear(&daemon, caller, &mut stream).await {
+        Ok(Request::Relay { destination }) => {
+            Box::pin(relay::pass_on(daemon, &destination, stream)).await
+        }
+        Ok(Request::Relayed) => Box::pin(relay::take(daemon, stream)).await,
+        heard => {
+            reply(&daemon, caller, heard, &mut stream).await?;
+            // Or the connection could close before it has arrived.
+            let (_, send) = stream.into_inner();
+            let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
+            Ok(())
+        }
     }
-    let frame = encode(&Response::from(outcome), RESPONSE_LEN_MAX)?;
-    send.write_all(&frame).await?;
-    send.finish()?;
-    // Or the connection could close before it has arrived.
-    let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
-    Ok(())
 }
 
-async fn read(receive: &mut RecvStream) -> Result<Request, Failure> {
+/// Answers the one request of a stream, whatever carries it.
+pub(crate) async fn answer(
+    daemon: &Rc<Daemon>,
+    caller: &CertificateName,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> anyhow::Result<()> {
+    let heard = hear(daemon, caller, stream).await;
+    reply(daemon, caller, heard, stream).await
+}
+
+/// Reads a request, and refuses it if it is not the caller's to make.
+async fn hear(
+    daemon: &Daemon,
+    caller: &CertificateName,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Request, Failure> {
+    let request = tokio::time::timeout(REQUEST_WAIT, read(stream))
+        .await
+        .unwrap_or_else(|_| {
+            let message = "the request did not arrive in time";
+            Err(Failure::new(Code::Timeout, message))
+        })?;
+    still_known(daemon, caller)?;
+    let operation = request.operation();
+    if !permits(caller.role, operation) {
+        let message = format!("role {} may not ask for {operation:?}", caller.role.name());
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    Ok(request)
+}
+
+/// Connections may be older than the news of whose certificate is believed no more, and relayed sessions have not been
+/// looked at before.
+fn still_known(daemon: &Daemon, caller: &CertificateName) -> Result<(), Failure> {
+    let revoked = |network: Rc<Network>| network.view().is_revoked(&caller.subject);
+    let message = if daemon.network().is_some_and(revoked) {
+        "this credential has been revoked"
+    } else if caller.role == Role::Machine && !daemon.has_member(&caller.subject) {
+        "this machine is not in the network"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Code::Forbidden, message))
+}
+
+async fn reply(
+    daemon: &Rc<Daemon>,
+    caller: &CertificateName,
+    heard: Result<Request, Failure>,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> anyhow::Result<()> {
+    let outcome = match heard {
+        Ok(Request::Events {
+            follow: true,
+            limit,
+        }) => {
+            let limit = limit.min(EVENTS_LIMIT_MAX);
+            events::follow(daemon, caller, limit, stream).await?;
+            return Ok(stream.shutdown().await?);
+        }
+        Ok(request) => {
+            let attempt = Attempt::of(&request);
+            let outcome = carry_out(Rc::clone(daemon), request).await;
+            if let Some(attempt) = attempt {
+                attempt.tell(daemon, caller, &outcome).await;
+            }
+            outcome
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = &outcome {
+        note(daemon, caller, failure);
+    }
+    send(stream, &Response::from(outcome)).await?;
+    Ok(stream.shutdown().await?)
+}
+
+/// Counts what somebody was refused.
+pub(crate) fn note(daemon: &Daemon, caller: &CertificateName, failure: &Failure) {
+    let who = format!("{} {}", caller.role.name(), caller.subject);
+    let (code, now) = (failure.code.to_string(), clock::now().instant);
+    daemon.refusals.note(&code, who.trim_end(), failure, now);
+}
+
+/// Sends an answer to somebody who takes it in time.
+pub(crate) async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    response: &Response,
+) -> anyhow::Result<()> {
+    send_frame(stream, &encode(response, RESPONSE_LEN_MAX)?).await
+}
+
+/// Sends that there is nothing new. Nothing else tells whether somebody still listens.
+pub(crate) async fn send_heartbeat(stream: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
+    send_frame(stream, &HEARTBEAT).await
+}
+
+async fn send_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> anyhow::Result<()> {
+    let sending = async {
+        stream.write_all(frame).await?;
+        stream.flush().await
+    };
+    Ok(tokio::time::timeout(SEND_WAIT, sending).await??)
+}
+
+async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure> {
     let refused = |cause: String| Failure::new(Code::InvalidArgument, cause);
     let mut header = [0; HEADER_LEN];
     let read = receive.read_exact(&mut header).await;
@@ -329,12 +435,7 @@ async fn read(receive: &mut RecvStream) -> Result<Request, Failure> {
     })
 }
 
-async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Request) -> Outcome {
-    let operation = request.operation();
-    if !permits(caller.role, operation) {
-        let message = format!("role {} may not ask for {operation:?}", caller.role.name());
-        return Err(Failure::new(Code::Forbidden, message));
-    }
+async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
     // It is never closed.
     let _under_way = daemon.requests.acquire().await;
     let carrying_out = requests::carry_out(Rc::clone(&daemon), request);

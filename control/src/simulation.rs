@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,10 @@ impl Host for Stub {
 
     async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
         Ok(self.peers.borrow().clone())
+    }
+
+    fn management(&self) -> Vec<SocketAddr> {
+        Vec::new()
     }
 
     async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {

@@ -2,6 +2,7 @@
 //!
 //! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::IntoFuture as _;
 use std::sync::Arc;
@@ -15,18 +16,21 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType}
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure, MachineId};
+use ployz_api::{Code, Failure};
 use ployz_core::{ObservedRecord, RttRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::events;
 use crate::identity::Identity;
+use crate::listing;
 use crate::membership::Membership;
 use crate::nats::{CHANGED, Version, inbox_prefix, refuse_old};
 use crate::news::{self, Changes, Machines};
 use crate::tls::{self, Presence};
+
+pub(crate) use asking::AGAIN_WAIT;
 
 /// What the operator wants of machines; coordinators write it.
 pub(crate) const MACHINES: &str = "machines";
@@ -36,8 +40,15 @@ pub(crate) const OBSERVED: &str = "observed";
 pub(crate) const RTT: &str = "rtt";
 /// Invites, for ever.
 pub(crate) const INVITES: &str = "invites";
+/// Who has been certified, and who is believed no more.
+pub(crate) const CREDENTIALS: &str = "credentials";
+/// Long work, for a month.
+pub(crate) const OPERATIONS: &str = "operations";
 /// Who has which subnet.
 pub(crate) const LEASES: &str = "leases";
+
+/// What every machine hears of.
+const FOLLOWED: [&str; 3] = [MACHINES, OBSERVED, CREDENTIALS];
 
 /// A store that has not answered by then is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A connection that died without a word is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// At a hundred joins a day, of 1 KiB each, 3 MiB and what they remember.
+const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// What each record remembers of its past.
 const HISTORY: i64 = 8;
 /// A record is about a kilobyte.
@@ -216,7 +229,7 @@ impl Store {
         u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
     }
 
-    /// Makes the buckets; those that are there stay as they are.
+    /// Makes the buckets, and the stream of events; those that are there stay as they are.
     pub(crate) async fn make_buckets(&self) -> Result<(), Failure> {
         for (bucket, storage) in [
             (MACHINES, StorageType::File),
@@ -224,12 +237,17 @@ impl Store {
             (RTT, StorageType::Memory),
             (INVITES, StorageType::File),
             (LEASES, StorageType::File),
+            (CREDENTIALS, StorageType::File),
+            (OPERATIONS, StorageType::File),
         ] {
-            let config = bucket_config(bucket, storage);
-            self.within(async || self.jetstream.create_stream(&config).await)
-                .await?;
+            self.make(bucket_config(bucket, storage)).await?;
         }
-        Ok(())
+        self.make(events::stream_config()).await
+    }
+
+    async fn make(&self, config: stream::Config) -> Result<(), Failure> {
+        let making = async || self.jetstream.get_or_create_stream(config.clone()).await;
+        self.within(making).await.map(drop)
     }
 
     /// Reads one record.
@@ -254,7 +272,7 @@ impl Store {
         let revision = entry.revision;
         Ok(match entry.operation {
             kv::Operation::Put => Slot::Record(Revised {
-                value: parse(&entry)?,
+                value: parse(&entry.key, &entry.value)?,
                 revision,
             }),
             kv::Operation::Delete | kv::Operation::Purge => Slot::Deleted {
@@ -266,17 +284,28 @@ impl Store {
 
     /// Reads every record.
     pub(crate) async fn list<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, Failure> {
-        let bucket = self.bucket(bucket).await?;
-        let mut keys = self.within(async || bucket.keys().await).await?;
-        let mut records = Vec::new();
-        while let Some(key) = keys.next().await {
-            let key = key.map_err(|error| unavailable(&error))?;
-            let entry = self.within(async || bucket.entry(&key).await).await?;
-            // One that was deleted since its key was listed is none.
-            let entry = entry.filter(|entry| entry.operation == kv::Operation::Put);
-            records.extend(entry.as_ref().map(parse).transpose()?);
+        self.read(bucket, ">").await
+    }
+
+    /// Reads the records whose keys match. As [`Self::list`], it is open to every machine.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        keys: &str,
+    ) -> Result<Vec<T>, Failure> {
+        let subjects = format!("$KV.{bucket}.{keys}");
+        let stream = stream_name(bucket);
+        let listing = listing::list(self.client()?, &stream, &subjects, 1);
+        // The last of a key counts.
+        let mut records = BTreeMap::new();
+        for message in listing.await? {
+            records.insert(message.subject.clone(), message);
         }
-        Ok(records)
+        let records = records.values();
+        let records = records.filter(|message| message.headers.get("KV-Operation").is_none());
+        records
+            .map(|message| parse(&message.subject, &message.payload))
+            .collect()
     }
 
     /// Writes a record that must not be there yet; `false` if it is.
@@ -340,44 +369,51 @@ impl Store {
         Ok(info.state.consumer_count)
     }
 
-    /// Writes this machine's own observed record.
+    /// Writes a record that nobody else writes.
+    pub(crate) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
+        self.publish(&format!("$KV.{bucket}.{key}"), value).await
+    }
+
+    /// Writes this machine's own observed record, of which it is the only writer.
     pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
-        self.write_own(OBSERVED, record.id, record).await
+        self.put(OBSERVED, &record.id.to_string(), record).await
     }
 
     /// Writes what this machine has measured.
     pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), Failure> {
-        self.write_own(RTT, record.id, record).await
+        self.put(RTT, &record.id.to_string(), record).await
     }
 
-    /// What all machines have measured.
-    pub(crate) async fn round_trips(&self) -> Result<Vec<RttRecord>, Failure> {
-        self.reachable()?;
-        news::round_trips(&self.client).await
-    }
-
-    /// Writes a record of this machine's own, of which it is the only writer.
-    async fn write_own(
+    /// Writes a message under a subject of a stream.
+    pub(crate) async fn publish(
         &self,
-        bucket: &str,
-        id: MachineId,
-        record: &impl Serialize,
+        subject: &str,
+        value: &impl Serialize,
     ) -> Result<(), Failure> {
         self.reachable()?;
-        let subject = format!("$KV.{bucket}.{id}");
-        let record = render(record)?;
+        let value = render(value)?;
         let publishing = async || {
-            let publishing = self.jetstream.publish(subject.clone(), record.clone());
+            let publishing = self.jetstream.publish(subject.to_owned(), value.clone());
             publishing.await?.into_future().await
         };
         self.within(publishing).await?;
         Ok(())
     }
 
+    /// For what is more than a bucket.
+    pub(crate) fn client(&self) -> Result<&Client, Failure> {
+        self.reachable()?;
+        Ok(&self.client)
+    }
+
     /// Lists all machines, and then says what changes.
     pub(crate) async fn follow(&self) -> Result<(Machines, Changes), Failure> {
-        self.reachable()?;
-        news::follow(&self.client).await
+        news::follow(self.client()?).await
     }
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
@@ -417,6 +453,11 @@ impl Store {
     }
 }
 
+/// What the stock tools call the stream of a bucket.
+pub(crate) fn stream_name(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
 /// Seconds since 1970, by the store's clock.
 fn written_at(entry: &kv::Entry) -> u64 {
     u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
@@ -431,7 +472,7 @@ fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
         1
     };
     stream::Config {
-        name: format!("KV_{bucket}"),
+        name: stream_name(bucket),
         subjects: vec![format!("$KV.{bucket}.>")],
         max_messages_per_subject: history,
         max_message_size: RECORD_LEN_MAX,
@@ -439,7 +480,12 @@ fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
         discard: DiscardPolicy::New,
         allow_direct: true,
         deny_delete: true,
-        republish: [MACHINES, OBSERVED].contains(&bucket).then(|| Republish {
+        max_age: if bucket == OPERATIONS {
+            OPERATION_AGE_MAX
+        } else {
+            Duration::ZERO
+        },
+        republish: FOLLOWED.contains(&bucket).then(|| Republish {
             source: format!("$KV.{bucket}.>"),
             destination: format!("{CHANGED}.{bucket}.>"),
             headers_only: false,
@@ -449,12 +495,9 @@ fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
     }
 }
 
-fn parse<T: DeserializeOwned>(entry: &kv::Entry) -> Result<T, Failure> {
-    serde_json::from_slice(&entry.value).map_err(|error| {
-        let message = format!(
-            "record {} of {} is damaged: {error}",
-            entry.key, entry.bucket
-        );
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(value).map_err(|error| {
+        let message = format!("record {key} is damaged: {error}");
         Failure::new(Code::Internal, message)
     })
 }

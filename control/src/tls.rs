@@ -24,13 +24,25 @@ pub(crate) struct Presence<'a> {
 
 /// TLS for QUIC: version 1.3, certificates of one authority, nothing before the handshake is over.
 pub(crate) fn server(presence: Presence<'_>) -> anyhow::Result<QuicServerConfig> {
+    Ok(QuicServerConfig::try_from(serving(presence)?)?)
+}
+
+/// TLS within a stream that another machine relays. Strangers have no business there.
+pub(crate) fn relayed(presence: Presence<'_>) -> anyhow::Result<rustls::ServerConfig> {
+    serving(Presence {
+        strangers: false,
+        ..presence
+    })
+}
+
+fn serving(presence: Presence<'_>) -> anyhow::Result<rustls::ServerConfig> {
     let provider = Arc::new(ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier(presence, provider)?)
         .with_single_cert(chain(presence)?, key(presence.key_pem)?)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(QuicServerConfig::try_from(tls)?)
+    Ok(tls)
 }
 
 /// TLS for a client of the store: it shows its certificate, and trusts the network's authority only.

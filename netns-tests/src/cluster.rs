@@ -48,6 +48,11 @@ impl Segment {
         Ok(machines)
     }
 
+    /// Sets the MTU of a machine's port of the switch: what is longer is dropped without a word.
+    pub fn port_mtu(&self, number: u8, mtu: u32) -> Result<()> {
+        self.switch.mtu(&format!("p{number}"), mtu)
+    }
+
     /// Connects another machine.
     pub fn machine(&self, stage: &Stage, number: u8) -> Result<Machine> {
         let netns = Netns::new(stage, &format!("m{number}"))?;
@@ -85,6 +90,30 @@ pub struct Machine {
     pub data_dir: PathBuf,
     pub nats_server: PathBuf,
     pub netns: Arc<Netns>,
+}
+
+/// A `ployzctl` that goes on until it is dropped.
+#[derive(Debug)]
+pub struct GoingOn(Child);
+
+impl GoingOn {
+    /// As somebody at a terminal does.
+    pub fn interrupt(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().try_into()?), Signal::SIGINT)?;
+        wait_until("ployzctl to end", PATIENCE, || self.ended() == Some(0))
+    }
+
+    /// Whether it has ended, with which status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().ok().flatten()?.code()
+    }
+}
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 #[derive(Debug)]
@@ -165,11 +194,24 @@ impl Machine {
 
     /// As [`Self::ctl`], with something on stdin.
     pub fn ctl_with(&self, arguments: &str, stdin: &str) -> Result<Finished> {
-        let argv = self.ctl_argv(arguments);
-        run(&argv, stdin.as_bytes(), Duration::from_secs(60))
+        run(
+            &self.ctl_argv(arguments),
+            stdin.as_bytes(),
+            Duration::from_secs(60),
+        )
     }
 
-    /// The command that runs `ployzctl` there.
+    /// Starts a `ployzctl` that does not end by itself; what it says goes to a file.
+    pub fn ctl_going_on(&self, arguments: &str, stdout: &Path) -> Result<GoingOn> {
+        let child = mortal(&self.ctl_argv(arguments))
+            .stdin(Stdio::null())
+            .stdout(File::create(stdout)?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(GoingOn(child))
+    }
+
+    /// The command line of [`Self::ctl`].
     #[must_use]
     pub fn ctl_argv(&self, arguments: &str) -> Vec<String> {
         let line = format!(

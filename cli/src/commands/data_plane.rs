@@ -119,9 +119,9 @@ fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
     payload.insert("round_trips".to_owned(), round_trips.into());
     payload.insert("drops".to_owned(), drops.into());
     Ok(Success {
-        message: String::new(),
         text,
         payload,
+        ..Success::default()
     })
 }
 

@@ -1,18 +1,27 @@
 //! `ployzctl machine`.
 
+use std::time::Duration;
+
 use ployz_api::{
     InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request, Secret,
 };
 
-use super::{remove, rtt, tell, unexpected, word_from_stdin};
-use crate::arguments::{InviteCommand, MachineCommand, TokenArguments};
+use super::{date, remove, rtt, tell, unexpected, word_from_stdin};
+use crate::arguments::{InviteCommand, ListArguments, MachineCommand, TokenArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
+use crate::printer::Printer;
 use crate::table::Table;
 
-pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
+/// How often a watched list is asked for: views change no faster than machines report, every 10 s.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCommand) -> Outcome {
     match command {
-        MachineCommand::Ls { wide } => list(connection, wide),
+        MachineCommand::Ls(ListArguments { wide, watch: true }) => {
+            watch(connection, printer, || list(connection, wide))
+        }
+        MachineCommand::Ls(ListArguments { wide, .. }) => list(connection, wide),
         MachineCommand::Inspect { machine } => inspect(connection, machine),
         MachineCommand::Rename { machine, name } => {
             tell(connection, &Request::MachineRename { machine, name })
@@ -20,6 +29,9 @@ pub(crate) fn run(connection: &Connection, command: MachineCommand) -> Outcome {
         MachineCommand::Label { machine, labels } => {
             let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
             tell(connection, &Request::MachineLabel { machine, labels })
+        }
+        MachineCommand::Rtt(arguments) if arguments.watch => {
+            watch(connection, printer, || rtt::run(connection, &arguments))
         }
         MachineCommand::Rtt(arguments) => rtt::run(connection, &arguments),
         MachineCommand::Rm(arguments) => remove::run(connection, arguments),
@@ -61,6 +73,18 @@ fn list(connection: &Connection, wide: bool) -> Outcome {
         listed(list, wide),
         answer.payload.as_ref(),
     ))
+}
+
+/// Until somebody interrupts it, or the daemon is gone.
+fn watch(connection: &Connection, printer: &Printer, look: impl Fn() -> Outcome) -> Outcome {
+    printer.begin_stream();
+    loop {
+        let seen = look()?;
+        printer.print_again(&Ok(seen));
+        if !connection.pause(WATCH_INTERVAL) {
+            return Ok(Success::default());
+        }
+    }
 }
 
 fn listed(list: &MachineList, wide: bool) -> String {
@@ -201,38 +225,4 @@ fn invites(connection: &Connection, all: bool) -> Outcome {
         table.render()
     };
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
-}
-
-/// Seconds since 1970 as `YYYY-MM-DD HH:MM`, in UTC (Howard Hinnant's `civil_from_days`).
-fn date(unix_secs: u64) -> String {
-    let (days, secs) = (unix_secs / 86_400 + 719_468, unix_secs % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
-        secs / 3_600,
-        secs % 3_600 / 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(date(0), "1970-01-01 00:00");
-        assert_eq!(date(951_827_696), "2000-02-29 12:34");
-        assert_eq!(date(1_796_083_199), "2026-11-30 23:59");
-    }
 }

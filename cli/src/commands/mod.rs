@@ -1,8 +1,15 @@
 //! One file a command, or a family of them.
 
+pub(crate) mod context;
+pub(crate) mod credential;
 mod data_plane;
+mod date;
+pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod machine;
+pub(crate) mod manual;
 pub(crate) mod mesh;
+pub(crate) mod operation;
 pub(crate) mod remove;
 mod rtt;
 pub(crate) mod status;
@@ -13,6 +20,8 @@ use ployz_api::{Code, Failure, Request};
 
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
+
+use date::date;
 
 /// Tokens and names are shorter; whatever else comes is not read.
 const STDIN_MAX: u64 = 16 * 1024;

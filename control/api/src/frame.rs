@@ -5,6 +5,9 @@ use serde::Serialize;
 /// Bytes in front of the JSON.
 pub const HEADER_LEN: usize = 4;
 
+/// A frame of nothing: the other side is still there, and has nothing to say.
+pub const HEARTBEAT: [u8; HEADER_LEN] = [0; HEADER_LEN];
+
 /// The largest request is a redemption, at under 2 KiB.
 pub const REQUEST_LEN_MAX: usize = 64 * 1024;
 

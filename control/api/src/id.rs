@@ -70,6 +70,15 @@ id! {
     /// An invitation into a network.
     InviteId
 }
+id! {
+    /// A certificate of a person's, or of what acts for one.
+    CredentialId
+}
+
+id! {
+    /// A piece of long work.
+    OperationId
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,11 +10,14 @@ mod certificate;
 pub mod client;
 mod code;
 mod credential;
+mod doctor;
+mod event;
 mod frame;
 mod id;
 mod label;
 mod machine;
 mod name;
+mod operation;
 mod request;
 mod response;
 mod secret;
@@ -22,21 +25,26 @@ mod token;
 
 pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
 pub use code::Code;
-pub use credential::{Credential, LOCAL_CREDENTIAL_FILE};
-pub use frame::{FrameError, HEADER_LEN, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
-pub use id::{InvalidId, InviteId, MachineId, NetworkId};
+pub use credential::{Context, Credential, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE};
+pub use doctor::{Check, Doctor, PairReport, PeerReport, Verdict};
+pub use event::{EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, Event, EventList};
+pub use frame::{
+    FrameError, HEADER_LEN, HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode,
+};
+pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId, OperationId};
 pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
-pub use machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
+pub use machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, RegionRole};
 pub use name::{InvalidName, Name};
+pub use operation::{OperationList, OperationRow, Stage, WorkState};
 pub use request::{
-    InviteRequest, MeshInitRequest, Operation, RedeemRequest, Request, TTL_SECS_DEFAULT,
-    TTL_SECS_MAX,
+    CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, RedeemRequest,
+    Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
-    CleanupStep, Control, DataPlane, Failure, Invite, InviteList, InviteRow, MachineInspect,
-    MachineJoin, MachineList, MachineRecordShown, MachineRemove, MachineRow, MachineRtt, MeshInit,
-    MeshList, MeshReady, MeshRow, MeshStatus, Outcome, Payload, Redeemed, Response, RttRow, Status,
-    StorageState, Success,
+    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList,
+    InviteRow, MachineInspect, MachineJoin, MachineList, MachineRecordShown, MachineRemove,
+    MachineRow, MachineRtt, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential,
+    Outcome, Payload, Redeemed, Response, RttRow, Status, StorageState, Success,
 };
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};

@@ -79,3 +79,16 @@ pub enum NetworkState {
     Stopped,
 }
 word!(NetworkState { Created => "created", Running => "running", Stopped => "stopped" });
+
+/// What has become of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialStatus {
+    /// It is taken.
+    Active,
+    /// It was taken back.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+word!(CredentialStatus { Active => "active", Revoked => "revoked", Expired => "expired" });

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InviteId, MachineId};
+use crate::certificate::Role;
+use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::label::{LabelKey, LabelValue};
 use crate::name::Name;
 use crate::secret::Secret;
@@ -90,6 +91,68 @@ pub enum Request {
     },
     /// From the joining daemon to a coordinator: let me in.
     InviteRedeem(RedeemRequest),
+    /// Certify somebody.
+    CredentialCreate(CredentialRequest),
+    /// Who has been certified?
+    CredentialList,
+    /// Believe a certificate no more.
+    CredentialRevoke {
+        /// Which one.
+        credential_id: CredentialId,
+    },
+    /// What is wrong here, or with a pair of machines?
+    Doctor {
+        /// The other machine, by its id, its name, or the unique beginning of either.
+        machine: Option<String>,
+    },
+    /// What have you to say of this machine?
+    PairReport {
+        /// Which one.
+        machine: MachineId,
+    },
+    /// Who did what?
+    Events {
+        /// Go on saying so, each event in a frame of its own, after the list of those that were.
+        follow: bool,
+        /// How many of those that were.
+        limit: u32,
+    },
+    /// Which long work is there?
+    OperationList,
+    /// How far is one of them?
+    OperationGet {
+        /// Which one.
+        operation_id: OperationId,
+    },
+    /// Pass what follows on this stream on to another machine.
+    Relay {
+        /// Which one.
+        destination: Destination,
+    },
+    /// From machine to machine: what follows on this stream is a TLS session of somebody else's.
+    Relayed,
+}
+
+/// Where a relayed request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    /// A machine, by its id, its name, or the unique beginning of either.
+    Machine(String),
+    /// A machine that holds the store.
+    Coordinator,
+}
+
+/// Whom to certify.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialRequest {
+    /// What they may do.
+    pub role: Role,
+    /// For how long; for ever if it is not said.
+    pub ttl_secs: Option<u64>,
+    /// Whose it is, for the list.
+    pub name: Option<Name>,
 }
 
 /// How to found a network.
@@ -143,7 +206,8 @@ pub struct RedeemRequest {
 }
 
 /// A request by name only, for the table of who may do what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "they are those of `Request`")]
 pub enum Operation {
     Status,
@@ -163,11 +227,21 @@ pub enum Operation {
     InviteRevoke,
     InviteImport,
     InviteRedeem,
+    CredentialCreate,
+    CredentialList,
+    CredentialRevoke,
+    Doctor,
+    PairReport,
+    Events,
+    OperationList,
+    OperationGet,
+    Relay,
+    Relayed,
 }
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 27] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -185,10 +259,118 @@ impl Operation {
         Self::InviteRevoke,
         Self::InviteImport,
         Self::InviteRedeem,
+        Self::CredentialCreate,
+        Self::CredentialList,
+        Self::CredentialRevoke,
+        Self::Doctor,
+        Self::PairReport,
+        Self::Events,
+        Self::OperationList,
+        Self::OperationGet,
+        Self::Relay,
+        Self::Relayed,
     ];
+
+    /// Whether it changes something, and so is an event.
+    pub const fn is_change(self) -> bool {
+        match self {
+            Self::MeshInit
+            | Self::MeshCreate
+            | Self::MeshStart
+            | Self::MeshStop
+            | Self::MeshDestroy
+            | Self::MachineRename
+            | Self::MachineLabel
+            | Self::MachineRemove
+            | Self::InviteCreate
+            | Self::InviteRevoke
+            | Self::InviteImport
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialRevoke => true,
+            Self::Status
+            | Self::MachineList
+            | Self::MachineRtt
+            | Self::MachineInspect
+            | Self::InviteList
+            | Self::CredentialList
+            | Self::Doctor
+            | Self::PairReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
+
+    /// Whether it takes a machine that holds the store, and with it the network's authority.
+    pub const fn needs_coordinator(self) -> bool {
+        match self {
+            Self::MachineRename
+            | Self::MachineLabel
+            | Self::MachineRemove
+            | Self::InviteCreate
+            | Self::InviteList
+            | Self::InviteRevoke
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialList
+            | Self::CredentialRevoke => true,
+            Self::Status
+            | Self::MeshInit
+            | Self::MeshCreate
+            | Self::MeshStart
+            | Self::MeshStop
+            | Self::MeshDestroy
+            | Self::MachineList
+            | Self::MachineRtt
+            | Self::MachineInspect
+            | Self::InviteImport
+            | Self::Doctor
+            | Self::PairReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
 }
 
 impl Request {
+    /// What a change is about, in a word that is nobody's secret; empty if the answer has to say.
+    pub fn target(&self) -> String {
+        match self {
+            Self::MeshInit(request) | Self::MeshCreate(request) => request.name.to_string(),
+            Self::MachineRename { machine, .. }
+            | Self::MachineLabel { machine, .. }
+            | Self::MachineRemove { machine, .. } => machine.clone(),
+            Self::InviteRevoke { invite_id } => invite_id.to_string(),
+            Self::InviteRedeem(request) => request.machine_id.to_string(),
+            Self::CredentialRevoke { credential_id } => credential_id.to_string(),
+            Self::CredentialCreate(request) => request.role.name().to_owned(),
+            Self::Status
+            | Self::MeshStart
+            | Self::MeshStop { .. }
+            | Self::MeshDestroy { .. }
+            | Self::MachineList
+            | Self::MachineRtt
+            | Self::MachineInspect { .. }
+            | Self::InviteCreate(_)
+            | Self::InviteList { .. }
+            | Self::InviteImport { .. }
+            | Self::CredentialList
+            | Self::Doctor { .. }
+            | Self::PairReport { .. }
+            | Self::Events { .. }
+            | Self::OperationList
+            | Self::OperationGet { .. }
+            | Self::Relay { .. }
+            | Self::Relayed => String::new(),
+        }
+    }
+
     /// Which one it is.
     pub const fn operation(&self) -> Operation {
         match self {
@@ -209,6 +391,16 @@ impl Request {
             Self::InviteRevoke { .. } => Operation::InviteRevoke,
             Self::InviteImport { .. } => Operation::InviteImport,
             Self::InviteRedeem(_) => Operation::InviteRedeem,
+            Self::CredentialCreate(_) => Operation::CredentialCreate,
+            Self::CredentialList => Operation::CredentialList,
+            Self::CredentialRevoke { .. } => Operation::CredentialRevoke,
+            Self::Doctor { .. } => Operation::Doctor,
+            Self::PairReport { .. } => Operation::PairReport,
+            Self::Events { .. } => Operation::Events,
+            Self::OperationList => Operation::OperationList,
+            Self::OperationGet { .. } => Operation::OperationGet,
+            Self::Relay { .. } => Operation::Relay,
+            Self::Relayed => Operation::Relayed,
         }
     }
 }

@@ -7,10 +7,17 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::certificate::Role;
 use crate::code::Code;
-use crate::id::{InviteId, MachineId, NetworkId};
-use crate::machine::{Authority, InviteStatus, Lifecycle, NetworkState, RegionRole};
+use crate::credential::Context;
+use crate::doctor::{Doctor, PairReport};
+use crate::event::{Event, EventList};
+use crate::id::{CredentialId, InviteId, MachineId, NetworkId};
+use crate::machine::{
+    Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, RegionRole,
+};
 use crate::name::Name;
+use crate::operation::{OperationList, OperationRow};
 use crate::secret::Secret;
 
 /// How a request ended.
@@ -147,6 +154,14 @@ pub enum Payload {
     InviteList(InviteList),
     MachineJoin(MachineJoin),
     Redeemed(Box<Redeemed>),
+    Credential(Box<NewCredential>),
+    CredentialList(CredentialList),
+    Doctor(Doctor),
+    PairReport(Box<PairReport>),
+    EventList(EventList),
+    Event(Box<Event>),
+    OperationList(OperationList),
+    Operation(Box<OperationRow>),
 }
 
 /// A daemon and its machine.
@@ -450,4 +465,36 @@ pub struct Redeemed {
     pub store: Vec<(IpAddr, u16)>,
     /// The records of all machines, the joiner's among them.
     pub machines: Vec<Value>,
+}
+
+/// A new credential.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NewCredential {
+    /// Its id, which is also the subject of its certificate.
+    pub credential_id: CredentialId,
+    /// What its holder may do.
+    pub role: Role,
+    /// Seconds since 1970; never if there is none.
+    pub expires_at: Option<u64>,
+    /// What its holder needs; nobody can be told it again.
+    pub context: Context,
+}
+
+/// Credentials.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CredentialList {
+    /// By age.
+    pub credentials: Vec<CredentialRow>,
+}
+
+/// One credential.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as the flags of `credential create` are")]
+pub struct CredentialRow {
+    pub credential_id: CredentialId,
+    pub name: Option<Name>,
+    pub role: Role,
+    pub status: CredentialStatus,
+    pub created_at: u64,
+    pub expires_at: Option<u64>,
 }

@@ -21,6 +21,7 @@ use ployz_api::MachineId;
 use ployz_engine::{PeerUpdate, PublicKey};
 
 use crate::attempts::Attempts;
+use crate::credentials::CredentialRecord;
 use crate::machines::{MachineRecord, ObservedRecord};
 use crate::peers::{PeerPlan, changes, plan};
 use crate::view::{SavedView, View};
@@ -64,6 +65,8 @@ pub enum Change {
     MachineGone(MachineId, u64),
     /// A machine has said something of itself, which the store got at this time (seconds since 1970).
     Observed(ObservedRecord, u64),
+    /// A credential is as it now is.
+    Credential(CredentialRecord),
 }
 
 /// What is to be done.
@@ -147,6 +150,12 @@ impl Control {
             Input::Changed(Change::Observed(record, at)) => {
                 self.view.observed.insert(record.id, (record, at));
             }
+            Input::Changed(Change::Credential(record)) => {
+                // What was taken back stays so, in whatever order news comes.
+                if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
+                    self.settle(true);
+                }
+            }
         }
     }
 
@@ -181,6 +190,7 @@ impl Control {
         for record in saved.machines {
             self.view.machines.entry(record.id).or_insert((record, 0));
         }
+        self.view.revoked.extend(saved.revoked);
         self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
         self.settle(false);
     }
@@ -241,6 +251,7 @@ impl Control {
             self.effects.push_back(Effect::Save(SavedView {
                 confirmed_at: self.view.confirmed_at,
                 machines: self.view.machines().cloned().collect(),
+                revoked: self.view.revoked.clone(),
             }));
         }
     }

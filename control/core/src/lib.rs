@@ -8,9 +8,12 @@
 mod addresses;
 mod attempts;
 mod control;
+mod credentials;
 mod invite;
 mod lease;
 mod machines;
+mod operation;
+mod pair;
 mod peers;
 mod permissions;
 mod removal;
@@ -21,11 +24,15 @@ pub use addresses::{
     AddressError, AddressPlan, Addresses, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT,
 };
 pub use control::{Change, Control, Effect, Input, Now};
+pub use credentials::CredentialRecord;
 pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
 pub use lease::{Lease, NAME_REST_SECS, SUBNET_REST_SECS, Standing};
 pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
+pub use operation::OperationRecord;
+pub use pair::{Pair, SESSION_SECS, STALE_SECS, Side, diagnose};
 pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
 pub use removal::{RemovalRefusal, may_remove};
-pub use rtt::{PeerRtt, RttRecord};
 pub use view::{SavedView, SelectError, View};
+
+pub use rtt::{PeerRtt, RttRecord};

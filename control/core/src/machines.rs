@@ -54,6 +54,9 @@ pub struct ObservedRecord {
     /// What its clock said when it wrote this, in seconds since 1970. The store says when it got it.
     #[serde(default)]
     pub clock_unix_secs: Option<u64>,
+    /// Where its management server is reached.
+    #[serde(default)]
+    pub management: Vec<SocketAddr>,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }

@@ -5,12 +5,24 @@ use ployz_api::{Operation, Role};
 /// Whether somebody of this role may ask for this.
 pub const fn permits(role: Role, operation: Operation) -> bool {
     match operation {
+        // A machine may look: it has all of it in its own view. Root of its host is known to others as the machine.
         Operation::Status
         | Operation::MachineList
         | Operation::MachineRtt
-        | Operation::MachineInspect => match role {
-            Role::Admin | Role::Operator | Role::Reader => true,
-            Role::Machine | Role::Stranger => false,
+        | Operation::MachineInspect
+        | Operation::Doctor
+        | Operation::PairReport
+        | Operation::Events
+        | Operation::OperationList
+        | Operation::OperationGet
+        | Operation::Relay => match role {
+            Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
+            Role::Stranger => false,
+        },
+        // Whose session it is that is relayed is seen, and judged, by whom it is with.
+        Operation::Relayed => match role {
+            Role::Machine => true,
+            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },
         // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'.
         Operation::InviteCreate
@@ -29,7 +41,10 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MeshStart
         | Operation::MeshStop
         | Operation::MeshDestroy
-        | Operation::InviteImport => match role {
+        | Operation::InviteImport
+        | Operation::CredentialCreate
+        | Operation::CredentialList
+        | Operation::CredentialRevoke => match role {
             Role::Admin => true,
             Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -51,24 +66,34 @@ mod tests {
         use Operation as O;
         #[rustfmt::skip]
         let table = [
-            //                   admin  operator reader machine stranger
-            (O::Status,         [true,  true,    true,  false,  false]),
-            (O::MeshInit,       [true,  false,   false, false,  false]),
-            (O::MeshCreate,     [true,  false,   false, false,  false]),
-            (O::MeshStart,      [true,  false,   false, false,  false]),
-            (O::MeshStop,       [true,  false,   false, false,  false]),
-            (O::MeshDestroy,    [true,  false,   false, false,  false]),
-            (O::MachineList,    [true,  true,    true,  false,  false]),
-            (O::MachineRtt,     [true,  true,    true,  false,  false]),
-            (O::MachineInspect, [true,  true,    true,  false,  false]),
-            (O::MachineRename,  [true,  true,    false, false,  false]),
-            (O::MachineLabel,   [true,  true,    false, false,  false]),
-            (O::MachineRemove,  [true,  true,    false, false,  false]),
-            (O::InviteCreate,   [true,  true,    false, false,  false]),
-            (O::InviteList,     [true,  true,    false, false,  false]),
-            (O::InviteRevoke,   [true,  true,    false, false,  false]),
-            (O::InviteImport,   [true,  false,   false, false,  false]),
-            (O::InviteRedeem,   [false, false,   false, false,  true]),
+            //                     admin  operator reader machine stranger
+            (O::Status,           [true,  true,    true,  true,   false]),
+            (O::MeshInit,         [true,  false,   false, false,  false]),
+            (O::MeshCreate,       [true,  false,   false, false,  false]),
+            (O::MeshStart,        [true,  false,   false, false,  false]),
+            (O::MeshStop,         [true,  false,   false, false,  false]),
+            (O::MeshDestroy,      [true,  false,   false, false,  false]),
+            (O::MachineList,      [true,  true,    true,  true,   false]),
+            (O::MachineRtt,       [true,  true,    true,  true,   false]),
+            (O::MachineInspect,   [true,  true,    true,  true,   false]),
+            (O::MachineRename,    [true,  true,    false, false,  false]),
+            (O::MachineLabel,     [true,  true,    false, false,  false]),
+            (O::MachineRemove,    [true,  true,    false, false,  false]),
+            (O::InviteCreate,     [true,  true,    false, false,  false]),
+            (O::InviteList,       [true,  true,    false, false,  false]),
+            (O::InviteRevoke,     [true,  true,    false, false,  false]),
+            (O::InviteImport,     [true,  false,   false, false,  false]),
+            (O::InviteRedeem,     [false, false,   false, false,  true]),
+            (O::CredentialCreate, [true,  false,   false, false,  false]),
+            (O::CredentialList,   [true,  false,   false, false,  false]),
+            (O::CredentialRevoke, [true,  false,   false, false,  false]),
+            (O::Doctor,           [true,  true,    true,  true,   false]),
+            (O::PairReport,       [true,  true,    true,  true,   false]),
+            (O::Events,           [true,  true,    true,  true,   false]),
+            (O::OperationList,    [true,  true,    true,  true,   false]),
+            (O::OperationGet,     [true,  true,    true,  true,   false]),
+            (O::Relay,            [true,  true,    true,  true,   false]),
+            (O::Relayed,          [false, false,   false, true,   false]),
         ];
         assert_eq!(table.map(|(operation, _)| operation), Operation::ALL);
         for (operation, row) in table {

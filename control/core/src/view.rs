@@ -1,8 +1,8 @@
 //! What this machine knows of the network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ployz_api::MachineId;
+use ployz_api::{Authority, CredentialId, MachineId};
 use serde::{Deserialize, Serialize};
 
 use crate::machines::{MachineRecord, ObservedRecord};
@@ -12,6 +12,8 @@ use crate::machines::{MachineRecord, ObservedRecord};
 pub struct View {
     pub(crate) machines: BTreeMap<MachineId, (MachineRecord, u64)>,
     pub(crate) observed: BTreeMap<MachineId, (ObservedRecord, u64)>,
+    /// Whose certificates are believed no more.
+    pub(crate) revoked: BTreeSet<CredentialId>,
     /// When the store last said that this is how it is; seconds since 1970.
     pub(crate) confirmed_at: u64,
     /// The newest revision of a machine's record, and when it was heard of; seconds since 1970.
@@ -25,6 +27,9 @@ pub struct SavedView {
     pub confirmed_at: u64,
     /// All machines.
     pub machines: Vec<MachineRecord>,
+    /// Credentials that were taken back.
+    #[serde(default)]
+    pub revoked: BTreeSet<CredentialId>,
 }
 
 /// A machine that was not found.
@@ -65,6 +70,18 @@ impl View {
         let (record, at) = self.observed(id)?;
         let clock = i64::try_from(record.clock_unix_secs?).ok()?;
         clock.checked_sub(i64::try_from(at).ok()?)
+    }
+
+    /// Whether the holder of a certificate with this subject is believed no more.
+    pub fn is_revoked(&self, subject: &str) -> bool {
+        let id = subject.parse::<CredentialId>();
+        id.is_ok_and(|id| self.revoked.contains(&id))
+    }
+
+    /// A machine that holds the store; the first by id.
+    pub fn coordinator(&self) -> Option<&MachineRecord> {
+        self.machines()
+            .find(|machine| machine.authority == Authority::Storage)
     }
 
     /// How long ago the store confirmed the view.

@@ -7,5 +7,7 @@ mod settings;
 mod version;
 
 pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
-pub(crate) use settings::{CHANGED, NEWS, Settings, User, inbox_prefix, listing_subject};
+pub(crate) use settings::{
+    CHANGED, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, listing_subject,
+};
 pub(crate) use version::{Version, refuse_old};

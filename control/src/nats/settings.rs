@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use ployz_api::MachineId;
 use serde_json::{Value, json};
 
+use crate::events::{EVENTS, SUBJECTS as EVENT_SUBJECTS};
+
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
@@ -14,14 +16,25 @@ const CONNECTIONS_MAX: u32 = 1_024;
 
 /// The account of the store.
 const STORE_ACCOUNT: &str = "STORE";
-/// What every machine may list.
-const LISTED: [&str; 3] = ["machines", "observed", "rtt"];
-/// Where every machine may write its own record.
-const OWN: [&str; 2] = ["observed", "rtt"];
+/// The streams that every machine may list.
+const LISTED: [&str; 6] = [
+    "KV_machines",
+    "KV_observed",
+    "KV_rtt",
+    "KV_credentials",
+    "KV_operations",
+    EVENTS,
+];
 /// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
 pub(crate) const CHANGED: &str = "ployz.changed";
 /// All of that.
 pub(crate) const NEWS: &str = "ployz.changed.>";
+/// Where the store says each event, once it has it: `ployz.<subject>`.
+pub(crate) const EVENT_NEWS: &str = "ployz.events.>";
+/// What machines write: each what ends with its own id.
+const WRITTEN: [&str; 3] = ["$KV.observed.*", "$KV.rtt.*", EVENT_SUBJECTS];
+/// What they hear.
+const HEARD: [&str; 2] = [NEWS, EVENT_NEWS];
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -86,15 +99,18 @@ impl Settings {
             .clone()
             .map(|subject| json!({ "service": subject, "response_type": "stream" }))
             .to_vec();
-        let own = OWN.map(|bucket| format!("$KV.{bucket}.*"));
-        exports.extend(own.iter().map(|subject| json!({ "service": subject })));
-        exports.push(json!({ "stream": NEWS }));
+        exports.extend(WRITTEN.map(|subject| json!({ "service": subject })));
+        exports.extend(HEARD.map(|subject| json!({ "stream": subject })));
         let mut imports: Vec<Value> = listings
             .into_iter()
-            .chain(own)
+            .chain(WRITTEN.map(str::to_owned))
             .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
             .collect();
-        imports.push(json!({ "stream": { "account": STORE_ACCOUNT, "subject": NEWS } }));
+        imports.extend(
+            HEARD.map(
+                |subject| json!({ "stream": { "account": STORE_ACCOUNT, "subject": subject } }),
+            ),
+        );
         json!({
             STORE_ACCOUNT: {
                 "jetstream": "enabled",
@@ -113,21 +129,21 @@ impl User {
         }
         json!({ "nkey": self.nkey, "permissions": {
             "publish": { "allow": self.may_publish() },
-            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), NEWS] },
+            "subscribe": { "allow": [format!("{}.>", inbox_prefix(self.machine)), NEWS, EVENT_NEWS] },
         }})
     }
 
     fn may_publish(&self) -> Vec<String> {
-        let own = OWN.map(|bucket| format!("$KV.{bucket}.{}", self.machine));
-        let mut subjects = own.to_vec();
+        let own = |subjects: &str| subjects.replace('*', &self.machine.to_string());
+        let mut subjects = WRITTEN.map(own).to_vec();
         subjects.extend(LISTED.map(listing_subject));
         subjects
     }
 }
 
-/// Where the whole content of a bucket is asked for.
-pub(crate) fn listing_subject(bucket: &str) -> String {
-    format!("$JS.API.DIRECT.GET.KV_{bucket}")
+/// Where the whole content of a stream is asked for.
+pub(crate) fn listing_subject(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
 }
 
 /// Where answers to a machine go: its own, so that no other can listen in.
@@ -150,13 +166,20 @@ mod tests {
         let expected = [
             format!("$KV.observed.{machine}"),
             format!("$KV.rtt.{machine}"),
+            format!("events.{machine}"),
             "$JS.API.DIRECT.GET.KV_machines".to_owned(),
             "$JS.API.DIRECT.GET.KV_observed".to_owned(),
             "$JS.API.DIRECT.GET.KV_rtt".to_owned(),
+            "$JS.API.DIRECT.GET.KV_credentials".to_owned(),
+            "$JS.API.DIRECT.GET.KV_operations".to_owned(),
+            "$JS.API.DIRECT.GET.events".to_owned(),
         ];
         assert_eq!(user.may_publish(), expected);
         let subscriptions = &user.render()["permissions"]["subscribe"]["allow"];
-        assert_eq!(*subscriptions, json!([format!("_INBOX.{machine}.>"), NEWS]));
+        assert_eq!(
+            *subscriptions,
+            json!([format!("_INBOX.{machine}.>"), NEWS, EVENT_NEWS])
+        );
         assert_eq!(NEWS, format!("{CHANGED}.>"));
     }
 

@@ -3,6 +3,7 @@
 //! Nothing is written before the coordinator has answered, and the file that says that this machine is a member comes
 //! last. If it dies before that, the same token lets it in again.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -113,6 +114,7 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
     let view = SavedView {
         confirmed_at: clock::now().unix_secs,
         machines,
+        revoked: BTreeSet::new(),
     };
     daemon.overlay.add_addresses(&addresses).await?;
     let commit = || -> anyhow::Result<()> {
@@ -141,7 +143,7 @@ fn joined(daemon: &Daemon, membership: &Membership, status: &str) -> Success {
 fn unheard(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
-        ClientError::Credential(_) => Code::InviteInvalid,
+        ClientError::Credential(_) | ClientError::Refused(_) => Code::InviteInvalid,
         ClientError::Broken(_) => Code::MachineUnreachable,
         ClientError::Busy(_) => Code::Busy,
         ClientError::TimedOut(_) => Code::Timeout,

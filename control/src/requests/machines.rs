@@ -99,7 +99,8 @@ pub(super) fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-pub(super) fn not_selected(error: SelectError) -> Failure {
+/// A machine that is not to be found, as a refusal.
+pub(crate) fn not_selected(error: SelectError) -> Failure {
     let code = match error {
         SelectError::NotFound(_) => Code::MachineNotFound,
         SelectError::Ambiguous { .. } => Code::MachineAmbiguous,

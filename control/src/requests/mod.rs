@@ -1,5 +1,7 @@
 //! What each request does. Who may ask for it has been checked by then.
 
+mod credentials;
+mod doctor;
 mod founding;
 mod import;
 mod invites;
@@ -7,6 +9,8 @@ mod leases;
 mod machines;
 mod mesh;
 mod mesh_init;
+mod operations;
+mod pair;
 mod records;
 mod redeem;
 mod remove;
@@ -15,9 +19,12 @@ mod status;
 
 use std::rc::Rc;
 
-use ployz_api::{Code, Failure, Outcome, Request};
+use ployz_api::{Code, EVENTS_LIMIT_MAX, Failure, Outcome, Request};
 
 use crate::daemon::Daemon;
+use crate::events;
+
+pub(crate) use machines::not_selected;
 
 /// Does what is asked.
 pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
@@ -41,6 +48,21 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
         Request::InviteImport { token } => import::import(&daemon, &token).await,
         Request::InviteRedeem(request) => redeem::redeem(&daemon, request).await,
+        Request::CredentialCreate(request) => credentials::create(&daemon, request).await,
+        Request::CredentialList => credentials::list(&daemon).await,
+        Request::CredentialRevoke { credential_id } => {
+            credentials::revoke(&daemon, credential_id).await
+        }
+        Request::Doctor { machine } => doctor::doctor(&daemon, machine.as_deref()).await,
+        Request::PairReport { machine } => pair::report(&daemon, machine).await,
+        Request::Events { limit, .. } => events::list(&daemon, limit.min(EVENTS_LIMIT_MAX)).await,
+        Request::OperationList => operations::list(&daemon).await,
+        Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
+        // The server carries these out, as they are the last request on their stream.
+        Request::Relay { .. } | Request::Relayed => Err(Failure::new(
+            Code::InvalidArgument,
+            "what is relayed is not relayed again",
+        )),
     }
 }
 

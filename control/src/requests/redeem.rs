@@ -18,11 +18,15 @@ use super::leases::{claim_name, claim_subnet};
 use crate::authority::PublicPoint;
 use crate::daemon::Daemon;
 use crate::network::{Network, Storage};
+use crate::operations::Work;
 use crate::store::{INVITES, MACHINES, Revised, Slot};
 
 /// What a wrong secret costs its sender. With the connections that a server takes at a time, that is 1,200 guesses a
 /// second at 2^128 secrets.
 const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
+
+/// What there is to do when it was not let in to the end; nothing has to be taken back.
+const JOIN_AGAIN: &str = "ployzctl machine invite import, on that machine, with the same token";
 
 pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
     let network = daemon.running_network()?;
@@ -38,7 +42,13 @@ pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
             let message = "a machine of this id is here with another key";
             return Err(Failure::new(Code::Conflict, message));
         }
-        None => admit(&network, request, name, now).await?,
+        None => {
+            let (target, store) = (request.machine_id.to_string(), &network.store);
+            let mut work = Work::begin(daemon, store, "machine-join", target, JOIN_AGAIN);
+            let admitted = admit(&network, request, name, now, &mut work).await;
+            work.end(admitted.as_ref().err()).await;
+            admitted?
+        }
     };
     tracing::info!(id = %record.id, name = %record.name, "a machine has joined");
     let answer = answer(&network, storage, &record, &certificate_key).await;
@@ -109,16 +119,14 @@ async fn admit(
     request: RedeemRequest,
     name: Option<Name>,
     now: u64,
+    work: &mut Work,
 ) -> Result<MachineRecord, Failure> {
-    let id = request.machine_id;
-    let name = claim_name(
-        &network.store,
-        name.as_ref().unwrap_or(&request.name),
-        id,
-        now,
-    )
-    .await?;
+    let (id, store) = (request.machine_id, &network.store);
+    work.stage("name").await;
+    let name = claim_name(store, name.as_ref().unwrap_or(&request.name), id, now).await?;
+    work.stage("addresses").await;
     let addresses = claim_subnet(network, id, now).await?;
+    work.stage("record").await;
     let record = MachineRecord {
         version: RECORD_VERSION,
         id,

@@ -8,6 +8,7 @@ use ployz_core::{MachineRecord, PeerRtt, RttRecord, View};
 use super::internal;
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::store::RTT;
 
 /// Machines tell every ten seconds, and a session in use is tested every five: past this a row is old.
 const STALE_SECS: u64 = 60;
@@ -15,7 +16,7 @@ const STALE_SECS: u64 = 60;
 pub(super) async fn matrix(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let own = network.round_trips(daemon).await.map_err(internal)?;
-    let (mut records, mut warnings) = match network.store.round_trips().await {
+    let (mut records, mut warnings): (Vec<RttRecord>, _) = match network.store.list(RTT).await {
         Ok(records) => (records, Vec::new()),
         Err(failure) => {
             let warning = format!("only what this machine has measured: {failure}");

@@ -12,8 +12,8 @@ use async_nats::jetstream::{self, context};
 use async_nats::{RequestErrorKind, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Reading its settings takes a server with 200 users some 10 ms.
-const AGAIN_WAIT: Duration = Duration::from_millis(25);
+/// How soon the question is asked again: reading its settings takes a server with 200 users some 10 ms.
+pub(crate) const AGAIN_WAIT: Duration = Duration::from_millis(25);
 
 /// Asks until somebody takes the question; `None` if there is no answer within `patience`.
 pub(super) async fn ask<T, E: Error + 'static>(

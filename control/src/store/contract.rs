@@ -164,6 +164,7 @@ fn observed(id: MachineId) -> ObservedRecord {
         workloads: 0,
         sessions: 0,
         clock_unix_secs: None,
+        management: Vec::new(),
         unknown: serde_json::Map::new(),
     }
 }

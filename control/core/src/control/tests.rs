@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+
+use ployz_api::{CredentialId, Role};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
@@ -43,6 +46,7 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
         Input::Restored(SavedView {
             confirmed_at: 400,
             machines: vec![machine(0, 1), machine(1, 1), machine(2, 1)],
+            revoked: BTreeSet::new(),
         }),
         now,
     );
@@ -125,6 +129,7 @@ fn a_clock_that_is_wrong_shows_in_what_its_machine_reports() {
             workloads: 0,
             sessions: 0,
             clock_unix_secs,
+            management: Vec::new(),
             unknown: Map::new(),
         };
         control.handle(Input::Changed(Change::Observed(record, at)), now);
@@ -136,6 +141,30 @@ fn a_clock_that_is_wrong_shows_in_what_its_machine_reports() {
     assert_eq!(offset(None, 7), None, "an older daemon does not say");
     assert_eq!(offset(Some(u64::MAX), 7), None);
     assert_eq!(control.view().clock_offset_secs(id(2)), None);
+}
+
+#[test]
+fn whoever_was_revoked_stays_so_across_a_restart() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let id = CredentialId::new(1, 1);
+    let record = CredentialRecord::new(id, Role::Operator, None, 1, None);
+    control.handle(Input::Changed(Change::Credential(record.clone())), now);
+    assert!(!control.view().is_revoked(&id.to_string()));
+    let revoked = record.revoke(2).unwrap();
+    control.handle(Input::Changed(Change::Credential(revoked)), now);
+    let saved = drain(&mut control).pop();
+    let Some(Effect::Save(saved)) = saved else {
+        unreachable!("{saved:?}")
+    };
+    control.handle(Input::Changed(Change::Credential(record)), now);
+    let mut restarted = Control::new(OWN, now);
+    restarted.handle(Input::Restored(saved), now);
+    for control in [control, restarted] {
+        // As certificates spell it.
+        assert!(control.view().is_revoked(&id.to_string().to_lowercase()));
+        assert!(!control.view().is_revoked("root"));
+    }
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! Finding the first endpoint that answers.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig,
+    TransportErrorCode, VarInt,
+};
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::answers::{self, Answers};
+use super::{ClientError, trust};
+use crate::certificate::CertificateName;
+use crate::credential::Credential;
+use crate::request::{Destination, Request};
+use crate::response::Response;
+use crate::token::Token;
+
+/// A handshake takes two round trips; whoever has not answered by then will not.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Where there is another endpoint to try: two retransmissions of a handshake that was lost.
+const FAILOVER_WAIT: Duration = Duration::from_secs(2);
+/// Silence after which a connection is dead; kept-alive connections are never silent for so long.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const GOODBYE_WAIT: Duration = Duration::from_millis(20);
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Session {
+    endpoint: Endpoint,
+    connection: Connection,
+}
+
+/// Connects with a credential to the first of its endpoints that answers before the deadline.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn connect(credential: &Credential, deadline: Instant) -> Result<Session, ClientError> {
+    let tls = trust::certified(credential)?;
+    dial(tls, &credential.endpoints, &credential.network, deadline).await
+}
+
+/// Connects as a stranger with a token.
+pub(super) async fn connect_invited(
+    token: &Token,
+    deadline: Instant,
+) -> Result<Session, ClientError> {
+    let tls = trust::invited(&token.ca_fingerprint);
+    let network = token.network_id.to_string();
+    dial(tls, &token.endpoints, &network, deadline).await
+}
+
+impl Session {
+    /// Sends a request; its answers come one after the other, mostly only one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn open(&self, request: &Request) -> Result<Answers, ClientError> {
+        let (send, receive) = self.connection.open_bi().await.map_err(answers::closed)?;
+        let stream = tokio::io::join(receive, send);
+        Answers::to(Box::new(stream), request).await
+    }
+
+    /// Sends a request to another machine through this one, in a TLS session of its own with that machine; or says why
+    /// this machine does not pass it on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn relay(
+        &self,
+        known_as: &Credential,
+        destination: &Destination,
+        request: &Request,
+    ) -> Result<Result<Answers, Box<Response>>, ClientError> {
+        let tls = TlsConnector::from(Arc::new(trust::certified(known_as)?));
+        let name = ServerName::try_from(CertificateName::any_machine(&known_as.network))
+            .map_err(|e| ClientError::Credential(e.to_string()))?;
+        let (send, receive) = self.connection.open_bi().await.map_err(answers::closed)?;
+        let mut stream = tokio::io::join(receive, send);
+        let relay = Request::Relay {
+            destination: destination.clone(),
+        };
+        answers::write(&mut stream, &relay).await?;
+        stream.flush().await.map_err(answers::broken)?;
+        let response = answers::read(&mut stream).await?;
+        let response = response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))?;
+        if !response.ok {
+            return Ok(Err(Box::new(response)));
+        }
+        let inner = tls.connect(name, stream).await.map_err(answers::broken)?;
+        Answers::to(Box::new(inner), request).await.map(Ok)
+    }
+
+    /// Says goodbye: a connection that is merely left keeps its place at the daemon until it is missed.
+    pub(super) async fn close(self) {
+        self.connection.close(VarInt::from_u32(0), b"");
+        // The goodbye leaves at once; whether it has arrived is not worth waiting for.
+        let _ = tokio::time::timeout(GOODBYE_WAIT, self.endpoint.wait_idle()).await;
+    }
+
+    /// Another stream for bytes that are none of our business.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pipe(
+        &self,
+    ) -> Result<tokio::io::Join<quinn::RecvStream, quinn::SendStream>, ClientError> {
+        let (send, receive) = self.connection.open_bi().await.map_err(answers::closed)?;
+        let mut stream = tokio::io::join(receive, send);
+        answers::write(&mut stream, &Request::Relayed).await?;
+        Ok(stream)
+    }
+}
+
+async fn dial(
+    tls: rustls::ClientConfig,
+    endpoints: &[SocketAddr],
+    network: &str,
+    deadline: Instant,
+) -> Result<Session, ClientError> {
+    let quic =
+        QuicClientConfig::try_from(tls).map_err(|e| ClientError::Credential(e.to_string()))?;
+    let mut config = ClientConfig::new(Arc::new(quic));
+    config.transport_config(Arc::new(transport()));
+    let name = CertificateName::any_machine(network);
+    let (mut causes, mut busy) = (Vec::new(), false);
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        let is_last = at + 1 == endpoints.len();
+        let wait = if is_last { CONNECT_WAIT } else { FAILOVER_WAIT };
+        let until = deadline.min(Instant::now() + wait);
+        match handshake(&config, *endpoint, &name, until).await {
+            Ok(session) => return Ok(session),
+            Err(cause) => {
+                busy |= cause.busy;
+                causes.push(format!("{endpoint}: {}", cause.text));
+            }
+        }
+    }
+    let causes = causes.join("; ");
+    Err(if busy {
+        ClientError::Busy(causes)
+    } else {
+        ClientError::Unreachable(causes)
+    })
+}
+
+/// Why there is no connection.
+struct NoConnection {
+    text: String,
+    busy: bool,
+}
+
+impl<T: std::fmt::Display> From<T> for NoConnection {
+    fn from(cause: T) -> Self {
+        Self {
+            text: cause.to_string(),
+            busy: false,
+        }
+    }
+}
+
+async fn handshake(
+    config: &ClientConfig,
+    remote: SocketAddr,
+    name: &str,
+    until: Instant,
+) -> Result<Session, NoConnection> {
+    let local: SocketAddr = match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = Endpoint::client(local)?;
+    let connecting = endpoint.connect_with(config.clone(), remote, name)?;
+    let connection = tokio::time::timeout_at(until, connecting)
+        .await
+        .map_err(|_| "no answer")?
+        .map_err(|error| NoConnection {
+            busy: is_refusal(&error),
+            ..error.into()
+        })?;
+    Ok(Session {
+        endpoint,
+        connection,
+    })
+}
+
+/// RFC 9000, section 20.1: CONNECTION_REFUSED.
+fn is_refusal(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED
+    )
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+    transport
+}

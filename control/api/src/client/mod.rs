@@ -1,0 +1,199 @@
+//! Asks a daemon over QUIC.
+
+mod answers;
+mod dial;
+mod trust;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::credential::Credential;
+use crate::request::{Destination, Request};
+use crate::response::Response;
+use crate::token::Token;
+
+pub use answers::Answers;
+pub use dial::{Session, connect};
+
+/// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
+const BUSY_WAIT_MIN: Duration = Duration::from_millis(100);
+const BUSY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answered at any endpoint.
+    #[error("no daemon answers: {0}")]
+    Unreachable(String),
+    /// Somebody is there, and has no room for us. Nothing was asked.
+    #[error("the daemon is busy: {0}")]
+    Busy(String),
+    /// The credential cannot be used.
+    #[error("the credential cannot be used: {0}")]
+    Credential(String),
+    /// The daemon does not take the credential.
+    #[error("the daemon does not take this credential: {0}")]
+    Refused(String),
+    /// The connection broke while we waited for the answer.
+    #[error("the daemon did not answer: {0}")]
+    Broken(String),
+    /// It took too long.
+    #[error("the daemon did not answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Asks with a credential, at its endpoints in their order, and waits up to `patience` for the answer of the first that
+/// is there.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask(
+    credential: &Credential,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    until_heard(patience, move |deadline| async move {
+        let session = connect(credential, deadline).await?;
+        let asking = async { session.open(request).await?.only().await };
+        let response = asking.await;
+        session.close().await;
+        response
+    })
+    .await
+}
+
+/// As [`ask`], but the answer is another machine's: whoever is connected to passes everything on, and can neither read
+/// nor change it. `known_as` is whom that machine is to see.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask_through(
+    credential: &Credential,
+    known_as: &Credential,
+    destination: &Destination,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    until_heard(patience, move |deadline| async move {
+        let session = connect(credential, deadline).await?;
+        let asking = async {
+            match session.relay(known_as, destination, request).await? {
+                Ok(answers) => answers.only().await,
+                Err(refusal) => Ok(*refusal),
+            }
+        };
+        let response = asking.await;
+        session.close().await;
+        response
+    })
+    .await
+}
+
+/// As [`ask`], or [`ask_through`] with a destination, for a request that has many answers. Patience ends with the
+/// beginning of the first one.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn follow(
+    credential: &Credential,
+    known_as: &Credential,
+    destination: Option<&Destination>,
+    request: &Request,
+    patience: Duration,
+) -> Result<Following, ClientError> {
+    until_heard(patience, move |deadline| async move {
+        let session = connect(credential, deadline).await?;
+        let answers = match destination {
+            None => Ok(session.open(request).await?),
+            Some(destination) => session.relay(known_as, destination, request).await?,
+        };
+        let (answers, first) = match answers {
+            Ok(mut answers) => {
+                let first = answers.next().await?;
+                (Some(answers), first)
+            }
+            Err(refusal) => (None, Some(*refusal)),
+        };
+        Ok(Following {
+            answers,
+            first,
+            session,
+        })
+    })
+    .await
+}
+
+/// Answers that come as long as there are any.
+#[derive(Debug)]
+pub struct Following {
+    answers: Option<Answers>,
+    first: Option<Response>,
+    session: Session,
+}
+
+impl Following {
+    /// Ends it before its end.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+
+    /// The next one; `None` after the last.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<Response>, ClientError> {
+        match (self.first.take(), &mut self.answers) {
+            (Some(first), _) => Ok(Some(first)),
+            (None, Some(answers)) => answers.next().await,
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Asks as a stranger whom an invite tells whom to trust.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn ask_invited(
+    token: &Token,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, ClientError> {
+    until_heard(patience, move |deadline| async move {
+        let session = dial::connect_invited(token, deadline).await?;
+        let response = session.open(request).await?.only().await;
+        session.close().await;
+        response
+    })
+    .await
+}
+
+/// Asks again while the daemon is there and has no room.
+async fn until_heard<T, A: Future<Output = Result<T, ClientError>>>(
+    patience: Duration,
+    asking: impl Fn(Instant) -> A,
+) -> Result<T, ClientError> {
+    let deadline = deadline(patience);
+    let trying = async {
+        let mut wait = BUSY_WAIT_MIN;
+        loop {
+            match asking(deadline).await {
+                Err(ClientError::Busy(_)) if Instant::now() + wait < deadline => {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BUSY_WAIT_MAX);
+                }
+                heard => return heard,
+            }
+        }
+    };
+    tokio::time::timeout_at(deadline, trying)
+        .await
+        .unwrap_or(Err(ClientError::TimedOut(patience)))
+}
+
+/// When patience ends. A span beyond every clock is an hour: no request takes longer.
+fn deadline(patience: Duration) -> Instant {
+    const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+    Instant::now() + patience.min(PATIENCE_MAX)
+}

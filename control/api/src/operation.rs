@@ -1,0 +1,85 @@
+//! Long work, and how far it is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::code::Code;
+use crate::id::{MachineId, OperationId};
+
+/// Where work, or a stage of it, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkState {
+    /// Under way.
+    Running,
+    /// Done.
+    Done,
+    /// It could not be done.
+    Failed,
+    /// Whoever did it has ended meanwhile.
+    Interrupted,
+}
+
+impl WorkState {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for WorkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What is done in it.
+    pub stage: String,
+    /// How far it is.
+    pub state: WorkState,
+    /// When it began; seconds since 1970.
+    pub started_at: u64,
+}
+
+/// One piece of long work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRow {
+    /// Its id.
+    pub operation_id: OperationId,
+    /// What is done.
+    pub operation: String,
+    /// To what.
+    pub target: String,
+    /// By which machine.
+    pub machine: MachineId,
+    /// How far it is.
+    pub state: WorkState,
+    /// When it began; seconds since 1970.
+    pub started_at: u64,
+    /// When it was over.
+    pub ended_at: Option<u64>,
+    /// Those that have begun, in their order.
+    pub stages: Vec<Stage>,
+    /// `OK`, or why not, once it is over.
+    pub code: Option<Code>,
+    /// The same in words.
+    pub message: String,
+    /// What to do about it if it did not end well.
+    pub next: String,
+}
+
+/// Long work, the oldest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OperationList {
+    /// By age.
+    pub operations: Vec<OperationRow>,
+}

@@ -1,0 +1,125 @@
+//! What a stream of the store holds, read straight from it. It takes no consumer: there is nothing on the server to be
+//! left behind or to be pointed at somebody else.
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt as _;
+use ployz_api::Failure;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::nats::listing_subject;
+use crate::store::{AGAIN_WAIT, unavailable};
+
+/// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
+const BATCH: u32 = 256;
+/// A store that has not gone on by then is not there.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The server's status codes, which are those of HTTP.
+const END_OF_BATCH: u16 = 204;
+const NOTHING: u16 = 404;
+const NOBODY_THERE: u16 = 503;
+
+/// How an answer ended.
+enum End {
+    /// There is more.
+    More,
+    /// There is no more.
+    Last,
+    /// Nobody has taken the question.
+    NobodyThere,
+}
+
+/// The messages of a stream whose subjects match, the oldest first, from a number on.
+pub(crate) async fn list(
+    client: &Client,
+    stream: &str,
+    subjects: &str,
+    mut from: u64,
+) -> Result<Vec<StreamMessage>, Failure> {
+    let mut messages: Vec<StreamMessage> = Vec::new();
+    let mut deadline = Instant::now() + PATIENCE;
+    loop {
+        let question = json!({ "seq": from, "batch": BATCH, "next_by_subj": subjects });
+        let page = page(client, stream, &question, &mut messages);
+        let end = timeout_at(deadline, page)
+            .await
+            .map_err(|_| unavailable(&"it did not list its records"))??;
+        match end {
+            End::Last => return Ok(messages),
+            End::More => {
+                from = messages.last().map_or(from, |message| message.sequence) + 1;
+                deadline = Instant::now() + PATIENCE;
+            }
+            End::NobodyThere if Instant::now() + AGAIN_WAIT < deadline => sleep(AGAIN_WAIT).await,
+            End::NobodyThere => return Err(unavailable(&"it has no such records")),
+        }
+    }
+}
+
+/// The number of a stream's last message; 0 if there is none.
+pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Result<u64, Failure> {
+    let question = json!({ "last_by_subj": subjects });
+    let asking = async {
+        let answer = ask(client, stream, &question).await?.next().await;
+        let answer = answer.ok_or_else(|| unavailable(&"it hung up"))?;
+        match status(&answer) {
+            None => Ok(stored(answer)?.sequence),
+            Some(NOTHING) => Ok(0),
+            Some(status) => Err(refused(status, &answer)),
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .map_err(|_| unavailable(&"it did not say what it has"))?
+}
+
+/// One batch.
+async fn page(
+    client: &Client,
+    stream: &str,
+    question: &Value,
+    messages: &mut Vec<StreamMessage>,
+) -> Result<End, Failure> {
+    let mut answers = ask(client, stream, question).await?;
+    let mut count = 0;
+    loop {
+        let answer = answers.next().await;
+        let answer = answer.ok_or_else(|| unavailable(&"it hung up"))?;
+        match status(&answer) {
+            None => {
+                count += 1;
+                messages.push(stored(answer)?);
+            }
+            Some(END_OF_BATCH) if count >= BATCH => return Ok(End::More),
+            Some(END_OF_BATCH | NOTHING) => return Ok(End::Last),
+            Some(NOBODY_THERE) => return Ok(End::NobodyThere),
+            Some(status) => return Err(refused(status, &answer)),
+        }
+    }
+}
+
+async fn ask(client: &Client, stream: &str, question: &Value) -> Result<Subscriber, Failure> {
+    let inbox = client.new_inbox();
+    let subscribing = client.subscribe(inbox.clone());
+    let answers = subscribing.await.map_err(|error| unavailable(&error))?;
+    let question = question.to_string().into();
+    let asking = client.publish_with_reply(listing_subject(stream), inbox, question);
+    asking.await.map_err(|error| unavailable(&error))?;
+    Ok(answers)
+}
+
+fn status(answer: &Message) -> Option<u16> {
+    answer.status.map(|status| status.as_u16())
+}
+
+fn stored(answer: Message) -> Result<StreamMessage, Failure> {
+    StreamMessage::try_from(answer).map_err(|error| unavailable(&error))
+}
+
+fn refused(status: u16, answer: &Message) -> Failure {
+    let said = answer.description.as_deref().unwrap_or_default();
+    unavailable(&format!("it answered {status} {said}"))
+}

@@ -1,0 +1,79 @@
+//! Long work as it goes on: every stage is written to the store, for whoever wants to know. What cannot be written goes
+//! to the log only, and the work goes on.
+
+use ployz_api::{Failure, MachineId, OperationId};
+use ployz_core::OperationRecord;
+
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::store::{OPERATIONS, Revised, Store};
+
+/// Work that this daemon does.
+#[derive(Debug)]
+pub(crate) struct Work {
+    store: Store,
+    record: OperationRecord,
+}
+
+impl Work {
+    /// Begins it.
+    pub(crate) fn begin(
+        daemon: &Daemon,
+        store: &Store,
+        operation: &str,
+        target: String,
+        next: &str,
+    ) -> Self {
+        let (unix_ms, random) = clock::id_parts();
+        let id = OperationId::new(unix_ms, random);
+        let own = daemon.identity.machine_id;
+        let now = clock::now().unix_secs;
+        Self {
+            store: store.clone(),
+            record: OperationRecord::begin(id, operation, target, own, next, now),
+        }
+    }
+
+    /// The next stage begins.
+    pub(crate) async fn stage(&mut self, stage: &str) {
+        self.record.stage(stage, clock::now().unix_secs);
+        self.write().await;
+    }
+
+    /// It is over.
+    pub(crate) async fn end(mut self, failure: Option<&Failure>) {
+        self.record.end(failure, clock::now().unix_secs);
+        self.write().await;
+    }
+
+    /// Nobody else writes it while it runs.
+    async fn write(&self) {
+        let id = self.record.row().operation_id.to_string();
+        if let Err(failure) = self.store.put(OPERATIONS, &id, &self.record).await {
+            tracing::warn!(id, cause = %failure, "a stage is not in the store");
+        }
+    }
+}
+
+/// What a machine was at when its daemon ended before this time (seconds since 1970) goes on no more.
+pub(crate) async fn interrupt_former(
+    store: &Store,
+    own: MachineId,
+    before: u64,
+) -> Result<(), Failure> {
+    for record in store.list::<OperationRecord>(OPERATIONS).await? {
+        let row = record.row();
+        if row.machine != own || row.ended_at.is_some() || row.started_at >= before {
+            continue;
+        }
+        let key = row.operation_id.to_string();
+        let found: Option<Revised<OperationRecord>> = store.get(OPERATIONS, &key).await?;
+        if let Some(mut found) = found {
+            found.value.interrupt(clock::now().unix_secs);
+            store
+                .update(OPERATIONS, &key, &found.value, found.revision)
+                .await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Requests to other machines. What is passed on is a TLS session of the caller's with the machine that answers: whoever
+//! is between them knows neither request nor answer, and the role that counts is the caller's own.
+//!
+//! ```text
+//!   caller ──QUIC──▶ this machine ──QUIC, as a machine──▶ the one that answers
+//!      └───────────────── TLS, as the caller ──────────────────┘
+//! ```
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ployz_api::client::{Session, connect};
+use ployz_api::{
+    Code, Credential, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Secret, Success,
+    encode,
+};
+use quinn::{RecvStream, SendStream};
+use tokio::io::{AsyncWriteExt as _, Join};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use crate::daemon::Daemon;
+use crate::network::Network;
+use crate::requests::not_selected;
+use crate::server;
+use crate::tls;
+
+/// The overlay address, and if need be where the machine is reached without the overlay.
+const CONNECT_WAIT: Duration = Duration::from_secs(8);
+/// A handshake takes two round trips through both connections.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+
+type QuicStream = Join<RecvStream, SendStream>;
+
+/// Passes a stream on until either side ends it, or says why not.
+pub(crate) async fn pass_on(
+    daemon: Rc<Daemon>,
+    destination: &Destination,
+    mut stream: QuicStream,
+) -> anyhow::Result<()> {
+    let way = match resolve(&daemon, destination) {
+        Ok(machine) if machine == daemon.identity.machine_id => Ok(None),
+        Ok(machine) => reach(&daemon, machine).await.map(Some),
+        Err(failure) => Err(failure),
+    };
+    let outcome = way.as_ref().map(|_| Success {
+        message: String::new(),
+        payload: None,
+    });
+    let response = Response::from(outcome.map_err(Failure::clone));
+    stream
+        .write_all(&encode(&response, RESPONSE_LEN_MAX)?)
+        .await?;
+    match way {
+        Ok(None) => take(daemon, stream).await,
+        Ok(Some(session)) => {
+            let mut onward = session.pipe().await?;
+            tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
+            Ok(())
+        }
+        Err(_) => Ok(stream.shutdown().await?),
+    }
+}
+
+/// Answers the one whose TLS session comes on this stream.
+pub(crate) async fn take(daemon: Rc<Daemon>, stream: QuicStream) -> anyhow::Result<()> {
+    let network = daemon.network().context("in no network")?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls::relayed(
+        daemon.presence(&network.membership),
+    )?));
+    let label = network.membership.network_id.to_string();
+    let accepting = acceptor.accept(stream);
+    let mut session = tokio::time::timeout(HANDSHAKE_WAIT, accepting).await??;
+    let caller = session
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| tls::role(chain, &label))
+        .context("the certificate says nothing of its holder")?;
+    server::answer(&daemon, &caller, &mut session).await
+}
+
+fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Failure> {
+    let network = daemon.running_network()?;
+    match destination {
+        Destination::Machine(wanted) => {
+            let view = network.view();
+            Ok(view.select(wanted).map_err(not_selected)?.id)
+        }
+        Destination::Coordinator if network.storage.is_some() => Ok(daemon.identity.machine_id),
+        Destination::Coordinator => network
+            .view()
+            .coordinator()
+            .map(|machine| machine.id)
+            .ok_or_else(|| {
+                let message = "no machine in view holds the store";
+                Failure::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
+            }),
+    }
+}
+
+/// Connects to a machine, as this one.
+pub(crate) async fn reach(daemon: &Daemon, machine: MachineId) -> Result<Session, Failure> {
+    let network = daemon.running_network()?;
+    let credential = Credential {
+        endpoints: endpoints(daemon, &network, machine),
+        ..own_credential(daemon)?
+    };
+    connect(&credential, Instant::now() + CONNECT_WAIT)
+        .await
+        .map_err(|error| {
+            let message = format!("machine {machine} cannot be reached from here: {error}");
+            Failure::new(Code::MachineUnreachable, message)
+                .hint(format!("ployzctl doctor {machine}"))
+        })
+}
+
+/// How this machine is known to others; it does not say where they are.
+pub(crate) fn own_credential(daemon: &Daemon) -> Result<Credential, Failure> {
+    let network = daemon.running_network()?;
+    let membership = &network.membership;
+    Ok(Credential {
+        endpoints: Vec::new(),
+        network: membership.network_id.to_string(),
+        ca_pem: membership.ca_pem.clone(),
+        certificate_pem: membership.certificate_pem.clone(),
+        key_pem: Secret::new(daemon.identity.certificate_key_pem.expose().to_owned()),
+    })
+}
+
+/// Where a machine's management server is: in the overlay, and then where it says that it is reached. One that has not
+/// said anything yet has most likely the same port as this one.
+fn endpoints(daemon: &Daemon, network: &Network, machine: MachineId) -> Vec<SocketAddr> {
+    let view = network.view();
+    let said = view
+        .observed(machine)
+        .map(|(record, _)| record.management.clone())
+        .unwrap_or_default();
+    let port = said
+        .first()
+        .map_or_else(|| daemon.config.listen.port(), SocketAddr::port);
+    view.machine(machine)
+        .map(|record| SocketAddr::new(record.overlay_ip.into(), port))
+        .into_iter()
+        .chain(said)
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! Certifying people, listing who was certified, and taking it back.
+
+use std::net::SocketAddr;
+
+use ployz_api::{
+    Authority, Code, Context, Credential, CredentialId, CredentialList, CredentialRequest, Failure,
+    NewCredential, Outcome, Payload, Role, Secret, Success,
+};
+use ployz_core::{CredentialRecord, View};
+use rcgen::KeyPair;
+
+use super::internal;
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::host;
+use crate::network::Network;
+use crate::store::{CREDENTIALS, Revised};
+
+/// Ten years: whoever wants longer wants for ever, which is what is had without a time.
+const TTL_SECS_MAX: u64 = 10 * 365 * 24 * 3600;
+/// Every daemon reads all records every 20 s; these are some 200 KiB.
+const RECORDS_MAX: usize = 1_000;
+/// With 2 s for each that is gone, as much as anybody waits for.
+const ENDPOINTS_MAX: usize = 8;
+
+pub(super) async fn create(daemon: &Daemon, request: CredentialRequest) -> Outcome {
+    let network = daemon.running_network()?;
+    let storage = network.coordinator()?;
+    check(&request)?;
+    if network
+        .store
+        .list::<CredentialRecord>(CREDENTIALS)
+        .await?
+        .len()
+        >= RECORDS_MAX
+    {
+        let message = format!("there are {RECORDS_MAX} credentials, and no more are kept");
+        return Err(Failure::new(Code::Conflict, message));
+    }
+    let (unix_ms, random) = clock::id_parts();
+    let id = CredentialId::new(unix_ms, random);
+    let now = clock::now().unix_secs;
+    let record = CredentialRecord::new(id, request.role, request.name, now, request.ttl_secs);
+    let key = KeyPair::generate().map_err(|error| internal(error.into()))?;
+    let certificate_pem = storage
+        .authority
+        .certify_person(&id.to_string(), request.role, record.expires_at, &key)
+        .map_err(internal)?;
+    // Before anybody has the certificate: what is not in the list cannot be revoked.
+    if !network
+        .store
+        .create(CREDENTIALS, &id.to_string(), &record)
+        .await?
+    {
+        return Err(Failure::new(
+            Code::Conflict,
+            "a credential of this id exists",
+        ));
+    }
+    tracing::info!(%id, role = record.role.name(), "credential created");
+    let membership = &network.membership;
+    let credential = Credential {
+        endpoints: endpoints(daemon, &network.view()),
+        network: membership.network_id.to_string(),
+        ca_pem: membership.ca_pem.clone(),
+        certificate_pem,
+        key_pem: Secret::new(key.serialize_pem()),
+    };
+    let context = Context {
+        name: membership.network.clone(),
+        credential,
+    };
+    Ok(Payload::Credential(Box::new(NewCredential {
+        credential_id: id,
+        role: record.role,
+        expires_at: record.expires_at,
+        context,
+    }))
+    .into())
+}
+
+fn check(request: &CredentialRequest) -> Result<(), Failure> {
+    let refused = |message: String| Err(Failure::new(Code::InvalidArgument, message));
+    match request.role {
+        Role::Admin | Role::Operator | Role::Reader => {}
+        Role::Machine | Role::Stranger => {
+            return refused(format!("nobody is certified as {}", request.role.name()));
+        }
+    }
+    match request.ttl_secs {
+        Some(ttl) if !(1..=TTL_SECS_MAX).contains(&ttl) => refused(format!(
+            "a credential lasts 1 to {TTL_SECS_MAX} seconds, not {ttl}; without --ttl it does not end"
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Where the network is reached: this machine, then one endpoint of every other, those that hold the store first.
+fn endpoints(daemon: &Daemon, view: &View) -> Vec<SocketAddr> {
+    let own = host::endpoints(daemon.config.listen, &daemon.config.interface);
+    let mut others: Vec<_> = view
+        .machines()
+        .filter(|machine| machine.id != daemon.identity.machine_id)
+        .collect();
+    others.sort_by_key(|machine| (machine.authority != Authority::Storage, machine.id));
+    let first = |id| view.observed(id)?.0.management.first().copied();
+    own.into_iter()
+        .take(1)
+        .chain(others.into_iter().filter_map(|machine| first(machine.id)))
+        .take(ENDPOINTS_MAX)
+        .collect()
+}
+
+pub(super) async fn list(daemon: &Daemon) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let records: Vec<CredentialRecord> = network.store.list(CREDENTIALS).await?;
+    let now = clock::now().unix_secs;
+    let mut credentials: Vec<_> = records.iter().map(|record| record.row(now)).collect();
+    credentials.sort_by_key(|row| row.credential_id);
+    Ok(Payload::CredentialList(CredentialList { credentials }).into())
+}
+
+pub(super) async fn revoke(daemon: &Daemon, id: CredentialId) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let message = if take_back(&network, id).await? {
+        tracing::info!(%id, "credential revoked");
+        format!("credential {id} is revoked")
+    } else {
+        format!("credential {id} had been revoked before")
+    };
+    Ok(Success {
+        message,
+        payload: None,
+    })
+}
+
+/// Whether it was good until now.
+async fn take_back(network: &Network, id: CredentialId) -> Result<bool, Failure> {
+    let key = id.to_string();
+    let found: Option<Revised<CredentialRecord>> = network.store.get(CREDENTIALS, &key).await?;
+    let Some(Revised { value, revision }) = found else {
+        let message = format!("there is no credential {id}");
+        return Err(Failure::new(Code::InvalidArgument, message).hint("ployzctl credential list"));
+    };
+    let Some(revoked) = value.revoke(clock::now().unix_secs) else {
+        return Ok(false);
+    };
+    // A record is written twice in its life: whoever was faster has revoked it.
+    network
+        .store
+        .update(CREDENTIALS, &key, &revoked, revision)
+        .await
+}

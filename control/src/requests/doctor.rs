@@ -1,0 +1,177 @@
+//! What is wrong here.
+
+use ployz_api::{Authority, Check, Doctor, Failure, MachineId, Outcome, Payload, StorageState};
+use ployz_core::{STALE_SECS, View};
+use ployz_engine::PublicKey;
+
+use super::{internal, not_selected, pair};
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::network::{Network, is_session};
+
+/// Machines report to the store every 10 s, and news takes no time.
+const REPORT_AGE_SECS_MAX: u64 = 30;
+/// What certificates and the age of records can bear.
+const CLOCK_SKEW_SECS_MAX: u64 = 5;
+
+pub(super) async fn doctor(daemon: &Daemon, machine: Option<&str>) -> Outcome {
+    let checks = match machine {
+        None => own(daemon).await?,
+        Some(wanted) => {
+            let (id, name) = {
+                let network = daemon.running_network()?;
+                let view = network.view();
+                let machine = view.select(wanted).map_err(not_selected)?;
+                (machine.id, machine.name.clone())
+            };
+            if id != daemon.identity.machine_id {
+                let checks = pair::examine(daemon, id).await?;
+                return Ok(Payload::Doctor(Doctor::new(Some(name), checks)).into());
+            }
+            own(daemon).await?
+        }
+    };
+    Ok(Payload::Doctor(Doctor::new(None, checks)).into())
+}
+
+async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
+    let mut checks = vec![data_plane(daemon)];
+    let Some(network) = daemon.network() else {
+        checks.push(Check::fail(
+            "network",
+            "this machine is in no network",
+            "ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin",
+        ));
+        return Ok(checks);
+    };
+    checks.push(Check::ok(
+        "network",
+        format!("in {}", network.membership.network),
+    ));
+    checks.extend(storage(&network));
+    checks.push(store(&network));
+    let now = clock::now();
+    let sessions = daemon
+        .overlay
+        .traffic(now.instant)
+        .await
+        .map_err(internal)?;
+    let view = network.view();
+    checks.push(age(&view, now.unix_secs));
+    checks.push(record(daemon, &view));
+    checks.push(clock_of_the_store(daemon, &network, &view, now.unix_secs));
+    for machine in view.machines() {
+        if machine.id == daemon.identity.machine_id {
+            continue;
+        }
+        let key = PublicKey::from_base64(&machine.wireguard_key).ok();
+        let peer = key.and_then(|key| sessions.get(&key));
+        checks.push(
+            if peer.is_some_and(|it| is_session(it.handshake_age_secs)) {
+                Check::ok("peer", format!("a session with {}", machine.name))
+            } else {
+                Check::fail(
+                    "peer",
+                    format!("no session with {}", machine.name),
+                    format!("ployzctl doctor {}", machine.name),
+                )
+            },
+        );
+    }
+    Ok(checks)
+}
+
+fn data_plane(daemon: &Daemon) -> Check {
+    let backend = daemon.overlay.backend();
+    let cause = format!("{backend} on {}", daemon.config.interface);
+    if backend == "io_uring" {
+        return Check::ok("data plane", cause);
+    }
+    Check::warn(
+        "data plane",
+        cause,
+        "sysctl kernel.io_uring_disabled=0, or allow io_uring in the sandbox",
+    )
+}
+
+fn storage(network: &Network) -> Option<Check> {
+    let storage = network.storage.as_ref()?;
+    Some(match storage.nats.state() {
+        StorageState::Running { version, .. } => {
+            Check::ok("storage", format!("nats-server {version} runs here"))
+        }
+        StorageState::Down | StorageState::None => Check::fail(
+            "storage",
+            format!("nats-server is down: {}", storage.nats.last_words()),
+            "look into nats/log in the data directory",
+        ),
+    })
+}
+
+fn store(network: &Network) -> Check {
+    if network.store.is_connected() {
+        return Check::ok("store", "it answers");
+    }
+    let holders: Vec<String> = network
+        .view()
+        .machines()
+        .filter(|machine| machine.authority == Authority::Storage)
+        .map(|machine| machine.name.to_string())
+        .collect();
+    let holders = holders.join(", ");
+    Check::fail(
+        "store",
+        format!("it does not answer; {holders} should hold it"),
+        format!("ployzctl doctor {holders}"),
+    )
+}
+
+fn age(view: &View, unix_secs: u64) -> Check {
+    let age = view.age_secs(unix_secs);
+    if age > STALE_SECS {
+        let cause = format!("stale: the store confirmed the view {age} s ago");
+        return Check::fail("view", cause, "see what is wrong with the store");
+    }
+    Check::ok("view", format!("confirmed {age} s ago"))
+}
+
+fn record(daemon: &Daemon, view: &View) -> Check {
+    let own = view.machine(daemon.identity.machine_id);
+    let key = daemon.identity.wireguard_key.public_key().to_string();
+    match own {
+        None => Check::fail(
+            "record",
+            "the network has no record of this machine: it was removed",
+            "join it anew, with a new data directory",
+        ),
+        Some(record) if record.wireguard_key != key => Check::fail(
+            "record",
+            "wrong key: the network knows this machine by another WireGuard key",
+            "restore identity.json, or join anew with a new data directory",
+        ),
+        Some(_) => Check::ok("record", "as this machine is"),
+    }
+}
+
+/// The store dates what this machine tells it every 10 s. That is how far its clock is off.
+fn clock_of_the_store(daemon: &Daemon, network: &Network, view: &View, now: u64) -> Check {
+    let own: MachineId = daemon.identity.machine_id;
+    let Some((_, at)) = view.observed(own).filter(|_| network.store.is_connected()) else {
+        return Check::warn(
+            "clock",
+            "the store has not said what time it is",
+            "see what is wrong with the store, and run it again in 10 s",
+        );
+    };
+    let mend = "timedatectl set-ntp true (here and where the store is)";
+    if at > now.saturating_add(CLOCK_SKEW_SECS_MAX) {
+        let cause = format!("this machine's clock is {} s behind the store's", at - now);
+        return Check::fail("clock", cause, mend);
+    }
+    let age = now.saturating_sub(at);
+    if age > REPORT_AGE_SECS_MAX {
+        let cause = format!("this machine's clock is {age} s ahead of the store's");
+        return Check::fail("clock", cause, mend);
+    }
+    Check::ok("clock", "as the store's")
+}

@@ -1,0 +1,25 @@
+//! Seeing long work.
+
+use ployz_api::{Code, Failure, OperationId, OperationList, Outcome, Payload};
+use ployz_core::OperationRecord;
+
+use crate::daemon::Daemon;
+use crate::store::OPERATIONS;
+
+pub(super) async fn list(daemon: &Daemon) -> Outcome {
+    let network = daemon.running_network()?;
+    let records: Vec<OperationRecord> = network.store.list(OPERATIONS).await?;
+    let mut operations: Vec<_> = records.iter().map(|record| record.row().clone()).collect();
+    operations.sort_by_key(|row| row.operation_id);
+    Ok(Payload::OperationList(OperationList { operations }).into())
+}
+
+pub(super) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
+    let network = daemon.running_network()?;
+    let found: Vec<OperationRecord> = network.store.read(OPERATIONS, &id.to_string()).await?;
+    let found = found.first().ok_or_else(|| {
+        let message = format!("there is no operation {id}, or it was over long ago");
+        Failure::new(Code::InvalidArgument, message).hint("ployzctl operation list")
+    })?;
+    Ok(Payload::Operation(Box::new(found.row().clone())).into())
+}
