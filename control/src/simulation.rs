@@ -1,7 +1,7 @@
 //! 200 machines and one real store: every control task with its own connection, and a data plane that is only counted.
 //!
-//! `scripts/test` runs it; `cargo test --release -p ployzd -- --ignored --nocapture simulation` prints the figures, with
-//! the environment's `NATS_SERVER_UNDER_TEST` naming the server that `scripts/setup test` installs.
+//! `cargo test -p ployzd -- --ignored --nocapture simulation` runs it and prints the figures, with `NATS_SERVER_UNDER_TEST`
+//! in the environment naming the server that `scripts/setup run` installs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
