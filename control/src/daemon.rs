@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_api::{Code, Failure, NetworkState};
-use ployz_core::SavedView;
+use ployz_core::View;
 use ployz_engine::{PeerUpdate, PublicKey};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
@@ -321,8 +321,8 @@ impl Host for Daemon {
         Ok(sessions.map(|(key, _)| key).collect())
     }
 
-    fn save(&self, view: &SavedView) -> anyhow::Result<()> {
-        self.files.write(VIEW_FILE, view)
+    fn save(&self, view: &View) -> anyhow::Result<()> {
+        self.files.write(VIEW_FILE, &view.saved())
     }
 }
 

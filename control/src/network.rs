@@ -48,7 +48,7 @@ pub(crate) trait Host {
     /// The peers with whom there is a session.
     async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>>;
     /// Keeps the view for a start without the store.
-    fn save(&self, view: &SavedView) -> anyhow::Result<()>;
+    fn save(&self, view: &View) -> anyhow::Result<()>;
 }
 
 /// A network, from the inside.
@@ -158,8 +158,8 @@ impl Network {
                 }
             }
             // The mesh works without it; the next start may have to do with an older one.
-            Effect::Save(view) => {
-                if let Err(error) = host.save(&view) {
+            Effect::Save => {
+                if let Err(error) = host.save(&self.view()) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
             }

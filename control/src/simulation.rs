@@ -9,7 +9,7 @@ use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ployz_core::{MachineRecord, SavedView};
+use ployz_core::{MachineRecord, View};
 use ployz_engine::{PeerUpdate, PublicKey};
 
 use crate::clock;
@@ -58,7 +58,7 @@ impl Host for Stub {
         Ok(self.peers.borrow().clone())
     }
 
-    fn save(&self, _view: &SavedView) -> anyhow::Result<()> {
+    fn save(&self, _view: &View) -> anyhow::Result<()> {
         self.saves.set(self.saves.get() + 1);
         Ok(())
     }

@@ -54,11 +54,9 @@ fn configured(effects: &[Effect]) -> usize {
         .iter()
         .map(|effect| match effect {
             Effect::Configure(updates) => updates.len(),
-            Effect::Admit(_)
-            | Effect::Save(_)
-            | Effect::Resync
-            | Effect::Observe
-            | Effect::Listen => 0,
+            Effect::Admit(_) | Effect::Save | Effect::Resync | Effect::Observe | Effect::Listen => {
+                0
+            }
         })
         .sum()
 }
@@ -129,7 +127,7 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
             .find_map(|effect| match effect {
                 Effect::Admit(nkeys) => Some(nkeys.into_keys().collect::<Vec<_>>()),
                 Effect::Configure(_)
-                | Effect::Save(_)
+                | Effect::Save
                 | Effect::Resync
                 | Effect::Observe
                 | Effect::Listen => None,
