@@ -55,7 +55,7 @@ pub(crate) trait Host {
     /// Where its management server is reached.
     fn management(&self) -> Vec<SocketAddr>;
     /// Keeps the view for a start without the store.
-    fn save(&self, view: &SavedView) -> anyhow::Result<()>;
+    fn save(&self, view: &View) -> anyhow::Result<()>;
     /// Counts somebody whom the store's server has refused, as `said` has it.
     fn store_refused(&self, said: &str);
 }
@@ -198,8 +198,8 @@ impl Network {
                 self.admitted.send_replace(admitted);
             }
             // The mesh works without it; the next start may have to do with an older one.
-            Effect::Save(view) => {
-                if let Err(error) = host.save(&view) {
+            Effect::Save => {
+                if let Err(error) = host.save(&self.view()) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
             }

@@ -89,6 +89,15 @@ impl View {
         unix_secs.saturating_sub(self.confirmed_at)
     }
 
+    /// As it goes to disk.
+    pub fn saved(&self) -> SavedView {
+        SavedView {
+            confirmed_at: self.confirmed_at,
+            machines: self.machines().cloned().collect(),
+            revoked: self.revoked.clone(),
+        }
+    }
+
     /// The newest revision of a machine's record.
     pub const fn revision(&self) -> u64 {
         self.newest.0
