@@ -37,6 +37,9 @@ pub(crate) const LEASES: &str = "leases";
 
 /// A store that has not answered by then is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Half a second in all, which is much more than a server with all its users takes to read them.
+const RELOAD_ATTEMPTS: u32 = 10;
+const RELOAD_POLL: Duration = Duration::from_millis(50);
 /// After the store has come back it is found within this time.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A connection that died without a word is noticed after two of these.
@@ -156,10 +159,10 @@ impl Store {
             ts: String,
         }
         self.reachable()?;
-        let asking = self
-            .jetstream
-            .request(format!("STREAM.INFO.KV_{MACHINES}"), &());
-        let Answer { ts } = self.within(asking).await?;
+        let subject = format!("STREAM.INFO.KV_{MACHINES}");
+        let Answer { ts } = self
+            .across_a_reload(async || self.jetstream.request(subject.clone(), &()).await)
+            .await?;
         let time = parse_rfc3339(&ts).map_err(|error| unavailable(&error))?;
         u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
     }
@@ -213,7 +216,7 @@ impl Store {
     /// Reads every record.
     pub(crate) async fn list<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, Failure> {
         let bucket = self.bucket(bucket).await?;
-        let mut keys = self.within(bucket.keys()).await?;
+        let mut keys = self.across_a_reload(async || bucket.keys().await).await?;
         let mut records = Vec::new();
         while let Some(key) = keys.next().await {
             let key = key.map_err(|error| unavailable(&error))?;
@@ -294,7 +297,8 @@ impl Store {
 
     async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
         self.reachable()?;
-        self.within(self.jetstream.get_key_value(bucket)).await
+        self.across_a_reload(async || self.jetstream.get_key_value(bucket).await)
+            .await
     }
 
     /// Fails at once when it is known that there is nobody to ask.
@@ -307,6 +311,24 @@ impl Store {
             Some(version) => refuse_old(version, "the store"),
             None => Ok(()),
         }
+    }
+
+    /// While the server reads its configuration anew, as for every machine that comes or goes, questions to JetStream
+    /// itself find nobody for some milliseconds.
+    async fn across_a_reload<T, E: std::fmt::Display>(
+        &self,
+        ask: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, Failure> {
+        let asking = async {
+            for _ in 1..RELOAD_ATTEMPTS {
+                if let Ok(answer) = ask().await {
+                    return Ok(answer);
+                }
+                tokio::time::sleep(RELOAD_POLL).await;
+            }
+            ask().await
+        };
+        self.within(asking).await
     }
 
     async fn within<T, E: std::fmt::Display>(

@@ -264,11 +264,6 @@ fn half_open(besieger: &Machine, founder: &Machine, admin: &Credential) -> Resul
     let grown = resident_kib(founder)?.saturating_sub(before);
     ensure!(grown < 64 * 1024, "it has grown by {grown} KiB");
     wait_until("all of them to be forgotten and counted", PATIENCE, || {
-        eprintln!(
-            "{:?} {:?}",
-            refused(founder, "handshake"),
-            refused(founder, "handshakes")
-        );
         let count = |cause| refused(founder, cause).unwrap_or_default();
         count("handshake") > 2 && count("handshake") + count("handshakes") >= BEGUN_AT_LEAST
     })?;

@@ -160,18 +160,14 @@ async fn ask_each(
         match connect(config, *endpoint, name, wait).await {
             Ok((local, connection)) => {
                 let answer = tokio::time::timeout(patience, exchange(&connection, request)).await;
+                let sent_away = is_sent_away(&connection);
                 connection.close(VarInt::from_u32(0), b"");
                 let _ = tokio::time::timeout(GOODBYE_WAIT, local.wait_idle()).await;
-                return answer
-                    .map_err(|_| ClientError::TimedOut(patience))?
-                    .map_err(|error| match connection.close_reason() {
-                        Some(ConnectionError::ApplicationClosed(close))
-                            if close.error_code == VarInt::from_u32(BUSY) =>
-                        {
-                            ClientError::Busy(error.to_string())
-                        }
-                        Some(_) | None => error,
-                    });
+                return match answer {
+                    Ok(Err(error)) if sent_away => Err(ClientError::Busy(error.to_string())),
+                    Ok(answer) => answer,
+                    Err(_) => Err(ClientError::TimedOut(patience)),
+                };
             }
             Err(cause) => {
                 busy |= cause.busy;
@@ -222,6 +218,16 @@ async fn connect(
             ..error.into()
         })?;
     Ok((endpoint, connection))
+}
+
+/// Whether the daemon has closed a connection because it has no room, before it has read what was asked.
+fn is_sent_away(connection: &Connection) -> bool {
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => {
+            close.error_code == VarInt::from_u32(BUSY)
+        }
+        Some(_) | None => false,
+    }
 }
 
 /// RFC 9000, section 20.1: CONNECTION_REFUSED.
