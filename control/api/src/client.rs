@@ -29,6 +29,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Silence after which a connection is dead; kept-alive connections are never silent for so long.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A machine that joins may come with a thousand others, whose first messages drown its own.
+const INVITED_ROUNDS: u32 = 2;
 /// How long the goodbye may take. Without it the daemon keeps the connection until it is idle for too long.
 const GOODBYE_WAIT: Duration = Duration::from_millis(20);
 /// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
@@ -90,7 +92,10 @@ pub async fn ask(
         &credential.endpoints,
         &credential.network,
         request,
-        patience,
+        Patience {
+            answer: patience,
+            rounds: 1,
+        },
     )
     .await
 }
@@ -106,7 +111,18 @@ pub async fn ask_invited(
 ) -> Result<Response, ClientError> {
     let config = tls(Trust::Fingerprint(token.ca_fingerprint.clone())).with_no_client_auth();
     let network = token.network_id.to_string();
+    let patience = Patience {
+        answer: patience,
+        rounds: INVITED_ROUNDS,
+    };
     ask_any(config, &token.endpoints, &network, request, patience).await
+}
+
+/// How long to wait, and for how often to dial all endpoints if nobody is there.
+#[derive(Clone, Copy)]
+struct Patience {
+    answer: Duration,
+    rounds: u32,
 }
 
 async fn ask_any(
@@ -114,7 +130,7 @@ async fn ask_any(
     endpoints: &[SocketAddr],
     network: &str,
     request: &Request,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<Response, ClientError> {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let quic =
@@ -131,12 +147,14 @@ async fn ask_until_heard(
     endpoints: &[SocketAddr],
     name: &str,
     request: &Request,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<Response, ClientError> {
     let mut wait = BUSY_WAIT_MIN;
-    let mut left = patience;
+    let mut left = patience.answer;
+    let mut round = 1;
     loop {
-        match ask_each(config, endpoints, name, request, patience).await {
+        match ask_each(config, endpoints, name, request, patience.answer).await {
+            Err(ClientError::Unreachable(_)) if round < patience.rounds => round += 1,
             Err(ClientError::Busy(_)) if wait < left => {
                 tokio::time::sleep(wait).await;
                 left -= wait;
