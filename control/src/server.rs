@@ -163,7 +163,8 @@ async fn answer_one(
     caller: &CertificateName,
 ) -> anyhow::Result<()> {
     let (send, receive) = connection.accept_bi().await?;
-    answer(Rc::clone(daemon), caller, send, receive).await
+    let address = connection.remote_address().ip();
+    answer(Rc::clone(daemon), caller, address, send, receive).await
 }
 
 async fn answer_streams(
@@ -171,12 +172,13 @@ async fn answer_streams(
     connection: &Connection,
     caller: &Rc<CertificateName>,
 ) -> anyhow::Result<()> {
+    let address = connection.remote_address().ip();
     loop {
         let (send, receive) = connection.accept_bi().await?;
         let (daemon, caller) = (Rc::clone(daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer(daemon, &caller, send, receive).await {
+            if let Err(error) = answer(daemon, &caller, address, send, receive).await {
                 tracing::debug!(error = format!("{error:#}"), "a request ended");
             }
         });
@@ -203,6 +205,7 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
 async fn answer(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     mut send: SendStream,
     mut receive: RecvStream,
 ) -> anyhow::Result<()> {
@@ -215,9 +218,9 @@ async fn answer(
         Ok(Ok(request)) => carry_out(Rc::clone(&daemon), caller, request).await,
     };
     if let Err(failure) = &outcome {
-        let who = format!("{} {}", caller.role.name(), caller.subject);
+        let who = format!("{} {} at {address}", caller.role.name(), caller.subject);
         let (code, now) = (failure.code.to_string(), clock::now().instant);
-        daemon.refusals.note(&code, who.trim_end(), failure, now);
+        daemon.refusals.note(&code, who, failure, now);
     }
     let frame = encode(&Response::from(outcome), RESPONSE_LEN_MAX)?;
     send.write_all(&frame).await?;

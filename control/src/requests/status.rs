@@ -14,9 +14,13 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
     let lifecycle = network
         .as_ref()
         .and_then(|network| network.view().machine(own).map(|machine| machine.lifecycle));
-    let storage = network
+    let storage = match network
         .as_ref()
-        .and_then(|network| network.storage.as_ref());
+        .and_then(|network| network.storage.as_ref())
+    {
+        Some(storage) => storage.nats.state().await,
+        None => StorageState::None,
+    };
     let control = network.as_ref().map_or(
         Control {
             connected: false,
@@ -47,7 +51,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
             interface: daemon.config.interface.clone(),
             details,
         },
-        storage: storage.map_or(StorageState::None, |storage| storage.nats.state()),
+        storage,
         control,
         refused: daemon.refusals.counts(),
     }))
