@@ -189,6 +189,11 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
     gone.wait_ready(PATIENCE)?;
     wait_until("m3 to reach m2", PATIENCE, || other.reaches(&address))?;
     ensure!(matches!(certified(gone), Ok(answer) if answer.code == Code::Forbidden));
+    let nkey = text(
+        &founder.json("machine inspect m2")?,
+        "/payload/desired/nkey",
+    );
+    ensure!(store_users(founder)?.contains(&nkey) && !nkey.is_empty());
     let asked = now();
     let removed = founder.json("machine rm m2 --force --yes")?;
     ensure!(removed["ok"] == true, "{removed}");
@@ -207,6 +212,7 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
         ensure!(machine.code("machine inspect m2")? == "MACHINE_NOT_FOUND");
     }
     show("removal, until nobody has the peer", asked.elapsed());
+    ensure!(!store_users(founder)?.contains(&nkey), "its nkey counts");
     let certified = certified(gone);
     ensure!(certified.is_err(), "its certificate counts: {certified:?}");
     // Nobody speaks to it any more, not even to say so: it takes two pings of the store's client to notice.
@@ -237,6 +243,13 @@ fn certified(machine: &Machine) -> Result<Response> {
         let runtime = builder.enable_all().build()?;
         Ok(runtime.block_on(ask(&credential, &Request::Status, REDEEM_WAIT))?)
     })
+}
+
+/// The store's configuration, which names its users.
+fn store_users(founder: &Machine) -> Result<String> {
+    Ok(fs::read_to_string(
+        founder.data_dir.join("nats/config.json"),
+    )?)
 }
 
 fn has_no_peer(machine: &Machine, address: &str) -> bool {
