@@ -2,6 +2,7 @@
 //! oldest go first.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -147,6 +148,7 @@ pub(crate) async fn list(daemon: &Daemon, limit: u32) -> Outcome {
 pub(crate) async fn follow(
     daemon: &Daemon,
     caller: &CertificateName,
+    address: IpAddr,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
@@ -154,7 +156,7 @@ pub(crate) async fn follow(
         Ok(()) => return Ok(()),
         Err(failure) => failure,
     };
-    server::note(daemon, caller, &end);
+    server::note(daemon, caller, address, &end);
     server::send(stream, &Response::from(Outcome::Err(end))).await
 }
 

@@ -254,7 +254,8 @@ async fn answer_one(
     caller: &CertificateName,
 ) -> anyhow::Result<()> {
     let (send, receive) = connection.accept_bi().await?;
-    answer_stream(Rc::clone(daemon), caller, send, receive).await
+    let address = connection.remote_address().ip();
+    answer_stream(Rc::clone(daemon), caller, address, send, receive).await
 }
 
 async fn answer_streams(
@@ -262,12 +263,13 @@ async fn answer_streams(
     connection: &Connection,
     caller: &Rc<CertificateName>,
 ) -> anyhow::Result<()> {
+    let address = connection.remote_address().ip();
     loop {
         let (send, receive) = connection.accept_bi().await?;
         let (daemon, caller) = (Rc::clone(daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer_stream(daemon, &caller, send, receive).await {
+            if let Err(error) = answer_stream(daemon, &caller, address, send, receive).await {
                 tracing::debug!(error = format!("{error:#}"), "a request ended");
             }
         });
@@ -294,17 +296,18 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
 async fn answer_stream(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     send: SendStream,
     receive: RecvStream,
 ) -> anyhow::Result<()> {
     let mut stream = tokio::io::join(receive, send);
     match hear(&daemon, caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {
-            Box::pin(relay::pass_on(daemon, &destination, stream)).await
+            Box::pin(relay::pass_on(daemon, address, &destination, stream)).await
         }
-        Ok(Request::Relayed) => Box::pin(relay::take(daemon, stream)).await,
+        Ok(Request::Relayed) => Box::pin(relay::take(daemon, address, stream)).await,
         heard => {
-            reply(&daemon, caller, heard, &mut stream).await?;
+            reply(&daemon, caller, address, heard, &mut stream).await?;
             // Or the connection could close before it has arrived.
             let (_, send) = stream.into_inner();
             let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
@@ -317,10 +320,11 @@ async fn answer_stream(
 pub(crate) async fn answer(
     daemon: &Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
     let heard = hear(daemon, caller, stream).await;
-    reply(daemon, caller, heard, stream).await
+    reply(daemon, caller, address, heard, stream).await
 }
 
 /// Reads a request, and refuses it if it is not the caller's to make.
@@ -361,6 +365,7 @@ fn still_known(daemon: &Daemon, caller: &CertificateName) -> Result<(), Failure>
 async fn reply(
     daemon: &Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     heard: Result<Request, Failure>,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
@@ -370,7 +375,7 @@ async fn reply(
             limit,
         }) => {
             let limit = limit.min(EVENTS_LIMIT_MAX);
-            events::follow(daemon, caller, limit, stream).await?;
+            events::follow(daemon, caller, address, limit, stream).await?;
             return Ok(stream.shutdown().await?);
         }
         Ok(request) => {
@@ -384,17 +389,17 @@ async fn reply(
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &outcome {
-        note(daemon, caller, failure);
+        note(daemon, caller, address, failure);
     }
     send(stream, &Response::from(outcome)).await?;
     Ok(stream.shutdown().await?)
 }
 
 /// Counts what somebody was refused.
-pub(crate) fn note(daemon: &Daemon, caller: &CertificateName, failure: &Failure) {
-    let who = format!("{} {}", caller.role.name(), caller.subject);
+pub(crate) fn note(daemon: &Daemon, caller: &CertificateName, address: IpAddr, failure: &Failure) {
+    let who = format!("{} {} at {address}", caller.role.name(), caller.subject);
     let (code, now) = (failure.code.to_string(), clock::now().instant);
-    daemon.refusals.note(&code, who.trim_end(), failure, now);
+    daemon.refusals.note(&code, who, failure, now);
 }
 
 /// Sends an answer to somebody who takes it in time.
