@@ -31,8 +31,8 @@ pub(crate) struct Daemon {
     pub(crate) files: Rc<DataDirectory>,
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
-    /// Seconds since 1970.
-    pub(crate) started_at: u64,
+    /// Milliseconds since 1970.
+    pub(crate) started_ms: u64,
     network: OnceCell<Rc<Network>>,
     entering: Cell<bool>,
     failed: Notify,
@@ -62,7 +62,7 @@ impl Daemon {
             files: Rc::new(files),
             identity,
             overlay,
-            started_at: clock::now().unix_secs,
+            started_ms: clock::unix_ms(),
             network: OnceCell::new(),
             entering: Cell::new(false),
             failed: Notify::new(),

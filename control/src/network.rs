@@ -47,6 +47,8 @@ pub(crate) struct Network {
     control: RefCell<Control>,
     /// Who follows the events through this machine.
     pub(crate) followers: Places,
+    /// Who has a pair examined by this machine.
+    pub(crate) examinations: Places,
     resync: Notify,
     observe: Notify,
 }
@@ -78,6 +80,7 @@ impl Network {
             storage,
             control: RefCell::new(control),
             followers: Places::default(),
+            examinations: Places::default(),
             resync: Notify::new(),
             observe: Notify::new(),
         }

@@ -57,10 +57,12 @@ impl Work {
 
 /// What this machine was at when its daemon ended before goes on no more.
 pub(crate) async fn interrupt_former(daemon: &Daemon, store: &Store) -> Result<(), Failure> {
+    // Ids sort by the time of their making.
+    let first = OperationId::new(daemon.started_ms, 0);
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
         let is_ours = row.machine == daemon.identity.machine_id;
-        if !is_ours || row.ended_at.is_some() || row.started_at >= daemon.started_at {
+        if !is_ours || row.ended_at.is_some() || row.operation_id >= first {
             continue;
         }
         let key = row.operation_id.to_string();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ployz_api::{
-    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, Outcome,
-    REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
+    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, LOCAL_NETWORK,
+    Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -183,10 +183,8 @@ async fn hear(
             let message = "the request did not arrive in time";
             Err(Failure::new(Code::Timeout, message))
         })?;
-    let revoked = |network: Rc<Network>| network.view().is_revoked(&caller.subject);
-    if daemon.network().is_some_and(revoked) {
-        let message = "this credential has been revoked";
-        return Err(Failure::new(Code::Forbidden, message));
+    if let Some(network) = daemon.network() {
+        still_believed(&network, caller)?;
     }
     let operation = request.operation();
     if !permits(caller.role, operation) {
@@ -194,6 +192,16 @@ async fn hear(
         return Err(Failure::new(Code::Forbidden, message));
     }
     Ok(request)
+}
+
+/// A certificate is good for as long as its connection; its holder may be believed for less.
+pub(crate) fn still_believed(network: &Network, caller: &CertificateName) -> Result<(), Failure> {
+    // What the host's own authority certifies is not the network's to judge.
+    if caller.network == LOCAL_NETWORK || network.view().believes(caller) {
+        return Ok(());
+    }
+    let message = "this credential has been revoked, or its machine was removed";
+    Err(Failure::new(Code::Forbidden, message))
 }
 
 async fn reply(
