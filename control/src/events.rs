@@ -82,6 +82,11 @@ impl Attempt {
         if outcome.is_err() && caller.role == Role::Stranger {
             return;
         }
+        // And a store that did not answer would keep the caller waiting once more.
+        let code = outcome.as_ref().err().map(|failure| failure.code);
+        if code == Some(Code::StoreUnavailable) {
+            return;
+        }
         let (code, message) = match outcome {
             Ok(success) => (Code::Ok, success.message.clone()),
             Err(failure) => (failure.code, failure.message.clone()),
@@ -181,9 +186,8 @@ async fn follow_on(
     let list = Outcome::Ok(Payload::EventList(EventList { events }).into());
     server::send(stream, &Response::from(list)).await?;
     loop {
-        if network.view().is_revoked(&caller.subject) {
-            let message = "this credential has been revoked";
-            return Ok(Err(Failure::new(Code::Forbidden, message)));
+        if let Err(failure) = server::still_believed(&network, caller) {
+            return Ok(Err(failure));
         }
         match tokio::time::timeout(FOLLOW_STEP, following.next()).await {
             Err(_) => server::send_heartbeat(stream).await?,

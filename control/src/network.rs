@@ -64,8 +64,8 @@ pub(crate) trait Host {
 #[derive(Debug)]
 pub(crate) struct Network {
     own: MachineId,
-    /// Seconds since 1970.
-    entered_at: u64,
+    /// Milliseconds since 1970.
+    entered_ms: u64,
     pub(crate) membership: Membership,
     pub(crate) store: Store,
     /// Where the store is here.
@@ -75,6 +75,8 @@ pub(crate) struct Network {
     admitted: watch::Sender<BTreeSet<MachineId>>,
     /// Who follows the events through this machine.
     pub(crate) followers: Places,
+    /// Who has a pair examined by this machine.
+    pub(crate) examinations: Places,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -105,13 +107,14 @@ impl Network {
         }
         Self {
             own,
-            entered_at: now.unix_secs,
+            entered_ms: clock::unix_ms(),
             membership,
             store,
             storage,
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
             followers: Places::default(),
+            examinations: Places::default(),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -278,7 +281,7 @@ impl Network {
     async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
         if self.storage.is_some() {
             self.store.make_buckets().await?;
-            operations::interrupt_former(&self.store, self.own, self.entered_at).await?;
+            operations::interrupt_former(&self.store, self.own, self.entered_ms).await?;
         }
         self.store.follow().await
     }

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
-    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, Outcome,
-    REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
+    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, LOCAL_NETWORK,
+    Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -339,7 +339,9 @@ async fn hear(
             let message = "the request did not arrive in time";
             Err(Failure::new(Code::Timeout, message))
         })?;
-    still_known(daemon, caller)?;
+    if let Some(network) = daemon.network() {
+        still_believed(&network, caller)?;
+    }
     let operation = request.operation();
     if !permits(caller.role, operation) {
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
@@ -350,15 +352,12 @@ async fn hear(
 
 /// Connections may be older than the news of whose certificate is believed no more, and relayed sessions have not been
 /// looked at before.
-fn still_known(daemon: &Daemon, caller: &CertificateName) -> Result<(), Failure> {
-    let revoked = |network: Rc<Network>| network.view().is_revoked(&caller.subject);
-    let message = if daemon.network().is_some_and(revoked) {
-        "this credential has been revoked"
-    } else if caller.role == Role::Machine && !daemon.has_member(&caller.subject) {
-        "this machine is not in the network"
-    } else {
+pub(crate) fn still_believed(network: &Network, caller: &CertificateName) -> Result<(), Failure> {
+    // What the host's own authority certifies is not the network's to judge.
+    if caller.network == LOCAL_NETWORK || network.view().believes(caller) {
         return Ok(());
-    };
+    }
+    let message = "this credential has been revoked, or its machine was removed";
     Err(Failure::new(Code::Forbidden, message))
 }
 

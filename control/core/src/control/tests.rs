@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ployz_api::{CredentialId, Role};
+use ployz_api::{CertificateName, CredentialId, Role};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
@@ -148,7 +148,7 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     let id = CredentialId::new(1, 1);
     let record = CredentialRecord::new(id, Role::Operator, None, 1, None);
     control.handle(Input::Changed(Change::Credential(record.clone())), now);
-    assert!(!control.view().is_revoked(&id.to_string()));
+    assert!(control.view().believes(&holder(id, Role::Operator)));
     let revoked = record.revoke(2).unwrap();
     control.handle(Input::Changed(Change::Credential(revoked)), now);
     let effects = drain(&mut control);
@@ -158,9 +158,35 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     let mut restarted = Control::new(OWN, now);
     restarted.handle(Input::Restored(saved), now);
     for control in [control, restarted] {
-        // As certificates spell it.
-        assert!(control.view().is_revoked(&id.to_string().to_lowercase()));
-        assert!(!control.view().is_revoked("root"));
+        assert!(!control.view().believes(&holder(id, Role::Operator)));
+        assert!(control.view().believes(&holder("root", Role::Admin)));
+    }
+}
+
+#[test]
+fn a_machine_is_believed_while_it_is_in_the_network() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let is_believed = |control: &Control| {
+        let view = control.view();
+        [0, 1].map(|number| view.believes(&holder(id(number), Role::Machine)))
+    };
+    assert_eq!(is_believed(&control), [false, false]);
+    control.handle(
+        Input::Listed(vec![(machine(0, 1), 1), (machine(1, 1), 2)]),
+        now,
+    );
+    assert_eq!(is_believed(&control), [true, true]);
+    control.handle(Input::Changed(Change::MachineGone(id(1), 3)), now);
+    assert_eq!(is_believed(&control), [true, false]);
+}
+
+/// As certificates spell it.
+fn holder(subject: impl ToString, role: Role) -> CertificateName {
+    CertificateName {
+        subject: subject.to_string().to_lowercase(),
+        role,
+        network: "n".to_owned(),
     }
 }
 
