@@ -1,19 +1,23 @@
 //! Every flag there is.
 
+mod access;
+mod seeing;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
-use ployz_api::{
-    CredentialId, EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, InviteId, LabelChange, Name, OperationId,
-    Role, TTL_SECS_DEFAULT, TTL_SECS_MAX,
-};
+use ployz_api::{InviteId, LabelChange, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
 
 use crate::completion;
+
+pub(crate) use access::{
+    ContextCommand, CredentialCommand, CredentialCreateArguments, HostAndPort, ImportArguments,
+};
+pub(crate) use seeing::{EventsArguments, OperationCommand};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -311,164 +315,6 @@ pub(crate) enum InviteCommand {
     Import(TokenArguments),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct EventsArguments {
-    /// Go on, and say what is done from now on
-    #[arg(long)]
-    pub(crate) follow: bool,
-    /// How many of those that were
-    #[arg(long, value_name = "N", default_value_t = EVENTS_LIMIT_DEFAULT,
-          value_parser = clap::value_parser!(u32).range(..=i64::from(EVENTS_LIMIT_MAX)))]
-    pub(crate) limit: u32,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum OperationCommand {
-    /// What was begun within the last 30 days
-    #[command(alias = "ls")]
-    List,
-    /// One of them, with its stages
-    Get {
-        /// Which one
-        operation_id: OperationId,
-    },
-    /// One of them until it is over; exit 1 if it does not end well
-    Watch {
-        /// Which one
-        operation_id: OperationId,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ContextCommand {
-    /// Add a context of this name
-    Add {
-        /// What to call it
-        name: Name,
-        /// The file that `credential create` or `context export` wrote [default: stdin]
-        #[arg(long, value_name = "FILE")]
-        credential: Option<PathBuf>,
-    },
-    /// All contexts
-    #[command(alias = "list")]
-    Ls,
-    /// Use this one when none is named; `local` is the daemon of this host
-    Use {
-        /// Which one
-        #[arg(add = ArgValueCompleter::new(completion::contexts))]
-        name: Name,
-    },
-    /// One context, without its secrets
-    Show {
-        /// Which one [default: the current one]
-        #[arg(add = ArgValueCompleter::new(completion::contexts))]
-        name: Option<Name>,
-    },
-    /// Call a context something else
-    Rename {
-        /// Which one
-        #[arg(add = ArgValueCompleter::new(completion::contexts))]
-        from: Name,
-        /// Its new name
-        to: Name,
-    },
-    /// Forget a context
-    Rm {
-        /// Which one
-        #[arg(add = ArgValueCompleter::new(completion::contexts))]
-        name: Name,
-    },
-    /// A context with its secret key, to be imported elsewhere
-    Export {
-        /// Which one [default: the current one]
-        #[arg(add = ArgValueCompleter::new(completion::contexts))]
-        name: Option<Name>,
-        /// Write it to a new file of mode 0600 [default: stdout]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
-    /// Add the context that `credential create` or `context export` wrote
-    Import(ImportArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImportArguments {
-    /// Where it is [default: stdin]
-    pub(crate) file: Option<PathBuf>,
-    /// What to call it [default: as the file does]
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum CredentialCommand {
-    /// Make a credential, to be imported as a context by whoever gets it
-    Create(CredentialCreateArguments),
-    /// All credentials
-    #[command(alias = "ls")]
-    List,
-    /// Have every machine refuse a credential from now on
-    Revoke {
-        /// Which one
-        credential_id: CredentialId,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CredentialCreateArguments {
-    /// What its holder may do
-    #[arg(long)]
-    pub(crate) role: PersonRole,
-    /// For how long it is good: 30m, 12h, 90d [default: for ever]
-    #[arg(long, value_name = "DUR", value_parser = duration)]
-    pub(crate) ttl: Option<Duration>,
-    /// Whose it is
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-    /// Write it to a new file of mode 0600 [default: stdout]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-}
-
-/// The roles of people.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum PersonRole {
-    /// Everything
-    Admin,
-    /// Everything but credentials and the network itself
-    Operator,
-    /// Look, and change nothing
-    Reader,
-}
-
-impl From<PersonRole> for Role {
-    fn from(role: PersonRole) -> Self {
-        match role {
-            PersonRole::Admin => Self::Admin,
-            PersonRole::Operator => Self::Operator,
-            PersonRole::Reader => Self::Reader,
-        }
-    }
-}
-
-/// A host, by address or name, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostAndPort(pub(crate) String);
-
-impl FromStr for HostAndPort {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix("quic://").unwrap_or("");
-        match rest.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self(rest.to_owned()))
-            }
-            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
-        }
-    }
-}
-
 /// A number and us, ms, s, m, h or d.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text
@@ -498,26 +344,6 @@ mod tests {
     #[test]
     fn the_flags_go_together() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn endpoints_are_urls() {
-        for good in ["192.0.2.1:1", "[2001:db8::1]:51821", "host.example:51821"] {
-            assert_eq!(
-                format!("quic://{good}").parse(),
-                Ok(HostAndPort(good.to_owned()))
-            );
-        }
-        for bad in [
-            "",
-            "192.0.2.1:1",
-            "quic://",
-            "quic://:1",
-            "quic://host",
-            "quic://host:port",
-        ] {
-            assert!(bad.parse::<HostAndPort>().is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The daemon that is asked: that of a context, or the local one, with the credential that it leaves for root.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use ployz_api::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::ConnectionArguments;
+use crate::arguments::{ConnectionArguments, HostAndPort};
 use crate::contexts::{self, Contexts, LOCAL};
 use crate::printer::Notes;
 
@@ -59,14 +59,18 @@ impl Connection {
 
     /// The endpoints of `--connect`, their names resolved.
     pub(crate) fn endpoints(&self) -> Result<Vec<SocketAddr>, Failure> {
-        let mut endpoints = Vec::new();
-        for host in &self.arguments.connect {
-            let resolved = host.0.to_socket_addrs().map_err(|error| {
+        let resolve = |host: &HostAndPort| {
+            let failed = |error: &dyn std::fmt::Display| {
                 Failure::new(Code::DaemonUnreachable, format!("{}: {error}", host.0))
-            })?;
-            endpoints.extend(resolved);
-        }
-        Ok(endpoints)
+            };
+            let resolving = tokio::net::lookup_host(&host.0);
+            block_on(async { tokio::time::timeout(self.arguments.timeout, resolving).await })
+                .map_err(|error| failed(&error))?
+                .map(Iterator::collect::<Vec<_>>)
+                .map_err(|error| failed(&error))
+        };
+        let resolved: Result<Vec<_>, _> = self.arguments.connect.iter().map(resolve).collect();
+        Ok(resolved?.concat())
     }
 
     /// Asks, and waits for the answer.
@@ -276,5 +280,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(future)
+    let value = runtime.block_on(future);
+    // A name that is still being looked up keeps nobody waiting.
+    runtime.shutdown_background();
+    value
 }

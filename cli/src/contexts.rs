@@ -1,7 +1,7 @@
 //! The networks that this operator knows: a TOML file of mode 0600, written whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -151,20 +151,51 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
             .create(directory)?;
     }
     let beside = path.with_extension(format!("{}.new", std::process::id()));
-    create_private(&beside, bytes)?;
+    NewFile::create(beside.clone())?.write(bytes)?;
     fs::rename(&beside, path)
 }
 
-/// Makes a file that nobody else can read, and that was not there.
-pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// A file that was not there, that nobody else can read, and that goes again unless it is written whole.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    path: PathBuf,
+    file: File,
+    is_whole: bool,
+}
+
+impl NewFile {
+    pub(crate) fn create(path: PathBuf) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Self {
+            path,
+            file,
+            is_whole: false,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn write(mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.sync_all()?;
+        self.is_whole = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            let _already_gone = fs::remove_file(&self.path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +243,17 @@ mod tests {
         let failure = Contexts::read(&path).unwrap_err();
         assert!(failure.message.contains("curent"), "{failure}");
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_written_goes_again() {
+        let path = std::env::temp_dir().join(format!("ployz-new-file-{}", std::process::id()));
+        drop(NewFile::create(path.clone()).unwrap());
+        assert!(!path.exists());
+        NewFile::create(path.clone()).unwrap().write(b"a").unwrap();
+        assert!(NewFile::create(path.clone()).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"a");
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

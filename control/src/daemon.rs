@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_api::{Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret};
-use ployz_core::SavedView;
+use ployz_core::View;
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use quinn::Endpoint;
 use rcgen::KeyPair;
@@ -393,8 +393,8 @@ impl Host for Daemon {
         Ok(measured.collect())
     }
 
-    fn save(&self, view: &SavedView) -> anyhow::Result<()> {
-        self.files.rewrite(VIEW_FILE, view)
+    fn save(&self, view: &View) -> anyhow::Result<()> {
+        self.files.rewrite(VIEW_FILE, &view.saved())
     }
 
     fn store_refused(&self, said: &str) {

@@ -2,6 +2,7 @@
 //! oldest go first.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -81,6 +82,11 @@ impl Attempt {
         if outcome.is_err() && caller.role == Role::Stranger {
             return;
         }
+        // And a store that did not answer would keep the caller waiting once more.
+        let code = outcome.as_ref().err().map(|failure| failure.code);
+        if code == Some(Code::StoreUnavailable) {
+            return;
+        }
         let (code, message) = match outcome {
             Ok(success) => (Code::Ok, success.message.clone()),
             Err(failure) => (failure.code, failure.message.clone()),
@@ -148,6 +154,7 @@ pub(crate) async fn list(daemon: &Daemon, limit: u32) -> Outcome {
 pub(crate) async fn follow(
     daemon: &Daemon,
     caller: &CertificateName,
+    address: IpAddr,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
@@ -155,7 +162,7 @@ pub(crate) async fn follow(
         Ok(()) => return Ok(()),
         Err(failure) => failure,
     };
-    server::note(daemon, caller, &end);
+    server::note(daemon, caller, address, &end);
     server::send(stream, &Response::from(Outcome::Err(end))).await
 }
 
@@ -180,9 +187,8 @@ async fn follow_on(
     let list = Outcome::Ok(Payload::EventList(EventList { events }).into());
     server::send(stream, &Response::from(list)).await?;
     loop {
-        if network.view().is_revoked(&caller.subject) {
-            let message = "this credential has been revoked";
-            return Ok(Err(Failure::new(Code::Forbidden, message)));
+        if let Err(failure) = server::still_believed(&network, caller) {
+            return Ok(Err(failure));
         }
         match tokio::time::timeout(FOLLOW_STEP, following.next()).await {
             Err(_) => server::send_heartbeat(stream).await?,

@@ -57,7 +57,7 @@ pub(crate) trait Host {
     /// Where its management server is reached.
     fn management(&self) -> Vec<SocketAddr>;
     /// Keeps the view for a start without the store.
-    fn save(&self, view: &SavedView) -> anyhow::Result<()>;
+    fn save(&self, view: &View) -> anyhow::Result<()>;
     /// Counts somebody whom the store's server has refused, as `said` has it.
     fn store_refused(&self, said: &str);
 }
@@ -66,8 +66,8 @@ pub(crate) trait Host {
 #[derive(Debug)]
 pub(crate) struct Network {
     own: MachineId,
-    /// Seconds since 1970.
-    entered_at: u64,
+    /// Milliseconds since 1970.
+    entered_ms: u64,
     pub(crate) membership: Membership,
     pub(crate) store: Store,
     /// Where the store is here.
@@ -77,6 +77,8 @@ pub(crate) struct Network {
     admitted: watch::Sender<BTreeSet<MachineId>>,
     /// Who follows the events through this machine.
     pub(crate) followers: Places,
+    /// Who has a pair examined by this machine.
+    pub(crate) examinations: Places,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -107,13 +109,14 @@ impl Network {
         }
         Self {
             own,
-            entered_at: now.unix_secs,
+            entered_ms: clock::unix_ms(),
             membership,
             store,
             storage,
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
             followers: Places::default(),
+            examinations: Places::default(),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -200,8 +203,8 @@ impl Network {
                 self.admitted.send_replace(admitted);
             }
             // The mesh works without it; the next start may have to do with an older one.
-            Effect::Save(view) => {
-                if let Err(error) = host.save(&view) {
+            Effect::Save => {
+                if let Err(error) = host.save(&self.view()) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
             }
@@ -280,7 +283,7 @@ impl Network {
     async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
         if self.storage.is_some() {
             self.store.make_buckets().await?;
-            operations::interrupt_former(&self.store, self.own, self.entered_at).await?;
+            operations::interrupt_former(&self.store, self.own, self.entered_ms).await?;
         }
         self.store.follow().await
     }

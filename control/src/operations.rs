@@ -55,15 +55,17 @@ impl Work {
     }
 }
 
-/// What a machine was at when its daemon ended before this time (seconds since 1970) goes on no more.
+/// What a machine was at when its daemon ended before this time (milliseconds since 1970) goes on no more.
 pub(crate) async fn interrupt_former(
     store: &Store,
     own: MachineId,
-    before: u64,
+    before_ms: u64,
 ) -> Result<(), Failure> {
+    // Ids sort by the time of their making.
+    let first = OperationId::new(before_ms, 0);
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
-        if row.machine != own || row.ended_at.is_some() || row.started_at >= before {
+        if row.machine != own || row.ended_at.is_some() || row.operation_id >= first {
             continue;
         }
         let key = row.operation_id.to_string();

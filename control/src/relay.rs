@@ -6,7 +6,7 @@
 //!      └───────────────── TLS, as the caller ──────────────────┘
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,7 @@ type QuicStream = Join<RecvStream, SendStream>;
 /// Passes a stream on until either side ends it, or says why not.
 pub(crate) async fn pass_on(
     daemon: Rc<Daemon>,
+    address: IpAddr,
     destination: &Destination,
     mut stream: QuicStream,
 ) -> anyhow::Result<()> {
@@ -55,7 +56,7 @@ pub(crate) async fn pass_on(
         .write_all(&encode(&response, RESPONSE_LEN_MAX)?)
         .await?;
     match way {
-        Ok(None) => take(daemon, stream).await,
+        Ok(None) => take(daemon, address, stream).await,
         Ok(Some(session)) => {
             let mut onward = session.pipe().await?;
             tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
@@ -65,8 +66,12 @@ pub(crate) async fn pass_on(
     }
 }
 
-/// Answers the one whose TLS session comes on this stream.
-pub(crate) async fn take(daemon: Rc<Daemon>, stream: QuicStream) -> anyhow::Result<()> {
+/// Answers the one whose TLS session comes on this stream, from this address.
+pub(crate) async fn take(
+    daemon: Rc<Daemon>,
+    address: IpAddr,
+    stream: QuicStream,
+) -> anyhow::Result<()> {
     let network = daemon.network().context("in no network")?;
     let acceptor = TlsAcceptor::from(Arc::new(tls::relayed(
         daemon.presence(&network.membership),
@@ -80,7 +85,7 @@ pub(crate) async fn take(daemon: Rc<Daemon>, stream: QuicStream) -> anyhow::Resu
         .peer_certificates()
         .and_then(|chain| tls::role(chain, &label))
         .context("the certificate says nothing of its holder")?;
-    server::answer(&daemon, &caller, &mut session).await
+    server::answer(&daemon, &caller, address, &mut session).await
 }
 
 fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Failure> {

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
-    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, Outcome,
-    REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
+    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, LOCAL_NETWORK,
+    Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -254,7 +254,8 @@ async fn answer_one(
     caller: &CertificateName,
 ) -> anyhow::Result<()> {
     let (send, receive) = connection.accept_bi().await?;
-    answer_stream(Rc::clone(daemon), caller, send, receive).await
+    let address = connection.remote_address().ip();
+    answer_stream(Rc::clone(daemon), caller, address, send, receive).await
 }
 
 async fn answer_streams(
@@ -262,12 +263,13 @@ async fn answer_streams(
     connection: &Connection,
     caller: &Rc<CertificateName>,
 ) -> anyhow::Result<()> {
+    let address = connection.remote_address().ip();
     loop {
         let (send, receive) = connection.accept_bi().await?;
         let (daemon, caller) = (Rc::clone(daemon), Rc::clone(caller));
         // At most STREAMS_MAX of them, by the transport's own count.
         tokio::task::spawn_local(async move {
-            if let Err(error) = answer_stream(daemon, &caller, send, receive).await {
+            if let Err(error) = answer_stream(daemon, &caller, address, send, receive).await {
                 tracing::debug!(error = format!("{error:#}"), "a request ended");
             }
         });
@@ -294,17 +296,18 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
 async fn answer_stream(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     send: SendStream,
     receive: RecvStream,
 ) -> anyhow::Result<()> {
     let mut stream = tokio::io::join(receive, send);
     match hear(&daemon, caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {
-            Box::pin(relay::pass_on(daemon, &destination, stream)).await
+            Box::pin(relay::pass_on(daemon, address, &destination, stream)).await
         }
-        Ok(Request::Relayed) => Box::pin(relay::take(daemon, stream)).await,
+        Ok(Request::Relayed) => Box::pin(relay::take(daemon, address, stream)).await,
         heard => {
-            reply(&daemon, caller, heard, &mut stream).await?;
+            reply(&daemon, caller, address, heard, &mut stream).await?;
             // Or the connection could close before it has arrived.
             let (_, send) = stream.into_inner();
             let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
@@ -317,10 +320,11 @@ async fn answer_stream(
 pub(crate) async fn answer(
     daemon: &Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
     let heard = hear(daemon, caller, stream).await;
-    reply(daemon, caller, heard, stream).await
+    reply(daemon, caller, address, heard, stream).await
 }
 
 /// Reads a request, and refuses it if it is not the caller's to make.
@@ -335,7 +339,9 @@ async fn hear(
             let message = "the request did not arrive in time";
             Err(Failure::new(Code::Timeout, message))
         })?;
-    still_known(daemon, caller)?;
+    if let Some(network) = daemon.network() {
+        still_believed(&network, caller)?;
+    }
     let operation = request.operation();
     if !permits(caller.role, operation) {
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
@@ -346,21 +352,19 @@ async fn hear(
 
 /// Connections may be older than the news of whose certificate is believed no more, and relayed sessions have not been
 /// looked at before.
-fn still_known(daemon: &Daemon, caller: &CertificateName) -> Result<(), Failure> {
-    let revoked = |network: Rc<Network>| network.view().is_revoked(&caller.subject);
-    let message = if daemon.network().is_some_and(revoked) {
-        "this credential has been revoked"
-    } else if caller.role == Role::Machine && !daemon.has_member(&caller.subject) {
-        "this machine is not in the network"
-    } else {
+pub(crate) fn still_believed(network: &Network, caller: &CertificateName) -> Result<(), Failure> {
+    // What the host's own authority certifies is not the network's to judge.
+    if caller.network == LOCAL_NETWORK || network.view().believes(caller) {
         return Ok(());
-    };
+    }
+    let message = "this credential has been revoked, or its machine was removed";
     Err(Failure::new(Code::Forbidden, message))
 }
 
 async fn reply(
     daemon: &Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     heard: Result<Request, Failure>,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<()> {
@@ -370,7 +374,7 @@ async fn reply(
             limit,
         }) => {
             let limit = limit.min(EVENTS_LIMIT_MAX);
-            events::follow(daemon, caller, limit, stream).await?;
+            events::follow(daemon, caller, address, limit, stream).await?;
             return Ok(stream.shutdown().await?);
         }
         Ok(request) => {
@@ -384,17 +388,17 @@ async fn reply(
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &outcome {
-        note(daemon, caller, failure);
+        note(daemon, caller, address, failure);
     }
     send(stream, &Response::from(outcome)).await?;
     Ok(stream.shutdown().await?)
 }
 
 /// Counts what somebody was refused.
-pub(crate) fn note(daemon: &Daemon, caller: &CertificateName, failure: &Failure) {
-    let who = format!("{} {}", caller.role.name(), caller.subject);
+pub(crate) fn note(daemon: &Daemon, caller: &CertificateName, address: IpAddr, failure: &Failure) {
+    let who = format!("{} {} at {address}", caller.role.name(), caller.subject);
     let (code, now) = (failure.code.to_string(), clock::now().instant);
-    daemon.refusals.note(&code, who.trim_end(), failure, now);
+    daemon.refusals.note(&code, who, failure, now);
 }
 
 /// Sends an answer to somebody who takes it in time.

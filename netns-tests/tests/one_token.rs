@@ -13,8 +13,10 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ployz_api::client::{ClientError, ask_invited};
-use ployz_api::{Code, MachineId, Name, RedeemRequest, Request, Response, Secret, Token};
+use ployz_api::client::{ClientError, ask, ask_invited};
+use ployz_api::{
+    Code, Credential, MachineId, Name, RedeemRequest, Request, Response, Secret, Token,
+};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::{now, wait_until};
@@ -186,6 +188,12 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
     let address = text(&gone.json("status")?, "/payload/overlay_ip");
     gone.wait_ready(PATIENCE)?;
     wait_until("m3 to reach m2", PATIENCE, || other.reaches(&address))?;
+    ensure!(matches!(certified(gone), Ok(answer) if answer.code == Code::Forbidden));
+    let nkey = text(
+        &founder.json("machine inspect m2")?,
+        "/payload/desired/nkey",
+    );
+    ensure!(store_users(founder)?.contains(&nkey) && !nkey.is_empty());
     let asked = now();
     let removed = founder.json("machine rm m2 --force --yes")?;
     ensure!(removed["ok"] == true, "{removed}");
@@ -204,6 +212,9 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
         ensure!(machine.code("machine inspect m2")? == "MACHINE_NOT_FOUND");
     }
     show("removal, until nobody has the peer", asked.elapsed());
+    ensure!(!store_users(founder)?.contains(&nkey), "its nkey counts");
+    let certified = certified(gone);
+    ensure!(certified.is_err(), "its certificate counts: {certified:?}");
     // Nobody speaks to it any more, not even to say so: it takes two pings of the store's client to notice.
     wait_until("m2 to have lost the store", PATIENCE, || {
         let status = gone.json("status").unwrap_or_default();
@@ -211,6 +222,34 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
     })?;
     ensure!(founder.code("machine rm m2 --force --yes")? == "MACHINE_NOT_FOUND");
     Ok(())
+}
+
+/// What the founder answers to the machine's own certificate, by which it may ask for nothing, but is known.
+fn certified(machine: &Machine) -> Result<Response> {
+    let read = |file: &str| -> Result<Value> {
+        let bytes = fs::read(machine.data_dir.join(file))?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    let (network, identity) = (read("network.json")?, read("identity.json")?);
+    let credential = Credential {
+        endpoints: vec![([10, 0, 0, 1], 51_821).into()],
+        network: text(&network, "/network_id"),
+        ca_pem: text(&network, "/ca_pem"),
+        certificate_pem: text(&network, "/certificate_pem"),
+        key_pem: Secret::new(text(&identity, "/certificate_key_pem")),
+    };
+    machine.netns.enter(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build()?;
+        Ok(runtime.block_on(ask(&credential, &Request::Status, REDEEM_WAIT))?)
+    })
+}
+
+/// The store's configuration, which names its users.
+fn store_users(founder: &Machine) -> Result<String> {
+    Ok(fs::read_to_string(
+        founder.data_dir.join("nats/config.json"),
+    )?)
 }
 
 fn has_no_peer(machine: &Machine, address: &str) -> bool {

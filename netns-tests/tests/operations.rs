@@ -5,11 +5,17 @@
 //!   m2 joins                     ──┼── switch
 //!   m3 cannot                    ──┘
 //! ```
+//!
+//! And on the same machines, with room for all: m1 is killed while it lets m3 in.
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::command::PATIENCE;
+use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Backend, Outcome, tell};
 use serde_json::Value;
 
@@ -34,6 +40,58 @@ fn joins_are_told_stage_by_stage() -> Outcome {
         machines[0].wait_ready(Duration::from_secs(10))?;
         told(&machines[0])
     })
+}
+
+/// A store that takes its time, and a coordinator that is killed halfway: the work is told to be interrupted, and what
+/// it says to do next mends it.
+#[test]
+fn a_join_that_was_cut_off_is_told_and_mended() -> Outcome {
+    tell(Backend::IoUring, |stage| {
+        let segment = Segment::new(stage)?;
+        let mut machines = segment.running_machines(stage, 3)?;
+        // Or a single packet could be more than the bucket below holds.
+        machines[0].netns.mtu("lo", 1500)?;
+        ensure!(machines[0].code("mesh init acme")? == "OK");
+        machines[1].join(&machines[0])?;
+        let token = machines[0].invite("")?;
+        // The founder reaches its own store this way, and nobody else does.
+        machines[0]
+            .netns
+            .run("tc qdisc add dev lo root tbf rate 64kbit burst 1600 latency 30s")?;
+        thread::scope(|scope| {
+            let [founder, other, joiner] = &mut machines[..] else {
+                unreachable!()
+            };
+            let (joiner, token) = (&*joiner, &token);
+            let importing = scope.spawn(move || joiner.import(token));
+            wait_until("the join to be under way", PATIENCE, || {
+                last_state(other) == "running"
+            })?;
+            founder.kill();
+            let refused = importing
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))?;
+            ensure!(refused["ok"] == false, "{refused}");
+            Ok(())
+        })?;
+        machines[0].netns.run("tc qdisc del dev lo root")?;
+        machines[0].start(stage)?;
+        wait_until("it to be told", PATIENCE, || {
+            last_state(&machines[1]) == "interrupted"
+        })?;
+        let joined = machines[2].import(&token)?;
+        ensure!(joined["ok"] == true, "{joined}");
+        ensure!(last_state(&machines[0]) == "done");
+        Ok(())
+    })
+}
+
+fn last_state(machine: &Machine) -> String {
+    let operations = operations(machine).unwrap_or_default();
+    operations
+        .last()
+        .map(|last| text(last, "/state"))
+        .unwrap_or_default()
 }
 
 /// Every machine of the network can see it, and a command that watches it ends as it did.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::cluster::{Machine, Segment, freeze, text};
 use ployz_netns_tests::command::{PATIENCE, run};
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
@@ -243,7 +243,7 @@ fn lines(said: &Path) -> Vec<String> {
 /// A store that hangs: somebody at a terminal is told that they wait, unless they do not want to be.
 fn what_takes_its_time(founder: &Machine) -> Result<()> {
     let store = founder.store_pid()?;
-    kill(store, Signal::SIGSTOP)?;
+    freeze(store)?;
     // In this order: after 8 s it is known to be gone, and nothing takes its time any more.
     let brief = founder.ctl("machine invite list --timeout 500ms");
     let told = on_terminal(founder, 80, "machine invite list");

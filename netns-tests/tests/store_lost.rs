@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use ployz_netns_tests::cluster::{Machine, Segment, nats_server};
+use ployz_netns_tests::cluster::{Machine, Segment, freeze, nats_server};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
@@ -63,7 +63,7 @@ fn knows_all(machine: &Machine) -> Result<()> {
 /// A store that hangs is worse than one that is gone: everything that needs it says so in time, the rest goes on.
 fn refuse_while_it_hangs(founder: &Machine) -> Result<()> {
     let pid = founder.store_pid()?;
-    kill(pid, Signal::SIGSTOP)?;
+    freeze(pid)?;
     let asked = now();
     let code = founder.code("machine invite create")?;
     let took = asked.elapsed();

@@ -1,14 +1,14 @@
 //! `ployzctl context`: no daemon is asked.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ployz_api::{Code, Context, Credential, Failure, Name};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{ContextCommand, ImportArguments};
 use crate::connection::Connection;
-use crate::contexts::{Contexts, create_private};
+use crate::contexts::{Contexts, NewFile};
 use crate::outcome::{Outcome, Success};
 use crate::table::Table;
 
@@ -22,7 +22,7 @@ pub(crate) fn run(connection: &Connection, command: ContextCommand) -> Outcome {
         ContextCommand::Ls => return Ok(list(&contexts)),
         ContextCommand::Show { name } => return show(&contexts, name),
         ContextCommand::Export { name, output } => {
-            return export(contexts, name, output.as_deref());
+            return export(contexts, name, output);
         }
         ContextCommand::Add { name, credential } => {
             let import = ImportArguments {
@@ -122,14 +122,24 @@ fn show(contexts: &Contexts, name: Option<Name>) -> Outcome {
     })
 }
 
-fn export(contexts: Contexts, name: Option<Name>, output: Option<&Path>) -> Outcome {
+fn export(contexts: Contexts, name: Option<Name>, output: Option<PathBuf>) -> Outcome {
     let name = named(&contexts, name)?;
     let credential = contexts.take(&name)?;
+    let output = output.map(new_file).transpose()?;
     handed_over(&Context { name, credential }, output)
 }
 
+/// Where a context goes. Before there is one that would have nowhere to go.
+pub(super) fn new_file(path: PathBuf) -> Result<NewFile, Failure> {
+    let shown = path.display().to_string();
+    NewFile::create(path).map_err(|error| {
+        Failure::new(Code::InvalidArgument, format!("{shown}: {error}"))
+            .hint("say another --output")
+    })
+}
+
 /// A context to be given to somebody: in a file of theirs, or on stdout.
-pub(super) fn handed_over(context: &Context, output: Option<&Path>) -> Outcome {
+pub(super) fn handed_over(context: &Context, output: Option<NewFile>) -> Outcome {
     let internal = |error: serde_json::Error| Failure::new(Code::Internal, error.to_string());
     let text = serde_json::to_string_pretty(context).map_err(internal)?;
     let Some(output) = output else {
@@ -141,9 +151,10 @@ pub(super) fn handed_over(context: &Context, output: Option<&Path>) -> Outcome {
             ..Success::default()
         });
     };
-    let shown = output.display().to_string();
-    create_private(output, text.as_bytes())
-        .map_err(|error| Failure::new(Code::InvalidArgument, format!("{shown}: {error}")))?;
+    let shown = output.path().display().to_string();
+    output
+        .write(zeroize::Zeroizing::new(text).as_bytes())
+        .map_err(|error| Failure::new(Code::Internal, format!("{shown}: {error}")))?;
     Ok(Success {
         message: format!("{shown} has the context"),
         text: format!("ployzctl context import {shown}"),

@@ -1,8 +1,6 @@
 //! `ployzctl credential`.
 
-use std::path::PathBuf;
-
-use ployz_api::{Code, CredentialId, CredentialRequest, Failure, Payload, Request};
+use ployz_api::{CredentialId, CredentialRequest, Payload, Request};
 
 use super::{context, date, unexpected};
 use crate::arguments::{CredentialCommand, CredentialCreateArguments};
@@ -19,7 +17,7 @@ pub(crate) fn run(connection: &Connection, command: CredentialCommand) -> Outcom
 }
 
 fn create(connection: &Connection, arguments: CredentialCreateArguments) -> Outcome {
-    refuse_existing(arguments.output.as_ref())?;
+    let output = arguments.output.map(context::new_file).transpose()?;
     let answer = connection.ask(&Request::CredentialCreate(CredentialRequest {
         role: arguments.role.into(),
         // Less than a second is a second: nothing that is asked for is for ever by mistake.
@@ -29,18 +27,20 @@ fn create(connection: &Connection, arguments: CredentialCreateArguments) -> Outc
     let Some(Payload::Credential(credential)) = &answer.payload else {
         return Err(unexpected());
     };
-    let Some(output) = arguments.output else {
+    let Some(output) = output else {
         let text = context::handed_over(&credential.context, None)?.text;
         return Ok(Success::new(answer.message, text, answer.payload.as_ref()));
     };
-    let mut handed_over = context::handed_over(&credential.context, Some(&output))?;
     let id = credential.credential_id;
+    let shown = output.path().display().to_string();
+    let mut handed_over = context::handed_over(&credential.context, Some(output))
+        .map_err(|failure| failure.hint(format!("ployzctl credential revoke {id}")))?;
     handed_over.text = format!(
         "credential  {id}\nexpires     {}\n\nWhoever gets {} uses it with\n  {}",
         credential
             .expires_at
             .map_or_else(|| "never".to_owned(), date),
-        output.display(),
+        shown,
         handed_over.text
     );
     let payload = &mut handed_over.payload;
@@ -49,17 +49,6 @@ fn create(connection: &Connection, arguments: CredentialCreateArguments) -> Outc
     payload.insert("role".to_owned(), credential.role.name().into());
     payload.insert("expires_at".to_owned(), credential.expires_at.into());
     Ok(handed_over)
-}
-
-/// Before there is a credential that would have nowhere to go.
-fn refuse_existing(output: Option<&PathBuf>) -> Result<(), Failure> {
-    match output {
-        Some(output) if output.exists() => {
-            let message = format!("{} is there already", output.display());
-            Err(Failure::new(Code::InvalidArgument, message).hint("say another --output"))
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 fn list(connection: &Connection) -> Outcome {

@@ -76,8 +76,8 @@ pub enum Effect {
     Configure(Vec<PeerUpdate>),
     /// Let these, and nobody else, connect to the store: each with its key for it.
     Admit(BTreeMap<MachineId, String>),
-    /// Write the view to disk.
-    Save(SavedView),
+    /// Write the view to disk: [`View::saved`].
+    Save,
     /// Watch the store anew.
     Resync,
     /// Say how this machine is.
@@ -248,11 +248,7 @@ impl Control {
             self.effects.push_back(Effect::Admit(nkeys));
         }
         if save {
-            self.effects.push_back(Effect::Save(SavedView {
-                confirmed_at: self.view.confirmed_at,
-                machines: self.view.machines().cloned().collect(),
-                revoked: self.view.revoked.clone(),
-            }));
+            self.effects.push_back(Effect::Save);
         }
     }
 }

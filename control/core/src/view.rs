@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ployz_api::{Authority, CredentialId, MachineId};
+use ployz_api::{Authority, CertificateName, CredentialId, MachineId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::machines::{MachineRecord, ObservedRecord};
@@ -72,10 +72,20 @@ impl View {
         clock.checked_sub(i64::try_from(at).ok()?)
     }
 
-    /// Whether the holder of a certificate with this subject is believed no more.
-    pub fn is_revoked(&self, subject: &str) -> bool {
-        let id = subject.parse::<CredentialId>();
-        id.is_ok_and(|id| self.revoked.contains(&id))
+    /// Whether a certificate still says who its holder is: a person's until it is revoked, a machine's while the machine
+    /// is in the network.
+    pub fn believes(&self, holder: &CertificateName) -> bool {
+        match holder.role {
+            Role::Admin | Role::Operator | Role::Reader => {
+                let id = holder.subject.parse::<CredentialId>();
+                !id.is_ok_and(|id| self.revoked.contains(&id))
+            }
+            Role::Machine => {
+                let id = holder.subject.parse::<MachineId>();
+                id.is_ok_and(|id| self.machines.contains_key(&id))
+            }
+            Role::Stranger => true,
+        }
     }
 
     /// A machine that holds the store; the first by id.
@@ -87,6 +97,15 @@ impl View {
     /// How long ago the store confirmed the view.
     pub const fn age_secs(&self, unix_secs: u64) -> u64 {
         unix_secs.saturating_sub(self.confirmed_at)
+    }
+
+    /// As it goes to disk.
+    pub fn saved(&self) -> SavedView {
+        SavedView {
+            confirmed_at: self.confirmed_at,
+            machines: self.machines().cloned().collect(),
+            revoked: self.revoked.clone(),
+        }
     }
 
     /// The newest revision of a machine's record.

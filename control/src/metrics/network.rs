@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use ployz_api::StorageState;
-
 use super::{family, gauge};
 use crate::clock;
 use crate::daemon::Daemon;
@@ -97,8 +95,12 @@ fn render_store(text: &mut String, network: &Network) {
         family(text, name, "counter", help, [(String::new(), value)]);
     }
     if let Some(storage) = &network.storage {
-        let up = matches!(storage.nats.state(), StorageState::Running { .. });
         let help = "1 while nats-server runs here.";
-        gauge(text, "ployz_store_server_running", help, u64::from(up));
+        gauge(
+            text,
+            "ployz_store_server_running",
+            help,
+            u64::from(storage.nats.is_running()),
+        );
     }
 }

@@ -103,13 +103,13 @@ impl NatsServer {
 
     /// Starts it, unless it runs.
     pub(crate) async fn start(&self) -> anyhow::Result<()> {
-        let version = self.version().await;
+        // Traffic waits for us here, and a server that runs need not be asked what it is.
         if let Some(process) = self.running() {
             tracing::info!(pid = process.pid, "nats-server runs: adopted");
             self.files.write(PROCESS_FILE, &process)?;
             return Ok(());
         }
-        let version = version?;
+        let version = self.version().await?;
         let mut child = Command::new(from_anywhere(&self.program))
             .arg("--config")
             .arg(self.config_file())
@@ -197,15 +197,18 @@ impl NatsServer {
         self.running().expect("it runs").pid
     }
 
+    /// Whether it runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running().is_some()
+    }
+
     /// For `status`.
-    pub(crate) fn state(&self) -> StorageState {
+    pub(crate) async fn state(&self) -> StorageState {
+        let version = self.version().await;
         match self.running() {
             Some(process) => StorageState::Running {
                 pid: process.pid,
-                version: self
-                    .version
-                    .get()
-                    .map_or_else(|| "unknown".to_owned(), Version::to_string),
+                version: version.map_or_else(|_| "unknown".to_owned(), |it| it.to_string()),
             },
             None => StorageState::Down,
         }

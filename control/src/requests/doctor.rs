@@ -48,7 +48,7 @@ async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
         "network",
         format!("in {}", network.membership.network),
     ));
-    checks.extend(storage(&network));
+    checks.extend(storage(&network).await);
     checks.push(store(&network));
     let now = clock::now();
     let sessions = daemon
@@ -94,9 +94,9 @@ fn data_plane(daemon: &Daemon) -> Check {
     )
 }
 
-fn storage(network: &Network) -> Option<Check> {
+async fn storage(network: &Network) -> Option<Check> {
     let storage = network.storage.as_ref()?;
-    Some(match storage.nats.state() {
+    Some(match storage.nats.state().await {
         StorageState::Running { version, .. } => {
             Check::ok("storage", format!("nats-server {version} runs here"))
         }

@@ -24,6 +24,8 @@ const TRIAL_MIN: Duration = Duration::from_secs(3);
 const TRIAL_STEP: Duration = Duration::from_millis(250);
 /// Within a step the path is measured ten times a second, while large packets are sent.
 const PACKETS_A_STEP: u32 = 5;
+/// Each sends 30 KB/s.
+const EXAMINATIONS_MAX: usize = 4;
 /// Through somebody else it takes two connections.
 const ASK_WAIT: Duration = Duration::from_secs(10);
 /// Whoever else is asked to pass it on.
@@ -41,6 +43,11 @@ pub(super) async fn report(daemon: &Daemon, machine: MachineId) -> Outcome {
 
 /// What is wrong with this machine and another one.
 pub(super) async fn examine(daemon: &Daemon, other: MachineId) -> Result<Vec<Check>, Failure> {
+    let network = daemon.running_network()?;
+    let Some(_place) = network.examinations.take(EXAMINATIONS_MAX) else {
+        let message = format!("{EXAMINATIONS_MAX} pairs are being examined by this machine");
+        return Err(Failure::new(Code::Busy, message).hint("run it again in a moment"));
+    };
     let before = look(daemon, other).await?;
     let asked = match Way::find(daemon, other).await {
         Ok(way) => way.ask(daemon, other).await.map(|first| (way, first)),
@@ -48,7 +55,6 @@ pub(super) async fn examine(daemon: &Daemon, other: MachineId) -> Result<Vec<Che
     };
     let skew_ms = asked.as_ref().map_or(0, |(_, first)| skew_ms(first));
     let (after, there) = attempt(daemon, other, &before, asked).await?;
-    let network = daemon.running_network()?;
     let name = network
         .view()
         .machine(other)

@@ -21,7 +21,7 @@ use crate::network::{Network, Storage};
 use crate::operations::Work;
 use crate::store::{INVITES, MACHINES, Revised, Slot};
 
-/// What a wrong secret costs its sender. With the connections that a server takes at a time, that is 1,200 guesses a
+/// What a wrong secret costs its sender. With one request a stranger and 128 strangers at a time, that is 430 guesses a
 /// second at 2^128 secrets.
 const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
 

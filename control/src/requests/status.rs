@@ -15,9 +15,13 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
     let record = network
         .as_ref()
         .and_then(|network| network.view().machine(own).cloned());
-    let storage = network
+    let storage = match network
         .as_ref()
-        .and_then(|network| network.storage.as_ref());
+        .and_then(|network| network.storage.as_ref())
+    {
+        Some(storage) => storage.nats.state().await,
+        None => StorageState::None,
+    };
     let control = network.as_ref().map_or(
         Control {
             connected: false,
@@ -55,7 +59,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
             interface: daemon.config.interface.clone(),
             details,
         },
-        storage: storage.map_or(StorageState::None, |storage| storage.nats.state()),
+        storage,
         control,
         refused: daemon.refusals.counts(),
     }))

@@ -54,7 +54,12 @@ pub(super) async fn connect_invited(
 ) -> Result<Session, ClientError> {
     let tls = trust::invited(&token.ca_fingerprint);
     let network = token.network_id.to_string();
-    dial(tls, &token.endpoints, &network, deadline).await
+    let dialled = dial(tls.clone(), &token.endpoints, &network, deadline).await;
+    match dialled {
+        // It may come with a thousand others, whose first messages drown its own.
+        Err(ClientError::Unreachable(_)) => dial(tls, &token.endpoints, &network, deadline).await,
+        dialled => dialled,
+    }
 }
 
 impl Session {

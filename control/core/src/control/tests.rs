@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ployz_api::{CredentialId, Role};
+use ployz_api::{CertificateName, CredentialId, Role};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
@@ -29,11 +29,9 @@ fn configured(effects: &[Effect]) -> usize {
         .iter()
         .map(|effect| match effect {
             Effect::Configure(updates) => updates.len(),
-            Effect::Admit(_)
-            | Effect::Save(_)
-            | Effect::Resync
-            | Effect::Observe
-            | Effect::Listen => 0,
+            Effect::Admit(_) | Effect::Save | Effect::Resync | Effect::Observe | Effect::Listen => {
+                0
+            }
         })
         .sum()
 }
@@ -105,7 +103,7 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
             .find_map(|effect| match effect {
                 Effect::Admit(nkeys) => Some(nkeys.into_keys().collect::<Vec<_>>()),
                 Effect::Configure(_)
-                | Effect::Save(_)
+                | Effect::Save
                 | Effect::Resync
                 | Effect::Observe
                 | Effect::Listen => None,
@@ -150,20 +148,45 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     let id = CredentialId::new(1, 1);
     let record = CredentialRecord::new(id, Role::Operator, None, 1, None);
     control.handle(Input::Changed(Change::Credential(record.clone())), now);
-    assert!(!control.view().is_revoked(&id.to_string()));
+    assert!(control.view().believes(&holder(id, Role::Operator)));
     let revoked = record.revoke(2).unwrap();
     control.handle(Input::Changed(Change::Credential(revoked)), now);
-    let saved = drain(&mut control).pop();
-    let Some(Effect::Save(saved)) = saved else {
-        unreachable!("{saved:?}")
-    };
+    let effects = drain(&mut control);
+    assert!(matches!(effects.last(), Some(Effect::Save)));
+    let saved = control.view().saved();
     control.handle(Input::Changed(Change::Credential(record)), now);
     let mut restarted = Control::new(OWN, now);
     restarted.handle(Input::Restored(saved), now);
     for control in [control, restarted] {
-        // As certificates spell it.
-        assert!(control.view().is_revoked(&id.to_string().to_lowercase()));
-        assert!(!control.view().is_revoked("root"));
+        assert!(!control.view().believes(&holder(id, Role::Operator)));
+        assert!(control.view().believes(&holder("root", Role::Admin)));
+    }
+}
+
+#[test]
+fn a_machine_is_believed_while_it_is_in_the_network() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let is_believed = |control: &Control| {
+        let view = control.view();
+        [0, 1].map(|number| view.believes(&holder(id(number), Role::Machine)))
+    };
+    assert_eq!(is_believed(&control), [false, false]);
+    control.handle(
+        Input::Listed(vec![(machine(0, 1), 1), (machine(1, 1), 2)]),
+        now,
+    );
+    assert_eq!(is_believed(&control), [true, true]);
+    control.handle(Input::Changed(Change::MachineGone(id(1), 3)), now);
+    assert_eq!(is_believed(&control), [true, false]);
+}
+
+/// As certificates spell it.
+fn holder(subject: impl ToString, role: Role) -> CertificateName {
+    CertificateName {
+        subject: subject.to_string().to_lowercase(),
+        role,
+        network: "n".to_owned(),
     }
 }
 
