@@ -224,7 +224,7 @@ fn with_journald(journal: &Path) -> Vec<String> {
          mkdir -p /run/systemd /run/log && mount -t tmpfs tmpfs /run/systemd && mount --bind {} /run/log &&
          mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit
          journald
-         until echo MESSAGE=here | logger --journald 2>/dev/null; do
+         until [ -S /run/systemd/journal/socket ] && echo MESSAGE=here | logger --journald 2>/dev/null; do
            kill -0 $! 2>/dev/null || journald
          done
          exec \"$@\"",
