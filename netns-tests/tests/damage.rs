@@ -111,7 +111,7 @@ fn goes_on_without_room(
     small.kill();
     let failed = failed_start(small)?;
     ensure!(
-        failed.contains("local.json") && failed.contains("No space left"),
+        failed.contains("member.json") && failed.contains("No space left"),
         "{failed}"
     );
     fs::remove_file(ballast)?;

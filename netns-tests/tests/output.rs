@@ -46,8 +46,12 @@ fn what_succeeds(stage: &Stage, founder: &Machine) -> Result<()> {
     let man = format!("man --output {}", manual.display());
     for (command, kind) in [
         ("status", "status"),
-        ("mesh ready", "status"),
-        ("network ready", "status"),
+        ("mesh ready", "mesh-ready"),
+        ("network ready", "mesh-ready"),
+        ("mesh list", "mesh-list"),
+        ("mesh status", "mesh-status"),
+        ("mesh self-record", "mesh-self-record"),
+        ("machine label m2 tier=web", "machine-record"),
         ("mesh init acme", "mesh-init"),
         ("machine ls", "machine-list"),
         ("machine list --wide", "machine-list"),
