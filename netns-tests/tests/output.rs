@@ -62,7 +62,6 @@ fn what_succeeds(stage: &Stage, founder: &Machine) -> Result<()> {
         ("credential list", "credential-list"),
         ("context ls", "context-list"),
         ("doctor", "doctor"),
-        ("doctor m2", "doctor"),
         ("events --limit 5", "event-list"),
         ("--on m2 status", "status"),
         ("completion bash", "completion"),
