@@ -232,11 +232,7 @@ pub(crate) enum MachineCommand {
         #[arg(add = ArgValueCompleter::new(completion::machines))]
         machine: String,
         /// key=value to set one, key- to take it away
-        #[arg(
-            required = true,
-            value_name = "KEY=VALUE|KEY-",
-            allow_hyphen_values = true
-        )]
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<LabelChange>,
     },
     /// How far machines are from one another

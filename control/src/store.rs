@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
-use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, StorageType};
+use async_nats::jetstream::stream;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
@@ -26,29 +26,14 @@ use crate::events;
 use crate::identity::Identity;
 use crate::listing;
 use crate::membership::Membership;
-use crate::nats::{CHANGED, Version, inbox_prefix, refuse_old};
+use crate::nats::{Version, inbox_prefix, refuse_old};
 use crate::news::{self, Changes, Machines};
 use crate::tls::{self, Presence};
 
 pub(crate) use asking::AGAIN_WAIT;
-
-/// What the operator wants of machines; coordinators write it.
-pub(crate) const MACHINES: &str = "machines";
-/// What machines say of themselves.
-pub(crate) const OBSERVED: &str = "observed";
-/// The round trips that machines have measured: read when somebody asks, and no news to anybody.
-pub(crate) const RTT: &str = "rtt";
-/// Invites, for ever.
-pub(crate) const INVITES: &str = "invites";
-/// Who has been certified, and who is believed no more.
-pub(crate) const CREDENTIALS: &str = "credentials";
-/// Long work, for a month.
-pub(crate) const OPERATIONS: &str = "operations";
-/// Who has which subnet.
-pub(crate) const LEASES: &str = "leases";
-
-/// What every machine hears of.
-const FOLLOWED: [&str; 3] = [MACHINES, OBSERVED, CREDENTIALS];
+pub(crate) use buckets::{
+    CREDENTIALS, INVITES, LEASES, MACHINES, OBSERVED, OPERATIONS, RTT, stream_name,
+};
 
 /// A store that has not answered by then is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,12 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A connection that died without a word is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(4);
-/// At a hundred joins a day, of 1 KiB each, 3 MiB and what they remember.
-const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// What each record remembers of its past.
-const HISTORY: i64 = 8;
-/// A record is about a kilobyte.
-const RECORD_LEN_MAX: i32 = 64 * 1024;
 
 /// A client of the store, which connects by itself, again and again.
 #[derive(Clone, Debug)]
@@ -231,16 +210,8 @@ impl Store {
 
     /// Makes the buckets, and the stream of events; those that are there stay as they are.
     pub(crate) async fn make_buckets(&self) -> Result<(), Failure> {
-        for (bucket, storage) in [
-            (MACHINES, StorageType::File),
-            (OBSERVED, StorageType::Memory),
-            (RTT, StorageType::Memory),
-            (INVITES, StorageType::File),
-            (LEASES, StorageType::File),
-            (CREDENTIALS, StorageType::File),
-            (OPERATIONS, StorageType::File),
-        ] {
-            self.make(bucket_config(bucket, storage)).await?;
+        for config in buckets::configs() {
+            self.make(config).await?;
         }
         self.make(events::stream_config()).await
     }
@@ -453,46 +424,9 @@ impl Store {
     }
 }
 
-/// What the stock tools call the stream of a bucket.
-pub(crate) fn stream_name(bucket: &str) -> String {
-    format!("KV_{bucket}")
-}
-
 /// Seconds since 1970, by the store's clock.
 fn written_at(entry: &kv::Entry) -> u64 {
     u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
-}
-
-/// As the stock tools make a bucket, but for what a single writer could do to all keys with a header (roll-up), and with
-/// news of every write.
-fn bucket_config(bucket: &str, storage: StorageType) -> stream::Config {
-    let history = if storage == StorageType::File {
-        HISTORY
-    } else {
-        1
-    };
-    stream::Config {
-        name: stream_name(bucket),
-        subjects: vec![format!("$KV.{bucket}.>")],
-        max_messages_per_subject: history,
-        max_message_size: RECORD_LEN_MAX,
-        storage,
-        discard: DiscardPolicy::New,
-        allow_direct: true,
-        deny_delete: true,
-        max_age: if bucket == OPERATIONS {
-            OPERATION_AGE_MAX
-        } else {
-            Duration::ZERO
-        },
-        republish: FOLLOWED.contains(&bucket).then(|| Republish {
-            source: format!("$KV.{bucket}.>"),
-            destination: format!("{CHANGED}.{bucket}.>"),
-            headers_only: false,
-        }),
-        num_replicas: 1,
-        ..stream::Config::default()
-    }
 }
 
 fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Failure> {
@@ -524,5 +458,6 @@ fn reconnect_delay(attempts: usize) -> Duration {
 }
 
 mod asking;
+mod buckets;
 #[cfg(test)]
 mod contract;

@@ -66,7 +66,7 @@ fn a_disk_that_is_full() -> Outcome {
 
 fn refuse_to_found(small: &Machine) -> Result<()> {
     let refused = small.json("mesh init other")?;
-    names_the_file_and_leaves_nothing(small, &refused, "nats")?;
+    names_the_file_and_leaves_nothing(small, &refused, "ca.json")?;
     let addresses = small
         .netns
         .run(&format!("ip -4 address show dev {}", small.interface))?;
@@ -111,7 +111,7 @@ fn goes_on_without_room(
     small.kill();
     let failed = failed_start(small)?;
     ensure!(
-        failed.contains("local.json") && failed.contains("No space left"),
+        failed.contains("member.json") && failed.contains("No space left"),
         "{failed}"
     );
     fs::remove_file(ballast)?;

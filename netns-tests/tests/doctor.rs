@@ -176,13 +176,9 @@ fn clock_that_is_wrong(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
 
 fn down(machines: &mut [Machine]) -> Result<()> {
     machines[2].kill();
-    says(&machines[0], "doctor m3", "asked", "m3 cannot be asked")?;
-    says(
-        &machines[0],
-        "doctor m3",
-        "udp",
-        "it is down, or UDP is blocked",
-    )
+    let checks = examine(&machines[0], "doctor m3")?;
+    names(&checks, "asked", "m3 cannot be asked")?;
+    names(&checks, "udp", "it is down, or UDP is blocked")
 }
 
 /// The founder and its store are gone, and m2 starts from a view that is an hour old.
@@ -202,8 +198,14 @@ fn stale_view(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
     says(&machines[1], "doctor m1", "view", "stale")
 }
 
-/// That `doctor` ends with 1 or at least a warning, and that this check says this, and how to mend it.
+/// That `doctor` has at least a warning: that this check says this, and how to mend it.
 fn says(machine: &Machine, command: &str, check: &str, cause: &str) -> Result<()> {
+    let checks = examine(machine, command)?;
+    names(&checks, check, cause).with_context(|| format!("{} `{command}`", machine.name))
+}
+
+/// The checks of a `doctor`, which ends with 1 if one of them has failed.
+fn examine(machine: &Machine, command: &str) -> Result<Vec<Value>> {
     let finished = machine.ctl(&format!(
         "--json --timeout {}s {command}",
         EXAMINATION.as_secs()
@@ -211,21 +213,20 @@ fn says(machine: &Machine, command: &str, check: &str, cause: &str) -> Result<()
     let document: Value = serde_json::from_str(&finished.stdout)?;
     let checks = document["payload"]["checks"].as_array().cloned();
     let checks = checks.with_context(|| document.to_string())?;
-    let found = checks.iter().find(|it| {
-        text(it, "/check") == check && text(it, "/cause").contains(cause) && it["verdict"] != "ok"
-    });
-    let found = found.with_context(|| {
-        format!(
-            "{} `{command}`: no {check} with '{cause}' in {document:#}",
-            machine.name
-        )
-    })?;
-    ensure!(!text(found, "/mend").is_empty(), "{found}");
     let has_failed = checks.iter().any(|it| it["verdict"] == "fail");
     ensure!(
         finished.status.code() == Some(has_failed.into()),
         "{finished}"
     );
+    Ok(checks)
+}
+
+fn names(checks: &[Value], check: &str, cause: &str) -> Result<()> {
+    let found = checks.iter().find(|it| {
+        text(it, "/check") == check && text(it, "/cause").contains(cause) && it["verdict"] != "ok"
+    });
+    let found = found.with_context(|| format!("no {check} with '{cause}' in {checks:#?}"))?;
+    ensure!(!text(found, "/mend").is_empty(), "{found}");
     Ok(())
 }
 

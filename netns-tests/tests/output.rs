@@ -46,8 +46,12 @@ fn what_succeeds(stage: &Stage, founder: &Machine) -> Result<()> {
     let man = format!("man --output {}", manual.display());
     for (command, kind) in [
         ("status", "status"),
-        ("mesh ready", "status"),
-        ("network ready", "status"),
+        ("mesh ready", "mesh-ready"),
+        ("network ready", "mesh-ready"),
+        ("mesh list", "mesh-list"),
+        ("mesh status", "mesh-status"),
+        ("mesh self-record", "mesh-self-record"),
+        ("machine label m2 tier=web", "machine-record"),
         ("mesh init acme", "mesh-init"),
         ("machine ls", "machine-list"),
         ("machine list --wide", "machine-list"),
@@ -58,7 +62,6 @@ fn what_succeeds(stage: &Stage, founder: &Machine) -> Result<()> {
         ("credential list", "credential-list"),
         ("context ls", "context-list"),
         ("doctor", "doctor"),
-        ("doctor m2", "doctor"),
         ("events --limit 5", "event-list"),
         ("--on m2 status", "status"),
         ("completion bash", "completion"),

@@ -220,9 +220,14 @@ fn the_journal_gets_fields() -> Outcome {
 /// `ip netns exec` has mounted another /sys, and journald asks for the control groups in it.
 fn with_journald(journal: &Path) -> Vec<String> {
     let script = format!(
-        "mkdir -p /run/systemd /run/log && mount -t tmpfs tmpfs /run/systemd && mount --bind {} /run/log && mount -t cgroup2 cgroup2 /sys/fs/cgroup && \
-         {{ /lib/systemd/systemd-journald 2>/dev/null >&2 & }} && \
-         until echo MESSAGE=here | logger --journald 2>/dev/null; do kill -0 $! || exit 1; done && exec \"$@\"",
+        "journald() {{ /lib/systemd/systemd-journald 2>/dev/null >&2 & }}
+         mkdir -p /run/systemd /run/log && mount -t tmpfs tmpfs /run/systemd && mount --bind {} /run/log &&
+         mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit
+         journald
+         until [ -S /run/systemd/journal/socket ] && echo MESSAGE=here | logger --journald 2>/dev/null; do
+           kill -0 $! 2>/dev/null || journald
+         done
+         exec \"$@\"",
         journal.display()
     );
     ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec()

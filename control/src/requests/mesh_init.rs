@@ -109,10 +109,14 @@ fn same_name(membership: &Membership, request: &MeshInitRequest) -> Result<(), F
     Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl mesh status"))
 }
 
-/// The file that makes it a member comes last.
+/// The file that makes it a member comes last; both are there, or neither.
 fn save(daemon: &Daemon, membership: &Membership, authority: &Authority) -> anyhow::Result<()> {
-    daemon.files.write(AUTHORITY_FILE, authority)?;
-    daemon.files.write(FILE, membership)
+    let authority = daemon.files.write(AUTHORITY_FILE, authority);
+    let written = authority.and_then(|()| daemon.files.write(FILE, membership));
+    if written.is_err() {
+        forget(daemon)?;
+    }
+    written
 }
 
 fn forget(daemon: &Daemon) -> anyhow::Result<()> {
