@@ -33,7 +33,7 @@ const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// All of them, as the stock tools make them but for what a single writer could do to all keys with a header (roll-up),
 /// and with news of every write.
-pub(super) fn configs() -> [Config; 6] {
+pub(super) fn configs() -> [Config; 7] {
     [
         (MACHINES, StorageType::File),
         (OBSERVED, StorageType::Memory),
