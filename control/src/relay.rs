@@ -56,7 +56,7 @@ pub(crate) async fn pass_on(
         .write_all(&encode(&response, RESPONSE_LEN_MAX)?)
         .await?;
     match way {
-        Ok(None) => take(daemon, address, stream).await,
+        Ok(None) => Box::pin(take(daemon, address, stream)).await,
         Ok(Some(session)) => {
             let mut onward = session.pipe().await?;
             tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;

@@ -190,7 +190,8 @@ async fn serve(daemon: Rc<Daemon>, endpoint: Endpoint, network: String, pulse: R
         };
         let (daemon, network, door) = (Rc::clone(&daemon), network.clone(), door.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = welcome(&daemon, incoming, handshake, &door, &network).await {
+            let welcomed = welcome(&daemon, incoming, handshake, &door, &network);
+            if let Err(error) = Box::pin(welcomed).await {
                 tracing::debug!(error = format!("{error:#}"), "a connection ended");
             }
         });

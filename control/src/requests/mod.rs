@@ -36,7 +36,7 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MeshStop { force } => mesh::stop(&daemon, force).await,
         Request::MeshDestroy { name, force } => mesh::destroy(&daemon, name, force).await,
         Request::MachineList => machines::list(&daemon).await,
-        Request::MachineRtt => Box::pin(rtt::matrix(&daemon)).await,
+        Request::MachineRtt => rtt::matrix(&daemon).await,
         Request::MachineInspect { machine } => machines::inspect(&daemon, &machine).await,
         Request::MachineRename { machine, name } => records::rename(&daemon, &machine, name).await,
         Request::MachineLabel { machine, labels } => {
