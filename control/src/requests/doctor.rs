@@ -4,7 +4,7 @@ use ployz_api::{Authority, Check, Doctor, Failure, MachineId, Outcome, Payload, 
 use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
 
-use super::{internal, not_selected, pair};
+use super::{internal, machines, not_selected, pair};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
@@ -51,11 +51,7 @@ async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
     checks.extend(storage(&network).await);
     checks.push(store(&network));
     let now = clock::now();
-    let sessions = daemon
-        .overlay
-        .traffic(now.instant)
-        .await
-        .map_err(internal)?;
+    let sessions = machines::traffic(daemon, now.instant).await?;
     let view = network.view();
     checks.push(age(&view, now.unix_secs));
     checks.push(record(daemon, &view));

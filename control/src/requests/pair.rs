@@ -11,7 +11,7 @@ use ployz_api::{
 use ployz_core::{Pair, SESSION_SECS, Side, diagnose};
 use ployz_engine::PublicKey;
 
-use super::internal;
+use super::{internal, machines};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::is_session;
@@ -124,11 +124,7 @@ fn skew_ms(report: &PairReport) -> i64 {
 async fn look(daemon: &Daemon, machine: MachineId) -> Result<PairReport, Failure> {
     let network = daemon.running_network()?;
     let now = clock::now();
-    let traffic = daemon
-        .overlay
-        .traffic(now.instant)
-        .await
-        .map_err(internal)?;
+    let traffic = machines::traffic(daemon, now.instant).await?;
     let refused = daemon.overlay.refused().await.map_err(internal)?;
     let view = network.view();
     let known = view.machine(machine);
@@ -269,11 +265,7 @@ impl Way {
 async fn third_machines(daemon: &Daemon, other: MachineId) -> Result<Vec<MachineId>, Failure> {
     let network = daemon.running_network()?;
     let now = clock::now();
-    let traffic = daemon
-        .overlay
-        .traffic(now.instant)
-        .await
-        .map_err(internal)?;
+    let traffic = machines::traffic(daemon, now.instant).await?;
     let view = network.view();
     let mut thirds: Vec<_> = view
         .machines()
