@@ -4,7 +4,7 @@ use ployz_api::{Authority, Check, Doctor, Failure, MachineId, Outcome, Payload, 
 use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
 
-use super::{internal, machines, not_selected, pair};
+use super::{machines, not_selected, pair};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
