@@ -91,7 +91,10 @@ mod tests {
             .arg(&argument)
             .spawn()
             .unwrap();
-        let found = Process::with_argument(argument.as_ref());
+        // Between the new program's memory and its arguments there is a moment in which it has none.
+        const LOOKS: usize = 10_000;
+        let look = || Process::with_argument(argument.as_ref());
+        let found = std::iter::repeat_with(look).take(LOOKS).flatten().next();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found.map(|process| process.pid), Some(child.id()));
