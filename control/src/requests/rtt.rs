@@ -31,12 +31,12 @@ pub(super) async fn matrix(daemon: &Daemon) -> Outcome {
     let unix_secs = clock::now().unix_secs;
     let mut rows = Vec::new();
     for (machine, peer) in pairs(&view) {
-        let told = told.get(&machine.id).and_then(|record| {
+        let measured = told.get(&machine.id).and_then(|record| {
             let rtt = record.peers.iter().find(|rtt| rtt.peer == peer.id)?;
             Some((rtt, unix_secs.saturating_sub(record.written_at)))
         });
-        let Some((rtt, told_secs)) = told else {
-            let why = match told_by(&records, machine) {
+        let Some((rtt, told_secs)) = measured else {
+            let why = match told.contains_key(&machine.id) {
                 true => "there is no session, or the peer does not answer",
                 false => "it has told the store nothing",
             };
@@ -67,10 +67,6 @@ fn pairs(view: &View) -> impl Iterator<Item = (&MachineRecord, &MachineRecord)> 
     };
     view.machines()
         .flat_map(move |machine| others(machine).map(move |peer| (machine, peer)))
-}
-
-fn told_by(records: &[RttRecord], machine: &MachineRecord) -> bool {
-    records.iter().any(|record| record.id == machine.id)
 }
 
 fn row(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs: u64) -> RttRow {

@@ -6,9 +6,9 @@ use crate::engine::Engine;
 use crate::message::DATA_OVERHEAD_LEN;
 use crate::outer::{Outer, WallNs};
 use crate::peer::{Peer, PeerId};
-use crate::probe::{PROBE_LEN_MAX, Probe};
+use crate::probe::Probe;
 use crate::rtt::{Departing, Rtt};
-use crate::sink::{Departure, Manner, Sink};
+use crate::sink::{Manner, Sink};
 use crate::stamp::{Reply, Stamp, Test};
 
 impl Engine {
@@ -47,10 +47,7 @@ impl Engine {
             return;
         }
         let used = std::mem::take(&mut peer.used);
-        let random = &mut self.random;
-        let rtt = peer
-            .rtt
-            .get_or_insert_with(|| Box::new(Rtt::new(now, random())));
+        let rtt = peer.measured(now, &mut self.random);
         if !rtt.schedule.is_due(now, used, rtt.sender.is_answered()) {
             return;
         }
@@ -77,10 +74,7 @@ impl Engine {
             return;
         };
         let peer = self.peers.get_mut(id);
-        let random = &mut self.random;
-        let rtt = peer
-            .rtt
-            .get_or_insert_with(|| Box::new(Rtt::new(now, random())));
+        let rtt = peer.measured(now, &mut self.random);
         let reply = rtt.reflector.reflect(test, arrived, delivered.ns);
         let token = self.awaited.expect(Departing::Reply {
             peer: id,
@@ -108,21 +102,14 @@ impl Engine {
 }
 
 impl Peer {
+    /// Its measurement, which begins now if there is none.
+    fn measured(&mut self, now: Instant, random: &mut dyn FnMut() -> u32) -> &mut Rtt {
+        self.rtt
+            .get_or_insert_with(|| Box::new(Rtt::new(now, random())))
+    }
+
     fn send_stamped(&mut self, now: Instant, probe: Probe, token: u32, sink: &mut impl Sink) {
-        let (Some(tunnel), Some(endpoint)) = (&mut self.tunnel, &self.endpoint) else {
-            return;
-        };
-        if !tunnel.is_ready() {
-            return;
-        }
-        let mut packet = [0; PROBE_LEN_MAX];
-        let packet = &mut packet[..probe.len()];
-        probe.write(packet);
-        let departure = Departure::new(Manner::Stamped(token));
-        let datagram_len = packet.len() + DATA_OVERHEAD_LEN;
-        sink.datagram(datagram_len, endpoint, departure, |room| {
-            tunnel.seal(packet, room);
-        });
-        self.sent(now, datagram_len);
+        let datagram_len = probe.len() + DATA_OVERHEAD_LEN;
+        self.send_probe(now, probe, datagram_len, Manner::Stamped(token), sink);
     }
 }

@@ -131,7 +131,7 @@ impl Peer {
         self.send_probe(now, probe, len, Manner::Batched, sink);
     }
 
-    fn send_probe(
+    pub(crate) fn send_probe(
         &mut self,
         now: Instant,
         probe: Probe,
