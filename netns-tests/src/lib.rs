@@ -20,6 +20,7 @@ pub mod counters;
 pub mod daemon;
 pub mod forge;
 pub mod known_way;
+pub mod lab;
 pub mod netns;
 pub mod numbered;
 pub mod pair;
@@ -34,6 +35,7 @@ pub mod wg;
 
 pub use contender::{Backend, Contender};
 pub use daemon::Daemon;
+pub use lab::Lab;
 pub use netns::Netns;
 pub use pair::{Host, Pair, Plan};
 pub use stage::{Stage, tell};
