@@ -25,6 +25,7 @@ pub enum Code {
     Conflict,
     Busy,
     Forbidden,
+    VersionMismatch,
     DaemonUnreachable,
     InstallFailed,
     Timeout,
@@ -58,6 +59,7 @@ impl Code {
             | Self::Busy
             | Self::Forbidden
             | Self::InstallFailed
+            | Self::VersionMismatch
             | Self::Timeout
             | Self::Unsupported
             | Self::Internal => 1,

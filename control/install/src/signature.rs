@@ -1,0 +1,102 @@
+//! Who says so: minisign's signatures, of which only the prehashed kind is taken.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use minisign_verify::{PublicKey as Key, Signature};
+use ployz_api::{Code, Failure};
+
+/// The key that releases are signed with: the line of base64 of a minisign public key.
+#[derive(Clone)]
+pub struct PublicKey {
+    key: Key,
+    text: String,
+}
+
+/// It is not a public key as minisign writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidKey;
+
+impl PublicKey {
+    /// Reads a file as `minisign -G` writes it, or with the key's line alone.
+    ///
+    /// # Errors
+    ///
+    /// `INSTALL_FAILED`: it cannot be read, or is no such file.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let failed = |cause: String| {
+            let message = format!("the releases' public key {}: {cause}", path.display());
+            Failure::new(Code::InstallFailed, message)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        text.parse()
+            .map_err(|error: InvalidKey| failed(error.to_string()))
+    }
+
+    /// Checks that the holder of the key has signed this content, with this trusted comment and no other.
+    ///
+    /// The comment is what ties the content to its purpose: it names the version, so that a good signature of one version
+    /// is none of another.
+    pub(crate) fn verify(
+        &self,
+        name: &str,
+        content: &[u8],
+        signature: &str,
+        comment: &str,
+    ) -> Result<(), Failure> {
+        let refused = |cause: String| {
+            Failure::new(
+                Code::InstallFailed,
+                format!("{name} is not to be trusted: {cause}"),
+            )
+            .hint("nothing was changed; find out who altered it, or which key it was signed with")
+        };
+        let signature = Signature::decode(signature)
+            .map_err(|_| refused("its signature is damaged".to_owned()))?;
+        self.key
+            .verify(content, &signature, false)
+            .map_err(|error| refused(format!("the signature does not hold ({error})")))?;
+        if signature.trusted_comment() != comment {
+            let said = signature.trusted_comment();
+            return Err(refused(format!(
+                "it was signed as {said:?}, not as {comment:?}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+        let line = line.ok_or(InvalidKey)?;
+        Ok(Self {
+            key: Key::from_base64(line).map_err(|_| InvalidKey)?,
+            text: line.to_owned(),
+        })
+    }
+}
+
+/// The line of base64.
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is no public key as minisign writes it")
+    }
+}
+
+impl std::error::Error for InvalidKey {}
