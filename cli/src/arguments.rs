@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
-use ployz_api::{InviteId, LabelChange, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX};
+use ployz_api::{
+    InviteId, LabelChange, LabelKey, LabelValue, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+};
 
 use crate::completion;
 
@@ -292,9 +294,9 @@ pub(crate) enum InviteCommand {
         #[arg(long, value_name = "SECS", default_value_t = TTL_SECS_DEFAULT,
               value_parser = clap::value_parser!(u64).range(1..=TTL_SECS_MAX))]
         ttl_secs: u64,
-        /// What the machine will be called
-        #[arg(long)]
-        name: Option<Name>,
+        /// What the machine will be like
+        #[command(flatten)]
+        terms: TermsArguments,
     },
     /// Invites that can be used
     List {
@@ -309,6 +311,28 @@ pub(crate) enum InviteCommand {
     },
     /// Join the network that an invite is for
     Import(TokenArguments),
+}
+
+/// What the network says of a machine that joins, whatever that says itself.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TermsArguments {
+    /// What to call it
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// Where it is
+    #[arg(long)]
+    pub(crate) region: Option<Name>,
+    /// A label of it; may be said several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(LabelKey, LabelValue)>,
+}
+
+/// A key and a value.
+fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
+    let (key, value) = text.split_once('=').ok_or("say KEY=VALUE")?;
+    let key = key.parse().map_err(|error| format!("{error}"))?;
+    let value = value.parse().map_err(|error| format!("{error}"))?;
+    Ok((key, value))
 }
 
 /// A number and us, ms, s, m, h or d.

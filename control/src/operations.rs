@@ -65,7 +65,9 @@ pub(crate) async fn interrupt_former(
     let first = OperationId::new(before_ms, 0);
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
-        if row.machine != own || row.ended_at.is_some() || row.operation_id >= first {
+        // A client's goes on without us.
+        let is_ours = row.machine == own && row.lease_until.is_none();
+        if !is_ours || row.ended_at.is_some() || row.operation_id >= first {
             continue;
         }
         let key = row.operation_id.to_string();

@@ -137,10 +137,7 @@ fn a_reader_changes_nothing(from: &Machine, reader: &Credential) -> Result<()> {
             machine: "m1".to_owned(),
             force: true,
         },
-        Request::InviteCreate(InviteRequest {
-            ttl_secs: 60,
-            name: None,
-        }),
+        Request::InviteCreate(InviteRequest::lasting(60)),
         Request::InviteRevoke {
             invite_id: InviteId::new(1, 1),
         },

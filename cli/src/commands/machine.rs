@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ployz_api::{
-    InviteRequest, MachineInspect, MachineList, MachineRow, Name, Payload, Request, Secret,
-};
+use ployz_api::{InviteRequest, MachineInspect, MachineList, MachineRow, Payload, Request, Secret};
 
 use super::{date, remove, rtt, tell, unexpected, word_from_stdin};
-use crate::arguments::{InviteCommand, ListArguments, MachineCommand, TokenArguments};
+use crate::arguments::{
+    InviteCommand, ListArguments, MachineCommand, TermsArguments, TokenArguments,
+};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 use crate::printer::Printer;
@@ -35,8 +35,8 @@ pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCo
         }
         MachineCommand::Rtt(arguments) => rtt::run(connection, &arguments),
         MachineCommand::Rm(arguments) => remove::run(connection, arguments),
-        MachineCommand::Invite(InviteCommand::Create { ttl_secs, name }) => {
-            create(connection, ttl_secs, name)
+        MachineCommand::Invite(InviteCommand::Create { ttl_secs, terms }) => {
+            create(connection, ttl_secs, terms)
         }
         MachineCommand::Invite(InviteCommand::List { all }) => invites(connection, all),
         MachineCommand::Invite(InviteCommand::Revoke { invite_id }) => {
@@ -187,8 +187,14 @@ fn inspected(inspect: &MachineInspect) -> String {
     )
 }
 
-fn create(connection: &Connection, ttl_secs: u64, name: Option<Name>) -> Outcome {
-    let answer = connection.ask(&Request::InviteCreate(InviteRequest { ttl_secs, name }))?;
+fn create(connection: &Connection, ttl_secs: u64, terms: TermsArguments) -> Outcome {
+    let answer = connection.ask(&Request::InviteCreate(InviteRequest {
+        ttl_secs,
+        name: terms.name,
+        region: terms.region,
+        labels: terms.labels.into_iter().collect(),
+        standby: false,
+    }))?;
     let Some(Payload::Invite(invite)) = &answer.payload else {
         return Err(unexpected());
     };

@@ -35,10 +35,10 @@ pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId, OperationI
 pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
 pub use machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, RegionRole};
 pub use name::{InvalidName, Name};
-pub use operation::{OperationList, OperationRow, Stage, WorkState};
+pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
 pub use request::{
-    CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, RedeemRequest,
-    Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+    CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, ProvisionReport,
+    RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
     CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList,

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::code::Code;
 use crate::id::{MachineId, OperationId};
 
+/// How long work goes on that a client does and of which nothing is heard, in seconds: four times as long as it waits
+/// before it says again that it is alive.
+pub const LEASE_SECS: u64 = 60;
+
 /// Where work, or a stage of it, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,6 +48,9 @@ impl fmt::Display for WorkState {
 pub struct Stage {
     /// What is done in it.
     pub stage: String,
+    /// To which of several it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// How far it is.
     pub state: WorkState,
     /// When it began; seconds since 1970.
@@ -59,7 +66,7 @@ pub struct OperationRow {
     pub operation: String,
     /// To what.
     pub target: String,
-    /// By which machine.
+    /// By which machine, or told to which.
     pub machine: MachineId,
     /// How far it is.
     pub state: WorkState,
@@ -67,6 +74,9 @@ pub struct OperationRow {
     pub started_at: u64,
     /// When it was over.
     pub ended_at: Option<u64>,
+    /// Until when it counts as going on, if it is a client's; seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until: Option<u64>,
     /// Those that have begun, in their order.
     pub stages: Vec<Stage>,
     /// `OK`, or why not, once it is over.

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Role;
+use crate::code::Code;
 use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::label::{LabelKey, LabelValue};
 use crate::name::Name;
@@ -124,6 +125,8 @@ pub enum Request {
         /// Which one.
         operation_id: OperationId,
     },
+    /// How far is a client that makes machines out of hosts?
+    Provision(ProvisionReport),
     /// Pass what follows on this stream on to another machine.
     Relay {
         /// Which one.
@@ -179,6 +182,73 @@ pub struct InviteRequest {
     pub ttl_secs: u64,
     /// What the machine that uses it will be called.
     pub name: Option<Name>,
+    /// Its region, whatever it says itself.
+    #[serde(default)]
+    pub region: Option<Name>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// Whether it is on standby when it has joined, and not active.
+    #[serde(default)]
+    pub standby: bool,
+}
+
+impl InviteRequest {
+    /// An invite that says nothing of the machine that will use it.
+    pub const fn lasting(ttl_secs: u64) -> Self {
+        Self {
+            ttl_secs,
+            name: None,
+            region: None,
+            labels: BTreeMap::new(),
+            standby: false,
+        }
+    }
+}
+
+/// What a client says that makes machines out of hosts: the work is its own, and the store is told how far it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ProvisionReport {
+    /// It begins with these.
+    Begin {
+        /// The network that they are for; it has to be this one.
+        network: Name,
+        /// Where ssh gets to them.
+        targets: Vec<String>,
+    },
+    /// It goes on; whoever does not say so for [`LEASE_SECS`](crate::LEASE_SECS) counts as dead.
+    Alive {
+        /// Which work.
+        operation_id: OperationId,
+    },
+    /// The next stage of one host begins.
+    Stage {
+        /// Which work.
+        operation_id: OperationId,
+        /// Which host.
+        target: String,
+        /// What is done in it.
+        stage: String,
+    },
+    /// One host is done with.
+    Ended {
+        /// Which work.
+        operation_id: OperationId,
+        /// Which host.
+        target: String,
+        /// Why it could not be done; none if it was.
+        cause: Option<String>,
+    },
+    /// All of them are.
+    End {
+        /// Which work.
+        operation_id: OperationId,
+        /// `OK`, or the code of the first that could not be done.
+        code: Code,
+        /// The same in words.
+        message: String,
+    },
 }
 
 /// What a machine shows of itself to be let in. No secret key is among it: those never leave their machine.
@@ -235,13 +305,14 @@ pub enum Operation {
     Events,
     OperationList,
     OperationGet,
+    Provision,
     Relay,
     Relayed,
 }
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -267,6 +338,7 @@ impl Operation {
         Self::Events,
         Self::OperationList,
         Self::OperationGet,
+        Self::Provision,
         Self::Relay,
         Self::Relayed,
     ];
@@ -299,6 +371,7 @@ impl Operation {
             | Self::Events
             | Self::OperationList
             | Self::OperationGet
+            | Self::Provision
             | Self::Relay
             | Self::Relayed => false,
         }
@@ -316,7 +389,8 @@ impl Operation {
             | Self::InviteRedeem
             | Self::CredentialCreate
             | Self::CredentialList
-            | Self::CredentialRevoke => true,
+            | Self::CredentialRevoke
+            | Self::Provision => true,
             Self::Status
             | Self::MeshInit
             | Self::MeshCreate
@@ -366,6 +440,7 @@ impl Request {
             | Self::Events { .. }
             | Self::OperationList
             | Self::OperationGet { .. }
+            | Self::Provision(_)
             | Self::Relay { .. }
             | Self::Relayed => String::new(),
         }
@@ -399,6 +474,7 @@ impl Request {
             Self::Events { .. } => Operation::Events,
             Self::OperationList => Operation::OperationList,
             Self::OperationGet { .. } => Operation::OperationGet,
+            Self::Provision(_) => Operation::Provision,
             Self::Relay { .. } => Operation::Relay,
             Self::Relayed => Operation::Relayed,
         }

@@ -11,7 +11,12 @@
 //! There is no way back to active, and a record is never deleted: single use means single use for ever. A machine that
 //! was removed after it had used its invite is another machine to that invite.
 
-use ployz_api::{Code, Failure, InviteId, InviteRow, InviteStatus, MachineId, Name, fingerprint};
+use std::collections::BTreeMap;
+
+use ployz_api::{
+    Code, Failure, InviteId, InviteRequest, InviteRow, InviteStatus, LabelKey, LabelValue,
+    Lifecycle, MachineId, Name, fingerprint,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -28,6 +33,14 @@ pub struct InviteRecord {
     expires_at: u64,
     /// What the machine that uses it will be called.
     name: Option<Name>,
+    /// Its region, whatever it says itself.
+    #[serde(default)]
+    region: Option<Name>,
+    #[serde(default)]
+    labels: BTreeMap<LabelKey, LabelValue>,
+    /// Whether it is on standby when it has joined.
+    #[serde(default)]
+    standby: bool,
     #[serde(default)]
     consumed_by: Option<MachineId>,
     /// The revision in `machines` by which that machine had been removed before, if it had been.
@@ -43,7 +56,7 @@ pub struct InviteRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redemption {
     /// For the first time: the record has to be written before anything else happens.
-    Consume(InviteRecord),
+    Consume(Box<InviteRecord>),
     /// This machine has been here before and did not hear the answer.
     Again,
 }
@@ -84,16 +97,18 @@ impl InviteRecord {
         id: InviteId,
         secret_digest: String,
         created_at: u64,
-        ttl_secs: u64,
-        name: Option<Name>,
+        request: InviteRequest,
     ) -> Self {
         Self {
             version: RECORD_VERSION,
             id,
             secret_digest,
             created_at,
-            expires_at: created_at.saturating_add(ttl_secs),
-            name,
+            expires_at: created_at.saturating_add(request.ttl_secs),
+            name: request.name,
+            region: request.region,
+            labels: request.labels,
+            standby: request.standby,
             consumed_by: None,
             removed_before: None,
             revoked_at: None,
@@ -130,11 +145,11 @@ impl InviteRecord {
             return Err(InviteRefusal::Invalid);
         }
         match self.status(unix_secs) {
-            InviteStatus::Active => Ok(Redemption::Consume(Self {
+            InviteStatus::Active => Ok(Redemption::Consume(Box::new(Self {
                 consumed_by: Some(machine),
                 removed_before: removed,
                 ..self.clone()
-            })),
+            }))),
             InviteStatus::Consumed
                 if self.consumed_by == Some(machine) && removed <= self.removed_before =>
             {
@@ -164,6 +179,27 @@ impl InviteRecord {
     /// What the machine that uses it will be called, if the operator has said so.
     pub const fn name(&self) -> Option<&Name> {
         self.name.as_ref()
+    }
+
+    /// The region of the machine that uses it, if the operator has said so.
+    pub const fn region(&self) -> Option<&Name> {
+        self.region.as_ref()
+    }
+
+    /// The labels of the machine that uses it, as its record has them.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let text = self.labels.iter();
+        text.map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect()
+    }
+
+    /// Whether the machine that uses it may be given work at once.
+    pub const fn lifecycle(&self) -> Lifecycle {
+        if self.standby {
+            Lifecycle::Standby
+        } else {
+            Lifecycle::Active
+        }
     }
 
     /// When it ceases to be of use, in seconds since 1970.
@@ -200,14 +236,15 @@ mod tests {
     const LATE: u64 = 700;
 
     fn fresh() -> InviteRecord {
-        InviteRecord::new(InviteId::new(0, 0), secret_digest("right"), 0, 600, None)
+        let request = InviteRequest::lasting(600);
+        InviteRecord::new(InviteId::new(0, 0), secret_digest("right"), 0, request)
     }
 
     fn consumed() -> InviteRecord {
         let Ok(Redemption::Consume(record)) = fresh().redeem(ALICE, "right", None, EARLY) else {
             unreachable!()
         };
-        record
+        *record
     }
 
     fn revoked() -> InviteRecord {

@@ -6,9 +6,12 @@
 //!              └stage┘  └─ interrupt ───▶ Interrupted
 //! ```
 //!
-//! What is over stays as it is.
+//! What is over stays as it is. A client's work has a lease, which it renews: when that has run out, the work is shown as
+//! interrupted, and nobody has to write that.
 
-use ployz_api::{Code, Failure, MachineId, OperationId, OperationRow, Stage, WorkState};
+use ployz_api::{
+    Code, Failure, LEASE_SECS, MachineId, OperationId, OperationRow, Stage, WorkState,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -44,6 +47,7 @@ impl OperationRecord {
                 state: WorkState::Running,
                 started_at: now,
                 ended_at: None,
+                lease_until: None,
                 stages: Vec::new(),
                 code: None,
                 message: String::new(),
@@ -53,16 +57,43 @@ impl OperationRecord {
         }
     }
 
+    /// A client does it, and is alive now.
+    pub const fn renew(&mut self, now: u64) {
+        self.row.lease_until = Some(now.saturating_add(LEASE_SECS));
+    }
+
     /// The stage before it is done, and this one begins.
     pub fn stage(&mut self, stage: &str, now: u64) {
+        self.stage_of(None, stage, now);
+    }
+
+    /// The same for one of several targets, each of which has stages of its own.
+    pub fn stage_of(&mut self, target: Option<&str>, stage: &str, now: u64) {
         if self.row.state == WorkState::Running {
-            self.settle(WorkState::Done);
+            self.settle(target, WorkState::Done);
             self.row.stages.push(Stage {
                 stage: stage.to_owned(),
+                target: target.map(str::to_owned),
                 state: WorkState::Running,
                 started_at: now,
             });
         }
+    }
+
+    /// One of several targets is done with.
+    pub fn end_of(&mut self, target: &str, cause: Option<&str>) {
+        if self.row.state != WorkState::Running {
+            return;
+        }
+        let Some(cause) = cause else {
+            self.settle(Some(target), WorkState::Done);
+            return;
+        };
+        self.settle(Some(target), WorkState::Failed);
+        if !self.row.message.is_empty() {
+            self.row.message += "; ";
+        }
+        self.row.message += &format!("{target}: {cause}");
     }
 
     /// It is over.
@@ -81,14 +112,28 @@ impl OperationRecord {
         self.finish(WorkState::Interrupted, Code::Internal, message, now);
     }
 
-    /// As a list shows it.
+    /// As it is.
     pub const fn row(&self) -> &OperationRow {
         &self.row
     }
 
+    /// As it is shown at this time: a client that has not renewed its lease is gone.
+    pub fn shown(&self, now: u64) -> OperationRow {
+        let mut shown = self.clone();
+        if let Some(until) = self.row.lease_until.filter(|until| *until <= now) {
+            let message = "the client that did it was not heard of any more";
+            shown.finish(WorkState::Interrupted, Code::Timeout, message, until);
+        }
+        shown.row
+    }
+
     fn finish(&mut self, state: WorkState, code: Code, message: &str, now: u64) {
         if self.row.state == WorkState::Running {
-            self.settle(state);
+            for stage in &mut self.row.stages {
+                if stage.state == WorkState::Running {
+                    stage.state = state;
+                }
+            }
             self.row.state = state;
             self.row.code = Some(code);
             message.clone_into(&mut self.row.message);
@@ -96,10 +141,14 @@ impl OperationRecord {
         }
     }
 
-    /// The stage that runs is in this state from now on.
-    fn settle(&mut self, state: WorkState) {
-        if let Some(last) = self.row.stages.last_mut() {
-            last.state = state;
+    /// The stage of this target that runs is in this state from now on.
+    fn settle(&mut self, target: Option<&str>, state: WorkState) {
+        let running =
+            self.row.stages.iter_mut().rev().find(|stage| {
+                stage.target.as_deref() == target && stage.state == WorkState::Running
+            });
+        if let Some(stage) = running {
+            stage.state = state;
         }
     }
 }
@@ -148,6 +197,40 @@ mod tests {
             }
             assert_eq!(record, ended);
         }
+    }
+
+    /// Targets have stages of their own, and one that fails leaves the others alone.
+    #[test]
+    fn targets_go_on_by_themselves() {
+        use WorkState::{Done, Failed, Running};
+        let mut record = begun();
+        record.row.stages.clear();
+        record.stage_of(Some("a"), "install", 20);
+        record.stage_of(Some("b"), "install", 21);
+        record.stage_of(Some("a"), "join", 22);
+        assert_eq!(states(&record), [Done, Running, Running]);
+        record.end_of("b", Some("disk full"));
+        record.end_of("b", None);
+        assert_eq!(states(&record), [Done, Failed, Running]);
+        assert_eq!(record.row.message, "b: disk full");
+        record.end_of("a", None);
+        assert_eq!(states(&record), [Done, Failed, Done]);
+        assert_eq!(record.row.state, Running, "until all has been said");
+    }
+
+    #[test]
+    fn work_of_a_client_that_is_silent_is_interrupted() {
+        let mut record = begun();
+        assert_eq!(record.shown(u64::MAX).state, WorkState::Running);
+        record.renew(100);
+        let until = 100 + LEASE_SECS;
+        assert_eq!(record.shown(until - 1), record.row);
+        let shown = record.shown(until);
+        assert_eq!(shown.state, WorkState::Interrupted);
+        assert_eq!(shown.ended_at, Some(until));
+        assert_eq!(shown.stages.last().unwrap().state, WorkState::Interrupted);
+        record.end(None, until);
+        assert_eq!(record.shown(u64::MAX).state, WorkState::Done);
     }
 
     #[test]

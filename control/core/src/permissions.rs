@@ -28,6 +28,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         Operation::InviteCreate
         | Operation::InviteList
         | Operation::InviteRevoke
+        | Operation::Provision
         | Operation::MachineRemove => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
@@ -92,6 +93,7 @@ mod tests {
             (O::Events,           [true,  true,    true,  true,   false]),
             (O::OperationList,    [true,  true,    true,  true,   false]),
             (O::OperationGet,     [true,  true,    true,  true,   false]),
+            (O::Provision,        [true,  true,    false, false,  false]),
             (O::Relay,            [true,  true,    true,  true,   false]),
             (O::Relayed,          [false, false,   false, true,   false]),
         ];

@@ -35,13 +35,7 @@ pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     let secret = Secret::new(hex(&*Zeroizing::new(rand::random::<[u8; SECRET_LEN]>())));
     let created_at = network.store.unix_secs().await?;
     let digest = secret_digest(secret.expose());
-    let record = InviteRecord::new(
-        invite_id,
-        digest,
-        created_at,
-        request.ttl_secs,
-        request.name,
-    );
+    let record = InviteRecord::new(invite_id, digest, created_at, request);
     let authority = tls::certificate(&network.membership.ca_pem).map_err(internal)?;
     let token = Token {
         network_id: network.membership.network_id,

@@ -71,10 +71,7 @@ pub(super) fn create(daemon: &Daemon, request: MeshInitRequest) -> Outcome {
 
 /// What to say of a network that was started for the first time.
 pub(super) async fn started(daemon: &Daemon, membership: &Membership) -> Outcome {
-    let request = InviteRequest {
-        ttl_secs: TTL_SECS_DEFAULT,
-        name: None,
-    };
+    let request = InviteRequest::lasting(TTL_SECS_DEFAULT);
     // The network is there without it; `invite create` makes another.
     let invite = invites::make(daemon, request).await.ok();
     Ok(Success {

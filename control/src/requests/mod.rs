@@ -11,6 +11,7 @@ mod mesh;
 mod mesh_init;
 mod operations;
 mod pair;
+mod provision;
 mod records;
 mod redeem;
 mod remove;
@@ -58,6 +59,7 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::Events { limit, .. } => events::list(&daemon, limit.min(EVENTS_LIMIT_MAX)).await,
         Request::OperationList => operations::list(&daemon).await,
         Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
+        Request::Provision(report) => provision::report(&daemon, report).await,
         // The server carries these out, as they are the last request on their stream.
         Request::Relay { .. } | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,

@@ -9,7 +9,8 @@ use crate::store::OPERATIONS;
 pub(super) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let records: Vec<OperationRecord> = network.store.list(OPERATIONS).await?;
-    let mut operations: Vec<_> = records.iter().map(|record| record.row().clone()).collect();
+    let now = network.unix_secs();
+    let mut operations: Vec<_> = records.iter().map(|record| record.shown(now)).collect();
     operations.sort_by_key(|row| row.operation_id);
     Ok(Payload::OperationList(OperationList { operations }).into())
 }
@@ -21,5 +22,5 @@ pub(super) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
         let message = format!("there is no operation {id}, or it was over long ago");
         Failure::new(Code::InvalidArgument, message).hint("ployzctl operation list")
     })?;
-    Ok(Payload::Operation(Box::new(found.row().clone())).into())
+    Ok(Payload::Operation(Box::new(found.shown(network.unix_secs()))).into())
 }

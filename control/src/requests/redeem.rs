@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use ployz_api::{
-    Authority as Held, Code, Failure, Lifecycle, Name, Outcome, Payload, RedeemRequest, Redeemed,
-    RegionRole,
+    Authority as Held, Code, Failure, Name, Outcome, Payload, RedeemRequest, Redeemed, RegionRole,
 };
 use ployz_core::{InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Redemption};
 use ployz_engine::PublicKey;
@@ -35,7 +34,7 @@ pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
     let key = request.machine_id.to_string();
     let now = network.store.unix_secs().await?;
     let slot: Slot<MachineRecord> = network.store.look(MACHINES, &key).await?;
-    let name = consume(&network, &request, &slot, now).await?;
+    let invite = consume(&network, &request, &slot, now).await?;
     let record = match slot.record().map(|found| found.value) {
         Some(record) if record.wireguard_key == request.wireguard_key => record,
         Some(_) => {
@@ -45,7 +44,7 @@ pub(super) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
         None => {
             let (target, store) = (request.machine_id.to_string(), &network.store);
             let mut work = Work::begin(daemon, store, "machine-join", target, JOIN_AGAIN);
-            let admitted = admit(&network, request, name, now, &mut work).await;
+            let admitted = admit(&network, request, &invite, now, &mut work).await;
             work.end(admitted.as_ref().err()).await;
             admitted?
         }
@@ -76,7 +75,7 @@ async fn consume(
     request: &RedeemRequest,
     slot: &Slot<MachineRecord>,
     now: u64,
-) -> Result<Option<Name>, Failure> {
+) -> Result<InviteRecord, Failure> {
     let removed = match slot {
         Slot::Deleted { revision, .. } => Some(*revision),
         Slot::Nothing | Slot::Record(_) => None,
@@ -98,16 +97,15 @@ async fn consume(
                 return Err(refusal.into());
             }
         };
-        let name = found.value.name().cloned();
         let Redemption::Consume(consumed) = redemption else {
-            return Ok(name);
+            return Ok(found.value);
         };
         if network
             .store
-            .update(INVITES, &key, &consumed, found.revision)
+            .update(INVITES, &key, &*consumed, found.revision)
             .await?
         {
-            return Ok(name);
+            return Ok(*consumed);
         }
         // Another was faster: the next reading says who. An invite changes at most twice, so this ends.
     }
@@ -117,13 +115,14 @@ async fn consume(
 async fn admit(
     network: &Network,
     request: RedeemRequest,
-    name: Option<Name>,
+    invite: &InviteRecord,
     now: u64,
     work: &mut Work,
 ) -> Result<MachineRecord, Failure> {
     let (id, store) = (request.machine_id, &network.store);
     work.stage("name").await;
-    let name = claim_name(store, name.as_ref().unwrap_or(&request.name), id, now).await?;
+    let name = invite.name().unwrap_or(&request.name);
+    let name = claim_name(store, name, id, now).await?;
     work.stage("addresses").await;
     let addresses = claim_subnet(network, id, now).await?;
     work.stage("record").await;
@@ -131,9 +130,9 @@ async fn admit(
         version: RECORD_VERSION,
         id,
         name,
-        lifecycle: Lifecycle::Active,
+        lifecycle: invite.lifecycle(),
         authority: Held::Compute,
-        region: request.region,
+        region: invite.region().map_or(request.region, Name::to_string),
         region_role: RegionRole::Compute,
         availability_zone: None,
         overlay_ip: addresses.overlay_ip,
@@ -144,7 +143,7 @@ async fn admit(
         endpoints: request.endpoints,
         store_port: None,
         created_at: now,
-        labels: std::collections::BTreeMap::new(),
+        labels: invite.labels(),
         unknown: Map::new(),
     };
     if network
