@@ -361,7 +361,9 @@ pub fn text(document: &Value, pointer: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-fn ployzctl() -> PathBuf {
+/// The command line under test.
+#[must_use]
+pub fn ployzctl() -> PathBuf {
     env::var_os("PLOYZCTL").map_or_else(|| ployzd().with_file_name("ployzctl"), PathBuf::from)
 }
 

@@ -25,6 +25,7 @@ pub mod netns;
 pub mod numbered;
 pub mod pair;
 pub mod relay;
+pub mod release;
 pub mod routed;
 pub mod stage;
 pub mod traffic;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ployz_api::{Code, Failure};
 
+use crate::files::failed;
 use crate::http;
 
 /// A directory, or a web server's: `<base>/<version>/SHA256SUMS` and so on.
@@ -54,8 +55,9 @@ impl Base {
             if copied > len_max {
                 return Err(self.failed(name, &format!("it has more than {len_max} bytes")));
             }
+            let kept = format!("what was read of {}", self.place(name));
             to.write_all(&chunk[..read])
-                .map_err(|error| self.failed(name, &format!("keep what was read: {error}")))?;
+                .map_err(failed(Path::new(&kept)))?;
         }
         match len {
             Some(len) if len != copied => {

@@ -60,7 +60,7 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// The name that something has until it is complete.
-fn beside(path: &Path) -> PathBuf {
+pub(crate) fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use ployz_api::{Code, Failure};
 
 use crate::arch::Arch;
-use crate::files::{Staging, failed, remove_directory, set_link};
+use crate::files::{Staging, failed, remove_directory, remove_file, set_link};
 use crate::programs::Programs;
 use crate::release::{Progress, Release};
 use crate::version::Version;
@@ -225,7 +225,17 @@ impl Layout {
         }
     }
 
-    fn directory(&self) -> PathBuf {
+    /// As before the first version.
+    pub(crate) fn forget_current(&self) -> Result<(), Failure> {
+        let _locked = self.lock()?;
+        remove_file(&self.current_link())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
         self.root.join("opt/ployz")
     }
 

@@ -18,15 +18,21 @@
 mod arch;
 mod archive;
 mod base;
+mod changes;
+mod docker;
 mod files;
 mod http;
 mod layout;
 mod programs;
 mod release;
+mod service;
+mod settings;
 mod signature;
 mod sums;
+mod systemd;
 #[cfg(test)]
 mod testkit;
+mod units;
 mod version;
 
 pub use arch::Arch;
@@ -35,5 +41,8 @@ pub use base::Base;
 pub use layout::Layout;
 pub use programs::{PROGRAMS, Programs};
 pub use release::{Progress, Release};
+pub use service::{Installed, Wanted};
+pub use settings::Settings;
 pub use signature::{InvalidKey, PublicKey};
+pub use units::{DAEMON_UNIT, NATS_UNIT};
 pub use version::{Change, Version};

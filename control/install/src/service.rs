@@ -1,0 +1,227 @@
+//! The daemon as a service of the system: made, and taken away again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ployz_api::{Code, Failure};
+
+use crate::changes::Changes;
+use crate::docker;
+use crate::files::{failed, remove_directory, remove_file};
+use crate::layout::Layout;
+use crate::programs::Programs;
+use crate::settings::Settings;
+use crate::signature::PublicKey;
+use crate::systemd::{is_active, is_here, last_error, systemctl};
+use crate::units::{DAEMON_UNIT, NATS_UNIT, UNITS};
+use crate::version::Version;
+
+/// The programs that are in everybody's PATH.
+const LINKED: [&str; 2] = ["ployzctl", "ployzd"];
+/// With it, the machine is in a network.
+const MEMBERSHIP: &str = "network.json";
+
+/// What an installation is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The version, of which these are the programs.
+    pub version: Version,
+    /// They need not lie where they are to be.
+    pub programs: Programs,
+    /// What the daemon is started with.
+    pub settings: Settings,
+    /// Whose signature later versions need.
+    pub release_key: Option<PublicKey>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The version that was current before.
+    pub from: Option<Version>,
+    /// The files and links that are other than before; none if all of it was there already.
+    pub changed: Vec<PathBuf>,
+}
+
+impl Layout {
+    /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails, everything is
+    /// as it was before; doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `UNSUPPORTED` without systemd; `VERSION_MISMATCH` if a later version is here; `INSTALL_FAILED` names what failed, for a daemon
+    /// that does not start with its own last words; `CONFLICT`, `BUSY`.
+    pub fn install_service(&self, wanted: &Wanted) -> Result<Installed, Failure> {
+        can_be_done(&wanted.settings)?;
+        let from = self.current();
+        if let Some(current) = &from {
+            current
+                .refuse_downgrade(&wanted.version)
+                .map_err(|refused| {
+                    refused.hint("ployzctl daemon uninstall, or stay with what is installed")
+                })?;
+        }
+        self.install(&wanted.programs, &wanted.version)?;
+        let mut changes = Changes::default();
+        self.write_down(wanted, &mut changes)?;
+        let is_new = from.as_ref() != Some(&wanted.version);
+        if is_new {
+            self.activate(&wanted.version)?;
+        }
+        let changed = changes.paths();
+        if let Err(failure) = start(is_new || !changed.is_empty()) {
+            drop(changes);
+            return Err(self.put_back(from, failure));
+        }
+        changes.keep();
+        self.prune()?;
+        Ok(Installed { from, changed })
+    }
+
+    /// Takes the service away, and everything that there was of it on this machine: the data as well, and with it who the machine was.
+    ///
+    /// # Errors
+    ///
+    /// `CONFLICT` while the machine is in a network, unless it is forced; `INSTALL_FAILED` names what cannot be removed: the rest is
+    /// removed all the same, and a second call goes on.
+    pub fn uninstall_service(&self, force: bool) -> Result<(), Failure> {
+        if !force {
+            self.refuse_member()?;
+        }
+        self.stop_units()?;
+        for (unit, _) in UNITS {
+            remove_file(&self.unit(unit))?;
+            remove_file(&self.enabling(unit))?;
+            remove_directory(
+                &self
+                    .root()
+                    .join("etc/systemd/system")
+                    .join(format!("{unit}.d")),
+            )?;
+        }
+        if is_here() {
+            systemctl(&["daemon-reload"])?;
+            // A unit that has failed is remembered until it is told.
+            let _none = systemctl(&["reset-failed", DAEMON_UNIT, NATS_UNIT]);
+        }
+        for directory in ["var/lib/ployz", "etc/ployz"] {
+            remove_directory(&self.root().join(directory))?;
+        }
+        for program in LINKED {
+            let link = self.program_link(program);
+            // Only ours: somebody may have a program of their own there.
+            if fs::read_link(&link).is_ok_and(|target| target == self.linked_program(program)) {
+                remove_file(&link)?;
+            }
+        }
+        remove_directory(&self.directory())
+    }
+
+    fn write_down(&self, wanted: &Wanted, changes: &mut Changes) -> Result<(), Failure> {
+        let file = self.root().join("etc/ployz/ployzd.toml");
+        let before = match fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(failed(&file))?,
+        };
+        let settings = wanted.settings.merged(&before)?;
+        changes.file(&file, settings.as_bytes(), 0o644)?;
+        if let Some(key) = &wanted.release_key {
+            let path = self.root().join("etc/ployz/release.pub");
+            changes.file(&path, format!("{key}\n").as_bytes(), 0o644)?;
+        }
+        for program in LINKED {
+            changes.link(&self.program_link(program), &self.linked_program(program))?;
+        }
+        for (unit, text) in UNITS {
+            changes.file(&self.unit(unit), text.as_bytes(), 0o644)?;
+        }
+        changes.link(&self.enabling(DAEMON_UNIT), &self.unit(DAEMON_UNIT))?;
+        Ok(())
+    }
+
+    /// The files are as they were; this is about what runs.
+    fn put_back(&self, from: Option<Version>, failure: Failure) -> Failure {
+        let cause = last_error("ployzd");
+        let undone = match &from {
+            Some(version) => self
+                .activate(version)
+                .and_then(|()| systemctl(&["daemon-reload"]))
+                .and_then(|_| systemctl(&["restart", DAEMON_UNIT])),
+            None => systemctl(&["stop", DAEMON_UNIT])
+                .and_then(|_| self.forget_current())
+                .and_then(|()| systemctl(&["daemon-reload"])),
+        };
+        let cause = cause.unwrap_or(failure.message);
+        let state = match (undone, from) {
+            (Ok(_), Some(version)) => format!("{version} runs again"),
+            (Ok(_), None) => "nothing is installed".to_owned(),
+            (Err(error), _) => format!("and it could not be put back: {error}"),
+        };
+        Failure::new(
+            Code::InstallFailed,
+            format!("ployzd does not start: {cause}; {state}"),
+        )
+        .hint("journalctl --unit ployzd --lines 20")
+    }
+
+    fn refuse_member(&self) -> Result<(), Failure> {
+        if !self.root().join("var/lib/ployz").join(MEMBERSHIP).exists() {
+            return Ok(());
+        }
+        let message = "this machine is in a network, which would keep a machine that is gone";
+        Err(Failure::new(Code::Conflict, message).hint(
+            "ployzctl machine rm <this machine>, on another one; or ployzctl mesh destroy, if it is the last one; or --force",
+        ))
+    }
+
+    fn stop_units(&self) -> Result<(), Failure> {
+        if !is_here() {
+            return Ok(());
+        }
+        let there = UNITS.iter().filter(|(unit, _)| self.unit(unit).exists());
+        for (unit, _) in there {
+            systemctl(&["stop", unit])?;
+        }
+        Ok(())
+    }
+
+    fn unit(&self, unit: &str) -> PathBuf {
+        self.root().join("etc/systemd/system").join(unit)
+    }
+
+    /// What makes systemd start it at boot: what `systemctl enable` makes of its [Install].
+    fn enabling(&self, unit: &str) -> PathBuf {
+        let wants = "etc/systemd/system/multi-user.target.wants";
+        self.root().join(wants).join(unit)
+    }
+
+    fn program_link(&self, program: &str) -> PathBuf {
+        self.root().join("usr/local/bin").join(program)
+    }
+
+    fn linked_program(&self, program: &str) -> PathBuf {
+        self.directory().join("current").join(program)
+    }
+}
+
+/// Before anything is touched.
+fn can_be_done(settings: &Settings) -> Result<(), Failure> {
+    if !is_here() {
+        let message = "there is no systemd here that could run the daemon";
+        return Err(Failure::new(Code::Unsupported, message)
+            .hint("have your own supervisor run: ployzd run"));
+    }
+    if settings.runtime == "docker" {
+        docker::check(Path::new("/"))?;
+    }
+    Ok(())
+}
+
+/// Type=notify: what is started has said that it is ready.
+fn start(is_other: bool) -> Result<(), Failure> {
+    if !is_other && is_active(DAEMON_UNIT) {
+        return Ok(());
+    }
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["restart", DAEMON_UNIT]).map(drop)
+}

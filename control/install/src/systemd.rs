@@ -1,0 +1,59 @@
+//! The service manager, by its own tool.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ployz_api::{Code, Failure};
+
+/// Whether systemd is what runs services here (sd_booted(3)).
+pub(crate) fn is_here() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Has `systemctl` do something. Every job in it has systemd's own deadline.
+pub(crate) fn systemctl(arguments: &[&str]) -> Result<String, Failure> {
+    let line = format!("systemctl {}", arguments.join(" "));
+    let output = output("systemctl", arguments)
+        .map_err(|error| Failure::new(Code::InstallFailed, format!("{line}: {error}")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let cause = said.lines().next().unwrap_or_default();
+        return Err(Failure::new(
+            Code::InstallFailed,
+            format!("{line}: {cause}"),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a unit runs.
+pub(crate) fn is_active(unit: &str) -> bool {
+    systemctl(&["is-active", "--quiet", unit]).is_ok()
+}
+
+/// The last thing that a unit's program has called an error since it was started last.
+pub(crate) fn last_error(unit: &str) -> Option<String> {
+    let arguments = [
+        "--unit",
+        unit,
+        "--lines",
+        "20",
+        "--output",
+        "cat",
+        "--no-pager",
+    ];
+    let output = output("journalctl", &arguments).ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("error: "))?;
+    Some(line.to_owned())
+}
+
+fn output(program: &str, arguments: &[&str]) -> std::io::Result<Output> {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+}
