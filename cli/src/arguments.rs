@@ -2,6 +2,7 @@
 
 mod access;
 mod seeing;
+mod service;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub(crate) use access::{
     ContextCommand, CredentialCommand, CredentialCreateArguments, HostAndPort, ImportArguments,
 };
 pub(crate) use seeing::{EventsArguments, OperationCommand};
+pub(crate) use service::{DaemonCommand, InstallArguments, ServiceMode};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -118,6 +120,9 @@ pub(crate) enum Command {
     /// Whom the network lets in from afar
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// The daemon of this machine, as a service of the system
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
     /// A script by which a shell completes commands, machines and contexts: `source <(ployzctl completion bash)`
     Completion {
         /// Which shell

@@ -47,6 +47,7 @@ fn carry_out(connection: &Connection, printer: &Printer, command: Command) -> Ou
         Command::Context(command) => commands::context::run(connection, command),
         Command::Credential(command) => commands::credential::run(connection, command),
         Command::Machine(command) => commands::machine::run(connection, printer, command),
+        Command::Daemon(command) => commands::daemon::run(command),
         Command::Completion { shell } => commands::manual::completion(shell),
         Command::Man { output } => commands::manual::man(output.as_deref()),
     }

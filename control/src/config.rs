@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args as _, ValueEnum};
 use ployz_api::Name;
+use ployz_install::Base;
 use serde::Deserialize;
 
 use crate::dataplane::{BackendArgument, SHARDS_MAX};
 use crate::logging::LogFormat;
+use crate::nats::Unit;
 
 const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
 
@@ -66,6 +68,9 @@ struct Settings {
     /// The nats-server to run where the store is [default: nats-server beside ployzd]
     #[arg(long, env = "PLOYZD_NATS_SERVER", value_name = "FILE")]
     nats_server: Option<PathBuf>,
+    /// The systemd unit that runs it [default: none, it is a process of ployzd's that outlives it]
+    #[arg(long, env = "PLOYZD_NATS_UNIT", value_name = "UNIT")]
+    nats_unit: Option<String>,
     /// The store's port in the overlay [default: 4222]
     #[arg(long, env = "PLOYZD_NATS_PORT", value_name = "PORT")]
     nats_port: Option<u16>,
@@ -78,6 +83,9 @@ struct Settings {
     /// Whose service the daemon is [default: system]
     #[arg(long, env = "PLOYZD_SERVICE_MODE", value_enum)]
     service_mode: Option<ServiceMode>,
+    /// Where later versions come from: a directory or a URL, as `scripts/release` fills it [default: nowhere]
+    #[arg(long, env = "PLOYZD_RELEASE_BASE", value_name = "DIR|URL")]
+    release_base: Option<String>,
     /// How to log [default: auto, which is journald where stderr leads to it, and text elsewhere]
     #[arg(long, env = "PLOYZD_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
@@ -106,11 +114,21 @@ impl Runtime {
 /// Whose service a daemon is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum ServiceMode {
+pub(crate) enum ServiceMode {
     /// An ordinary user's, without privileges.
     User,
     /// The system's.
     System,
+}
+
+impl ServiceMode {
+    /// The word for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::System => "system",
+        }
+    }
 }
 
 /// All of it, complete.
@@ -125,11 +143,14 @@ pub(crate) struct Config {
     pub(crate) wg_endpoint: Vec<SocketAddr>,
     pub(crate) listen: SocketAddr,
     pub(crate) nats_server: PathBuf,
+    pub(crate) nats_unit: Option<Unit>,
     pub(crate) nats_port: u16,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) io_backend: BackendArgument,
     pub(crate) shards: u8,
     pub(crate) runtime: Runtime,
+    pub(crate) service_mode: ServiceMode,
+    pub(crate) release_base: Option<Base>,
     pub(crate) log_format: LogFormat,
 }
 
@@ -162,12 +183,14 @@ impl Settings {
             wg_endpoint,
             listen: self.listen.or(other.listen),
             nats_server: self.nats_server.or(other.nats_server),
+            nats_unit: self.nats_unit.or(other.nats_unit),
             nats_port: self.nats_port.or(other.nats_port),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             io_backend: self.io_backend.or(other.io_backend),
             shards: self.shards.or(other.shards),
             runtime: self.runtime.or(other.runtime),
             service_mode: self.service_mode.or(other.service_mode),
+            release_base: self.release_base.or(other.release_base),
             log_format: self.log_format.or(other.log_format),
         }
     }
@@ -181,7 +204,8 @@ impl Settings {
         if !(1..=SHARDS_MAX).contains(&i64::from(shards)) {
             bail!("shards is {shards}: there can be 1 to {SHARDS_MAX}");
         }
-        if self.service_mode == Some(ServiceMode::User) {
+        let service_mode = self.service_mode.unwrap_or(ServiceMode::System);
+        if service_mode == ServiceMode::User {
             bail!(
                 "service mode user is not supported: an interface takes root, so run it as root with --service-mode system"
             );
@@ -196,11 +220,14 @@ impl Settings {
             wg_endpoint: self.wg_endpoint,
             listen: self.listen.unwrap_or_else(|| ([0, 0, 0, 0], 51_821).into()),
             nats_server: self.nats_server.map_or_else(beside_ourselves, Ok)?,
+            nats_unit: self.nats_unit.map(Unit::new),
             nats_port: self.nats_port.unwrap_or(4_222),
             metrics_listen: self.metrics_listen,
             io_backend: self.io_backend.unwrap_or_default(),
             shards,
             runtime: self.runtime.unwrap_or(Runtime::Docker),
+            service_mode,
+            release_base: self.release_base.as_deref().map(str::parse).transpose()?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -288,10 +315,12 @@ mod tests {
             wg_endpoint = ["192.0.2.1:1"]
             listen = "192.0.2.1:2"
             nats_server = "/n"
+            nats_unit = "n.service"
             nats_port = 3
             metrics_listen = "192.0.2.1:4"
             runtime = "host"
             service_mode = "system"
+            release_base = "https://example.org/ployz"
             log_format = "json"
         "#;
         let command = Arguments::augment_args(clap::Command::new("run"));
@@ -312,6 +341,7 @@ mod tests {
             ("shards = 0", "shards is 0"),
             ("shards = 65", "shards is 65"),
             ("service_mode = \"user\"", "service mode user"),
+            ("release_base = \"ftp://x\"", "ftp://x"),
         ] {
             let error = settings(text).unwrap().complete().unwrap_err();
             assert!(error.to_string().contains(named), "{error}");

@@ -201,12 +201,18 @@ impl Daemon {
         })
     }
 
+    /// The store's server, as it is run here.
+    pub(crate) fn nats_server(&self) -> NatsServer {
+        let (program, unit) = (&self.config.nats_server, self.config.nats_unit.clone());
+        NatsServer::new(Rc::clone(&self.files), program, unit)
+    }
+
     async fn resume_storage(&self, membership: &Membership) -> anyhow::Result<Option<Storage>> {
         if !membership.is_storage() {
             return Ok(None);
         }
         let authority = self.authority()?;
-        let nats = NatsServer::new(Rc::clone(&self.files), &self.config.nats_server);
+        let nats = self.nats_server();
         // They follow from what we have: a damaged one must not keep the store down.
         nats.write_certificates(Certificates {
             ca_pem: &membership.ca_pem,

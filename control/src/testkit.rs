@@ -65,7 +65,7 @@ impl Ground {
         let files = Rc::new(DataDirectory::open(&directory).unwrap());
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ground = Self {
-            nats: NatsServer::new(Rc::clone(&files), program),
+            nats: NatsServer::new(Rc::clone(&files), program, None),
             program: program.to_owned(),
             authority: Authority::generate(&network_id.to_string()).unwrap(),
             holder: Identity::generate().unwrap(),
@@ -108,7 +108,7 @@ impl Ground {
     /// What the holder's network has of it.
     pub(crate) async fn storage(&self) -> Storage {
         Storage {
-            nats: NatsServer::new(Rc::clone(&self.files), &self.program),
+            nats: NatsServer::new(Rc::clone(&self.files), &self.program, None),
             authority: Authority::generate(&self.network_id.to_string()).unwrap(),
             nkey: self.holder.nkey().unwrap(),
         }

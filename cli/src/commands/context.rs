@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ployz_api::{Code, Context, Credential, Failure, Name};
 use serde_json::{Map, Value, json};
 
+use super::fields;
 use crate::arguments::{ContextCommand, ImportArguments};
 use crate::connection::Connection;
 use crate::contexts::{Contexts, NewFile};
@@ -186,13 +187,4 @@ fn joined(credential: &Credential, separator: &str) -> String {
         .map(ToString::to_string)
         .collect();
     endpoints.join(separator)
-}
-
-fn fields(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Map::new()
-        }
-    }
 }

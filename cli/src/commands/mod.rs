@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod credential;
+pub(crate) mod daemon;
 mod data_plane;
 mod date;
 pub(crate) mod doctor;
@@ -17,6 +18,7 @@ pub(crate) mod status;
 use std::io::Read as _;
 
 use ployz_api::{Code, Failure, Request};
+use serde_json::{Map, Value};
 
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -45,6 +47,16 @@ fn tell(connection: &Connection, request: &Request) -> Outcome {
     let answer = connection.ask(request)?;
     let text = answer.message.clone();
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
+}
+
+/// A document that we write ourselves.
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Map::new()
+        }
+    }
 }
 
 /// The daemon is of a version that says something else.

@@ -41,7 +41,7 @@ pub use request::{
     RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
-    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList,
+    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Installation, Invite, InviteList,
     InviteRow, MachineInspect, MachineJoin, MachineList, MachineRecordShown, MachineRemove,
     MachineRow, MachineRtt, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential,
     Outcome, Payload, Redeemed, Response, RttRow, Status, StorageState, Success,

@@ -187,6 +187,9 @@ pub struct Status {
     pub overlay_ip6: Option<Ipv6Addr>,
     /// What runs workloads: `docker` or `host`.
     pub runtime: String,
+    /// How the daemon came here.
+    #[serde(default)]
+    pub installation: Installation,
     /// How packets travel.
     pub data_plane: DataPlane,
     /// Whether it holds the store.
@@ -197,6 +200,19 @@ pub struct Status {
     /// for.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+}
+
+/// How a daemon was installed, and what is to be had after it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Installation {
+    /// Whose service it is: `system`.
+    pub service_mode: String,
+    /// The version that the next start takes; none if the daemon is not an installed one.
+    pub current: Option<String>,
+    /// The version before it.
+    pub previous: Option<String>,
+    /// Where later ones come from.
+    pub release_base: Option<String>,
 }
 
 /// A data plane: what the shard says of itself.

@@ -21,10 +21,14 @@ use crate::arch::Arch;
 use crate::files::{Staging, failed, remove_directory, remove_file, set_link};
 use crate::programs::Programs;
 use crate::release::{Progress, Release};
+use crate::signature::PublicKey;
 use crate::version::Version;
 
 /// Versions that are kept: the current one, the one before it, and one more to go back to.
 const VERSIONS_MAX: usize = 3;
+
+/// Where the key lies that later versions are signed with.
+pub(crate) const RELEASE_KEY: &str = "etc/ployz/release.pub";
 
 /// An installation, under a root directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +76,21 @@ impl Layout {
         let mut versions: Vec<Version> = names.filter_map(|name| name.parse().ok()).collect();
         versions.sort();
         Ok(versions)
+    }
+
+    /// Whether a program is one of an installed version.
+    #[must_use]
+    pub fn holds(&self, program: &Path) -> bool {
+        program.starts_with(self.versions())
+    }
+
+    /// The key that later versions have to be signed with.
+    ///
+    /// # Errors
+    ///
+    /// `INSTALL_FAILED`: there is none, or it is damaged.
+    pub fn release_key(&self) -> Result<PublicKey, Failure> {
+        PublicKey::read(&self.root.join(RELEASE_KEY))
     }
 
     /// The programs of a version that is installed.

@@ -8,7 +8,7 @@ use ployz_api::{Code, Failure};
 use crate::changes::Changes;
 use crate::docker;
 use crate::files::{failed, remove_directory, remove_file};
-use crate::layout::Layout;
+use crate::layout::{Layout, RELEASE_KEY};
 use crate::programs::Programs;
 use crate::settings::Settings;
 use crate::signature::PublicKey;
@@ -126,7 +126,7 @@ impl Layout {
         let settings = wanted.settings.merged(&before)?;
         changes.file(&file, settings.as_bytes(), 0o644)?;
         if let Some(key) = &wanted.release_key {
-            let path = self.root().join("etc/ployz/release.pub");
+            let path = self.root().join(RELEASE_KEY);
             changes.file(&path, format!("{key}\n").as_bytes(), 0o644)?;
         }
         for program in LINKED {

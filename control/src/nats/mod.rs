@@ -1,13 +1,15 @@
-//! The store's server: a real `nats-server`, as a process of its own that outlives `ployzd`.
+//! The store's server: a real `nats-server`, as a process or a unit of its own that outlives `ployzd`.
 
 mod log;
 mod process;
 mod server;
 mod settings;
+mod unit;
 mod version;
 
 pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
 pub(crate) use settings::{
     CHANGED, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, listing_subject,
 };
+pub(crate) use unit::Unit;
 pub(crate) use version::{Version, refuse_old};

@@ -29,7 +29,8 @@ impl Process {
         })
     }
 
-    /// A process that was started with this argument, wherever it is in the command line.
+    /// A process of this host that was started with this argument, wherever it is in the command line. Those of containers
+    /// are seen as well, and have their own idea of where things are.
     pub(crate) fn with_argument(argument: &OsStr) -> Option<Self> {
         let has_it = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -39,7 +40,8 @@ impl Process {
         fs::read_dir("/proc")
             .ok()?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .find(has_it)
+            .filter(has_it)
+            .find(|pid| is_same_host(*pid))
             .and_then(Self::of)
     }
 
@@ -72,6 +74,13 @@ fn started_ticks(pid: u32) -> Option<u64> {
         return None;
     }
     fields.nth(22 - 4)?.parse().ok()
+}
+
+/// Whether a process counts processes as we do.
+fn is_same_host(pid: u32) -> bool {
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid")).ok();
+    let own = namespace("self");
+    own.is_some() && own == namespace(&pid.to_string())
 }
 
 fn boot_id() -> Option<String> {

@@ -15,6 +15,7 @@ use tokio::process::Command;
 use super::log::Log;
 use super::process::Process;
 use super::settings::Settings;
+use super::unit::Unit;
 use super::version::Version;
 use crate::files::DataDirectory;
 
@@ -37,6 +38,8 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct NatsServer {
     files: Rc<DataDirectory>,
     program: PathBuf,
+    /// What runs it; without one, we do.
+    unit: Option<Unit>,
     version: OnceCell<Version>,
 }
 
@@ -49,11 +52,13 @@ pub(crate) struct Certificates<'a> {
 }
 
 impl NatsServer {
-    /// A server of this program. Nothing is started, and the program need not even be there yet.
-    pub(crate) fn new(files: Rc<DataDirectory>, program: &Path) -> Self {
+    /// A server of this program, run by this unit or, without one, as a process of ours. Nothing is started, and the program
+    /// need not even be there yet.
+    pub(crate) fn new(files: Rc<DataDirectory>, program: &Path, unit: Option<Unit>) -> Self {
         Self {
             files,
             program: program.to_owned(),
+            unit,
             version: OnceCell::new(),
         }
     }
@@ -110,32 +115,13 @@ impl NatsServer {
             return Ok(());
         }
         let version = self.version().await?;
-        let mut child = Command::new(from_anywhere(&self.program))
-            .arg("--config")
-            .arg(self.config_file())
-            .current_dir(self.files.path(DIRECTORY))
-            // It is not the service that the supervisor started, and must not speak for it.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env_remove("WATCHDOG_PID")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            // What it says before it has read where to log.
-            .stderr(File::create(self.files.path("nats/stderr"))?)
-            // A signal to our group, as Ctrl-C is, is none of its business.
-            .process_group(0)
-            .spawn()
-            .with_context(|| self.program.display().to_string())?;
-        let pid = child.id().context("nats-server ended at once")?;
+        let pid = match &self.unit {
+            Some(unit) => unit.start().await?,
+            None => self.spawn()?,
+        };
         let process = Process::of(pid).context("nats-server ended at once")?;
         self.files.write(PROCESS_FILE, &process)?;
         tracing::info!(pid, %version, "nats-server started");
-        tokio::task::spawn_local(async move {
-            // Somebody has to ask how it ended, or its remains stay.
-            if let Ok(status) = child.wait().await {
-                tracing::info!(pid, %status, "nats-server ended");
-            }
-        });
         Ok(())
     }
 
@@ -169,6 +155,10 @@ impl NatsServer {
 
     /// Ends it. What it has stored stays.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.stop().await?;
+        }
+        // Ours, or from before there was a unit.
         if let Some(process) = self.running() {
             process.signal(Signal::SIGTERM)?;
             let gone = async {
@@ -224,12 +214,40 @@ impl NatsServer {
             .join("; ")
     }
 
+    /// Starts a process of ours that outlives us.
+    fn spawn(&self) -> anyhow::Result<u32> {
+        let mut child = Command::new(from_anywhere(&self.program))
+            .arg("--config")
+            .arg(self.config_file())
+            .current_dir(self.files.path(DIRECTORY))
+            // It is not the service that the supervisor started, and must not speak for it.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // What it says before it has read where to log.
+            .stderr(File::create(self.files.path("nats/stderr"))?)
+            // A signal to our group, as Ctrl-C is, is none of its business.
+            .process_group(0)
+            .spawn()
+            .with_context(|| self.program.display().to_string())?;
+        let pid = child.id().context("nats-server ended at once")?;
+        tokio::task::spawn_local(async move {
+            // Somebody has to ask how it ended, or its remains stay.
+            if let Ok(status) = child.wait().await {
+                tracing::info!(pid, %status, "nats-server ended");
+            }
+        });
+        Ok(pid)
+    }
+
     fn running(&self) -> Option<Process> {
-        match self.files.read::<Process>(PROCESS_FILE) {
-            Ok(process) => process.filter(Process::is_alive),
-            // Nobody else is run with our configuration.
-            Err(_) => Process::with_argument(self.config_file().as_os_str()),
-        }
+        let noted = self.files.read::<Process>(PROCESS_FILE).ok().flatten();
+        noted.filter(Process::is_alive).or_else(|| {
+            // systemd has started it again, or our note is damaged. Nobody else is run with our configuration.
+            Process::with_argument(self.config_file().as_os_str())
+        })
     }
 
     fn config_file(&self) -> PathBuf {

@@ -30,7 +30,7 @@ pub(super) async fn found(
     authority: Authority,
 ) -> Result<(), Failure> {
     let record = first_record(daemon, &membership).map_err(internal)?;
-    let nats = NatsServer::new(Rc::clone(&daemon.files), &daemon.config.nats_server);
+    let nats = daemon.nats_server();
     nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
     let management = daemon

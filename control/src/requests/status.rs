@@ -1,6 +1,8 @@
 //! What this daemon is and how it is.
 
-use ployz_api::{Control, DataPlane, Outcome, Payload, Status, StorageState};
+use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, StorageState};
+
+use ployz_install::Layout;
 
 use super::internal;
 use crate::clock;
@@ -54,6 +56,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
         runtime: daemon.config.runtime.name().to_owned(),
+        installation: installation(daemon),
         data_plane: DataPlane {
             backend: daemon.overlay.backend().to_owned(),
             interface: daemon.config.interface.clone(),
@@ -64,4 +67,21 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         refused: daemon.refusals.counts(),
     }))
     .into())
+}
+
+fn installation(daemon: &Daemon) -> Installation {
+    let config = &daemon.config;
+    let layout = Layout::system();
+    // One that was started by hand, beside an installation, is none of it.
+    let own = std::env::current_exe().ok();
+    let is_installed = own.is_some_and(|own| layout.holds(&own));
+    let installed = |version: Option<ployz_install::Version>| {
+        version.filter(|_| is_installed).map(|it| it.to_string())
+    };
+    Installation {
+        service_mode: config.service_mode.name().to_owned(),
+        current: installed(layout.current()),
+        previous: installed(layout.previous()),
+        release_base: config.release_base.as_ref().map(ToString::to_string),
+    }
 }
