@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
 use ployz_api::{
-    InviteId, LabelChange, LabelKey, LabelValue, Name, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+    InviteId, LabelChange, LabelKey, LabelValue, Name, RTT_COUNT_MAX, TTL_SECS_DEFAULT,
+    TTL_SECS_MAX,
 };
 
 use crate::completion;
@@ -277,12 +278,15 @@ pub(crate) struct ListArguments {
 /// Which pairs, and how to show them.
 #[derive(Debug, Args)]
 pub(crate) struct RttArguments {
-    /// Only pairs in which one of these takes part
+    /// Only pairs in which one of these takes part: an id, a name, or the unique beginning of either
     #[arg(add = ArgValueCompleter::new(completion::machines))]
-    pub(crate) machines: Vec<Name>,
+    pub(crate) machines: Vec<String>,
     /// Again and again
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Show only what so many new round trips of every pair say [default: 20 more of each, and those that are known]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(RTT_COUNT_MAX)))]
+    pub(crate) count: Option<u16>,
     /// Show medians, machines by machines
     #[arg(long)]
     pub(crate) matrix: bool,

@@ -95,8 +95,30 @@ impl Connection {
     pub(crate) fn follow(
         &self,
         request: &Request,
-        mut each: impl FnMut(Outcome),
+        each: impl FnMut(Outcome),
     ) -> Result<(), Failure> {
+        match self.hear(request, each)? {
+            End::Interrupted => Ok(()),
+            End::Told => {
+                let message = "the daemon has ended the stream";
+                Err(Failure::new(Code::DaemonUnreachable, message).hint("run it again"))
+            }
+        }
+    }
+
+    /// Asks, and hands over all answers as they come.
+    pub(crate) fn gather(
+        &self,
+        request: &Request,
+        each: impl FnMut(Outcome),
+    ) -> Result<(), Failure> {
+        match self.hear(request, each)? {
+            End::Told => Ok(()),
+            End::Interrupted => Err(Failure::new(Code::Timeout, "interrupted")),
+        }
+    }
+
+    fn hear(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
         let way = self.way(request)?;
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
@@ -114,6 +136,11 @@ impl Connection {
             end
         });
         followed.unwrap_or_else(|error| Err(self.unanswered(&error)))
+    }
+
+    /// Says how far it is, to whoever wants to know.
+    pub(crate) fn progress(&self, text: &str) {
+        self.notes.progress(text);
     }
 
     /// Says that it takes its time, if it does.
@@ -230,28 +257,29 @@ async fn interrupted() {
     }
 }
 
+/// Why there are no more answers.
+enum End {
+    Told,
+    Interrupted,
+}
+
 /// Hands over answers until there are no more, or nobody wants them.
 async fn until_the_end(
     following: &mut Following,
     each: &mut impl FnMut(Outcome),
-) -> Result<Result<(), Failure>, ClientError> {
+) -> Result<Result<End, Failure>, ClientError> {
     let mut interrupt = pin!(interrupted());
     loop {
         let response = tokio::select! {
             response = following.next() => response?,
-            () = &mut interrupt => return Ok(Ok(())),
+            () = &mut interrupt => return Ok(Ok(End::Interrupted)),
         };
         match response.map(Outcome::from) {
             Some(Ok(answer)) => each(Ok(answer)),
             Some(Err(failure)) => return Ok(Err(failure)),
-            None => return Ok(Err(ended())),
+            None => return Ok(Ok(End::Told)),
         }
     }
-}
-
-fn ended() -> Failure {
-    let message = "the daemon has ended the stream";
-    Failure::new(Code::DaemonUnreachable, message).hint("run it again")
 }
 
 fn read(path: &Path) -> Result<Credential, Failure> {

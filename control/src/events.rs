@@ -130,6 +130,7 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::CredentialList(_)
         | Payload::Doctor(_)
         | Payload::PairReport(_)
+        | Payload::RttReport(_)
         | Payload::EventList(_)
         | Payload::Event(_)
         | Payload::OperationList(_)

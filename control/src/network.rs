@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use ployz_api::{Failure, MachineId};
+use ployz_api::{Failure, MachineId, RttRecord};
 use ployz_core::{
-    Control, Effect, Input, MachineRecord, ObservedRecord, PeerRtt, RECORD_VERSION, RttRecord,
-    SESSION_SECS, STALE_SECS, SavedView, View,
+    Control, Effect, Input, MachineRecord, ObservedRecord, RECORD_VERSION, SESSION_SECS,
+    STALE_SECS, SavedView, View, peer_rtt,
 };
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use serde_json::Map;
@@ -319,27 +319,27 @@ impl Network {
             unknown: Map::new(),
         };
         self.store.observe(&record).await?;
+        let measured = host.round_trips().await?;
         self.store
-            .tell_round_trips(&self.round_trips(host).await?)
+            .tell_round_trips(&self.rtt_record(&measured))
             .await?;
         Ok(())
     }
 
     /// What this machine has measured of the way to the others.
-    pub(crate) async fn round_trips(&self, host: &impl Host) -> anyhow::Result<RttRecord> {
-        let measured = host.round_trips().await?;
+    pub(crate) fn rtt_record(&self, measured: &BTreeMap<PublicKey, RttSnapshot>) -> RttRecord {
         let view = self.view();
         let row = |machine: &MachineRecord| {
             let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
-            PeerRtt::of(machine.id, measured.get(&key)?)
+            Some(peer_rtt(machine.id, measured.get(&key)?))
         };
-        Ok(RttRecord {
+        RttRecord {
             version: RECORD_VERSION,
             id: self.own,
             written_at: clock::now().unix_secs,
             peers: view.machines().filter_map(row).collect(),
             unknown: Map::new(),
-        })
+        }
     }
 
     /// Keeps the store's server running, where it is here. Never returns.

@@ -1,6 +1,6 @@
 //! This machine's place in the overlay: the interface, its addresses and its peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,15 @@ impl Overlay {
             .into_iter()
             .map(|peer| (peer.public_key, traffic(peer)))
             .collect())
+    }
+
+    /// Tests the way to these peers so many times, now.
+    pub(crate) fn measure_round_trips(
+        &self,
+        count: u16,
+        wanted: BTreeSet<PublicKey>,
+    ) -> anyhow::Result<()> {
+        Ok(self.device.measure_round_trips(count, Some(wanted))?)
     }
 
     /// Datagrams that were not authentic, or of no session that is known.

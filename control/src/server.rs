@@ -378,6 +378,14 @@ async fn reply(
             events::follow(daemon, caller, address, limit, stream).await?;
             return Ok(stream.shutdown().await?);
         }
+        Ok(Request::MachineRtt { machines, count }) => {
+            // It is never closed.
+            let _under_way = daemon.requests.acquire().await;
+            match Box::pin(requests::rtt::tell(daemon, &machines, count, stream)).await? {
+                Ok(()) => return Ok(stream.shutdown().await?),
+                Err(failure) => Err(failure),
+            }
+        }
         Ok(request) => {
             let attempt = Attempt::of(&request);
             let outcome = carry_out(Rc::clone(daemon), request).await;

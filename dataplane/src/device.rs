@@ -1,12 +1,13 @@
 //! One interface: made, run on threads of its own, told what to do, and taken down again.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
-use ployz_engine::{Drop, Engine, Place, RttSnapshot, Snapshot, Update};
+use ployz_engine::{Drop, Engine, Place, PublicKey, RttSnapshot, Snapshot, Update};
 
 use crate::descriptors::Descriptors;
 use crate::driver::{self, DeviceShard};
@@ -203,6 +204,25 @@ impl Device {
         let _ = self.shards.tell(|| Command::ForgetLocals);
     }
 
+    /// Tests the way to `wanted`, or to all peers, `count` times in quick succession. What comes of it is in later snapshots.
+    ///
+    /// # Errors
+    /// If the data plane is stuck or gone.
+    pub fn measure_round_trips(
+        &self,
+        count: u16,
+        wanted: Option<BTreeSet<PublicKey>>,
+    ) -> Result<(), InterfaceError> {
+        let wanted = wanted.map(Arc::new);
+        let measure = || Command::Measure {
+            count,
+            wanted: wanted.clone(),
+        };
+        self.shards
+            .tell(measure)
+            .map_err(|error| InterfaceError::new(Errno::EBUSY, error.to_string()))
+    }
+
     /// What changes with traffic.
     ///
     /// # Errors
@@ -321,6 +341,10 @@ impl Interface for Device {
         })
     }
 
+    async fn measure(&self, count: u16) -> Result<(), InterfaceError> {
+        self.measure_round_trips(count, None)
+    }
+
     async fn status(&self) -> Result<Vec<(String, String)>, InterfaceError> {
         let DeviceSnapshot {
             traffic: snapshot,
@@ -361,22 +385,43 @@ impl Interface for Device {
     }
 }
 
-/// `P50 P99 SAMPLES SENT LOST LOST AGE STAMPS`: the network's round trip in microseconds; tests that were lost on the way
-/// there and on the way back; the age of the last sample in seconds.
+/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
+/// the tunnel, and what became of the tests since the session began.
 fn rtt_line(rtt: &RttSnapshot) -> String {
+    let us = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1e3);
     let network = rtt.window.network().unwrap_or_default();
-    let us = |time: Duration| time.as_nanos() as f64 / 1e3;
-    format!(
-        "{:.1} {:.1} {} {} {} {} {} {}",
-        us(network.p50),
-        us(network.p99),
-        rtt.window.samples().len(),
-        rtt.counts.sent,
-        rtt.counts.lost_forward,
-        rtt.counts.lost_reverse,
-        rtt.age.unwrap_or_default().as_secs(),
-        rtt.window.by().name(),
-    )
+    let tunnel = rtt.window.tunnel().unwrap_or_default();
+    let counts = &rtt.counts;
+    let words = [
+        ("p50_us", us(network.p50)),
+        ("p99_us", us(network.p99)),
+        ("min_us", us(network.min)),
+        ("max_us", us(network.max)),
+        ("stddev_us", us(network.standard_deviation)),
+        ("jitter_us", us(network.jitter)),
+        ("tunnel_p50_us", us(tunnel.p50)),
+        ("tunnel_p99_us", us(tunnel.p99)),
+        ("samples", rtt.window.samples().len().to_string()),
+        ("sent", counts.sent.to_string()),
+        ("answered", counts.answered.to_string()),
+        ("lost_forward", counts.lost_forward.to_string()),
+        ("lost_reverse", counts.lost_reverse.to_string()),
+        ("reordered_forward", counts.reordered_forward.to_string()),
+        ("reordered_reverse", counts.reordered_reverse.to_string()),
+        ("duplicates", counts.duplicates.to_string()),
+        ("late", counts.late.to_string()),
+        ("forged", counts.forged.to_string()),
+        ("stalls", counts.stalls.to_string()),
+        ("under_way", rtt.under_way.to_string()),
+        (
+            "age_secs",
+            rtt.age.unwrap_or_default().as_secs().to_string(),
+        ),
+        ("stamps", rtt.window.by().name().to_owned()),
+    ];
+    words
+        .map(|(name, value)| format!("{name}={value}"))
+        .join(" ")
 }
 
 fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {

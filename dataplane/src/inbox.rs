@@ -1,12 +1,15 @@
 //! How other threads speak to a shard: two short queues, one of commands and one of messages from its neighbours, and a
 //! descriptor that wakes it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ployz_engine::{Description, HAND_OVERS_MAX, HandOver, Snapshot, Steer, Update, UpdateError};
+use ployz_engine::{
+    Description, HAND_OVERS_MAX, HandOver, PublicKey, Snapshot, Steer, Update, UpdateError,
+};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -26,6 +29,11 @@ pub(crate) enum Command {
     Describe(oneshot::Sender<Description>),
     /// Say what changes with traffic.
     Snapshot(oneshot::Sender<ShardSnapshot>),
+    /// Test the way to peers, or to all, so many times in quick succession.
+    Measure {
+        count: u16,
+        wanted: Option<Arc<BTreeSet<PublicKey>>>,
+    },
     /// The interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
     SetMtu { link: usize, smallest: usize },
     /// The host's addresses or routes have changed.

@@ -6,10 +6,11 @@
 //!     pz..a  192.168.241.1/24  fd00::1/64  ~~tunnel~~   pz..b  192.168.241.2/24  fd00::2/64
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::stage::Stage;
 use crate::wait::wait_until;
@@ -144,21 +145,17 @@ impl Host {
     pub fn rtt(&self) -> Option<RttReport> {
         let status = self.daemon.uapi().status().ok()?;
         let (_, line) = status.iter().find(|(key, _)| key.starts_with("rtt_"))?;
-        let mut words = line.split(' ').skip(1);
-        let mut number = || words.next()?.parse::<f64>().ok();
-        let mut time = || number().map(|us| Duration::from_secs_f64(us / 1e6));
-        let (p50, p99) = (time()?, time()?);
-        let mut count = || number().map(|it| it as u64);
-        Some(RttReport {
-            p50,
-            p99,
-            samples: count()? as usize,
-            sent: count()?,
-            lost_forward: count()?,
-            lost_reverse: count()?,
-            age: Duration::from_secs(count()?),
-            stamps: words.next()?.to_owned(),
-        })
+        RttReport::read(line)
+    }
+
+    /// Has the daemon test the way to its peer so many times, now.
+    pub fn measure(&self, count: u16) -> Result<()> {
+        let answer = self
+            .daemon
+            .uapi()
+            .exchange(&format!("measure={count}\n\n"))?;
+        ensure!(answer.trim() == "errno=0", "{answer}");
+        Ok(())
     }
 
     /// Where `other` was last heard from.
@@ -186,12 +183,63 @@ pub struct PathReport {
 pub struct RttReport {
     pub p50: Duration,
     pub p99: Duration,
+    pub max: Duration,
+    pub tunnel_p50: Duration,
     pub samples: usize,
+    pub stamps: String,
+    pub counts: RttCounts,
+}
+
+/// What became of tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RttCounts {
     pub sent: u64,
+    pub answered: u64,
     pub lost_forward: u64,
     pub lost_reverse: u64,
-    pub age: Duration,
-    pub stamps: String,
+    pub reordered_forward: u64,
+    pub reordered_reverse: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    pub forged: u64,
+    pub stalls: u64,
+    pub under_way: u64,
+}
+
+impl RttReport {
+    /// A public key and words of `name=value`.
+    fn read(line: &str) -> Option<Self> {
+        let words: BTreeMap<&str, &str> = line
+            .split(' ')
+            .filter_map(|word| word.split_once('='))
+            .collect();
+        let us = |name: &str| {
+            let us: f64 = words.get(name)?.parse().ok()?;
+            Some(Duration::from_secs_f64(us / 1e6))
+        };
+        let count = |name: &str| words.get(name)?.parse::<u64>().ok();
+        Some(Self {
+            p50: us("p50_us")?,
+            p99: us("p99_us")?,
+            max: us("max_us")?,
+            tunnel_p50: us("tunnel_p50_us")?,
+            samples: count("samples")? as usize,
+            stamps: (*words.get("stamps")?).to_owned(),
+            counts: RttCounts {
+                sent: count("sent")?,
+                answered: count("answered")?,
+                lost_forward: count("lost_forward")?,
+                lost_reverse: count("lost_reverse")?,
+                reordered_forward: count("reordered_forward")?,
+                reordered_reverse: count("reordered_reverse")?,
+                duplicates: count("duplicates")?,
+                late: count("late")?,
+                forged: count("forged")?,
+                stalls: count("stalls")?,
+                under_way: count("under_way")?,
+            },
+        })
+    }
 }
 
 /// How a [`Pair`] is made.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ployz_netns_tests::cluster::{Machine, Segment, text};
+use nix::sys::signal::{Signal, kill};
+use ployz_netns_tests::cluster::{Machine, Segment, freeze, text};
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 
@@ -23,6 +24,8 @@ fn every_pair_is_measured_from_both_ends() -> Outcome {
             every_pair(machine)?;
         }
         limits(&machines[1])?;
+        on_request(&machines[1])?;
+        without_one(&machines)?;
         without_the_store(stage, &machines)
     })
 }
@@ -39,6 +42,7 @@ fn every_pair(machine: &Machine) -> Result<()> {
         ensure!(text(row, "/stamps") == "kernel", "{row}");
         ensure!(number("samples") > 0 && number("min_ns") > 0, "{row}");
         ensure!(number("p50_ns") <= number("p99_ns"), "{row}");
+        ensure!(number("tunnel_p50_ns") > number("p50_ns"), "{row}");
         ensure!(number("loss_fwd") + number("loss_rev") == 0, "{row}");
     }
     let matrix = machine.ctl("machine rtt --matrix")?;
@@ -57,19 +61,47 @@ fn limits(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// What a machine has measured itself it knows without anybody.
+/// As many new ones as were asked for, of every pair.
+fn on_request(machine: &Machine) -> Result<()> {
+    let fresh = machine.json("machine rtt --count 60")?;
+    let rows = fresh["payload"]["rows"].as_array();
+    ensure!(rows.map(Vec::len) == Some(6), "{fresh}");
+    for row in rows.into_iter().flatten() {
+        ensure!(row["samples"] == 60, "{row}");
+        ensure!(row["age_secs"] == 0, "{row}");
+    }
+    let too_many = machine.ctl("machine rtt --count 257")?;
+    ensure!(too_many.status.code() == Some(2), "{too_many}");
+    Ok(())
+}
+
+/// Whoever is gone is named, and the others are measured.
+fn without_one(machines: &[Machine]) -> Result<()> {
+    let pid = machines[2].pid()?;
+    freeze(pid)?;
+    let measured = machines[0].json("machine rtt --count 5");
+    kill(pid, Signal::SIGCONT)?;
+    let measured = measured?;
+    let rows = measured["payload"]["rows"].as_array().map_or(0, Vec::len);
+    // Those of the two that are there, and what the third told the store earlier.
+    ensure!((2..=4).contains(&rows), "{measured}");
+    let warnings = measured["payload"]["warnings"].to_string();
+    ensure!(warnings.contains("m3 has not measured now: "), "{warnings}");
+    ensure!(
+        warnings.contains("m1 to m3: unmeasured, none of"),
+        "{warnings}"
+    );
+    Ok(())
+}
+
+/// It takes no store to measure.
 fn without_the_store(_: &Stage, machines: &[Machine]) -> Result<()> {
     let store = machines[0].store_pid()?;
-    nix::sys::signal::kill(store, nix::sys::signal::Signal::SIGSTOP)?;
+    kill(store, Signal::SIGSTOP)?;
     let alone = machines[2].json("machine rtt");
-    nix::sys::signal::kill(store, nix::sys::signal::Signal::SIGCONT)?;
+    kill(store, Signal::SIGCONT)?;
     let alone = alone?;
     let rows = alone["payload"]["rows"].as_array().map(Vec::len);
-    ensure!(rows == Some(2), "{alone}");
-    let warned = alone["payload"]["warnings"][0].as_str();
-    ensure!(
-        warned.is_some_and(|it| it.starts_with("only what")),
-        "{alone}"
-    );
+    ensure!(rows == Some(6), "{alone}");
     Ok(())
 }

@@ -72,19 +72,19 @@ fn losses_are_told_apart(stage: &Stage) -> Result<()> {
     };
     let (pair, _way) = meet(stage, Box::new(lose_every_fifth_of_the_clients))?;
     let report = wait_for("a burst with losses", PATIENCE, || {
-        pair.a.rtt().filter(|rtt| rtt.sent >= 20)
+        pair.a.rtt().filter(|rtt| rtt.counts.sent >= 20)
     })?;
-    ensure!(report.lost_forward > 0, "{report:?}");
+    ensure!(report.counts.lost_forward > 0, "{report:?}");
     ensure!(
-        report.lost_reverse == 0,
+        report.counts.lost_reverse == 0,
         "nothing of the server's was lost: {report:?}"
     );
     let other = pair.b.rtt().context("b measures as well")?;
     ensure!(
-        other.lost_forward == 0,
+        other.counts.lost_forward == 0,
         "nothing of the server's was lost: {other:?}"
     );
-    ensure!(other.lost_reverse > 0, "{other:?}");
+    ensure!(other.counts.lost_reverse > 0, "{other:?}");
     Ok(())
 }
 
@@ -96,11 +96,15 @@ fn a_stock_peer_is_unmeasured(stage: &Stage) -> Result<()> {
     let pair = Pair::new(stage, plan)?;
     traffic::ping(&pair.a.netns, pair.b.inner(Family::V4))?;
     wait_until("two tests", PATIENCE, || {
-        pair.a.rtt().is_some_and(|rtt| rtt.sent >= 2)
+        pair.a.rtt().is_some_and(|rtt| rtt.counts.sent >= 2)
     })?;
     let report = pair.a.rtt().context("a report")?;
     ensure!(
-        (report.samples, report.lost_forward, report.lost_reverse) == (0, 0, 0),
+        (
+            report.samples,
+            report.counts.lost_forward,
+            report.counts.lost_reverse
+        ) == (0, 0, 0),
         "{report:?}"
     );
     Iperf::tcp(&pair.a, &pair.b, Family::V4, 1).run()?;

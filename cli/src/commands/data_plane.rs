@@ -138,37 +138,44 @@ struct RoundTrip {
     json: Value,
 }
 
-/// Public key, median and 99th percentile in microseconds, samples, tests sent, lost there, lost on the way back, age in
-/// seconds, and who took the stamps.
+/// A public key, and words of `name=value`.
 fn understand_round_trip(value: &str) -> Option<RoundTrip> {
     let mut words = value.split(' ');
     let public_key = words.next()?;
-    let mut us = || words.next()?.parse::<f64>().ok();
-    let (p50_us, p99_us) = (us()?, us()?);
-    let mut count = || words.next()?.parse::<u64>().ok();
-    let (samples, sent, forward, reverse, age_secs) =
-        (count()?, count()?, count()?, count()?, count()?);
-    let stamps = words.next()?;
+    let mut json = Map::new();
+    json.insert("public_key".to_owned(), public_key.into());
+    for (name, value) in words.filter_map(|word| word.split_once('=')) {
+        let number = value.parse::<u64>().map(Value::from).ok();
+        let number = number.or_else(|| value.parse::<f64>().map(Value::from).ok());
+        json.insert(name.to_owned(), number.unwrap_or_else(|| value.into()));
+    }
+    let sent = json.get("sent")?.as_u64()?;
+    let samples = json.get("samples")?.as_u64()?;
+    if samples == 0 {
+        // There is no time of no sample.
+        let times = json.iter_mut();
+        times
+            .filter(|(name, _)| name.ends_with("_us") || *name == "age_secs")
+            .for_each(|(_, time)| *time = Value::Null);
+    }
+    let us = |name: &str| json.get(name).and_then(Value::as_f64).unwrap_or_default();
+    let count = |name: &str| json.get(name).and_then(Value::as_u64).unwrap_or_default();
     let text = if samples == 0 {
         format!("{public_key} unmeasured, {sent} tests sent")
     } else {
-        let lost = forward + reverse;
+        let lost = count("lost_forward") + count("lost_reverse");
         format!(
-            "{public_key} p50 {p50_us} us, p99 {p99_us} us, {samples} samples, {lost} lost, {age_secs} s ago"
+            "{public_key} p50 {} us, p99 {} us, through the tunnel {} us, {samples} samples, {lost} lost, {} s ago",
+            us("p50_us"),
+            us("p99_us"),
+            us("tunnel_p50_us"),
+            count("age_secs"),
         )
     };
-    let json = json!({
-        "public_key": public_key,
-        "p50_us": (samples > 0).then_some(p50_us),
-        "p99_us": (samples > 0).then_some(p99_us),
-        "samples": samples,
-        "sent": sent,
-        "lost_forward": forward,
-        "lost_reverse": reverse,
-        "age_secs": (samples > 0).then_some(age_secs),
-        "stamps": stamps,
-    });
-    Some(RoundTrip { text, json })
+    Some(RoundTrip {
+        text,
+        json: json.into(),
+    })
 }
 
 fn yes_no_or_text(value: &str) -> Value {
@@ -204,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_only_interface_is_found_asked_and_understood() {
-        let answer = "version=1\nbackend=epoll\nudp_gso=yes\npath_0=AAA= 1400 broken\nrtt_0=AAA= 81.5 120.0 19 20 1 0 3 kernel\nrtt_1=BBB= 0.0 0.0 0 4 0 0 0 kernel\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
+        let answer = "version=1\nbackend=epoll\nudp_gso=yes\npath_0=AAA= 1400 broken\nrtt_0=AAA= p50_us=81.5 p99_us=120.0 tunnel_p50_us=200.5 samples=19 sent=20 lost_forward=1 lost_reverse=0 age_secs=3 stamps=kernel\nrtt_1=BBB= p50_us=0.0 samples=0 sent=4 stamps=kernel\ndrop_spoof=3\ndrop_replay=0\nerrno=0\n\n";
         let (directory, thread) = daemon("st0", answer);
         let socket = find_socket(&directory, None).unwrap();
         let success = understand("st0", &ask(&socket).unwrap()).unwrap();

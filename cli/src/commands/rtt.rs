@@ -12,11 +12,7 @@ use crate::outcome::{Outcome, Success};
 use crate::table::Table;
 
 pub(crate) fn run(connection: &Connection, arguments: &RttArguments) -> Outcome {
-    let answer = connection.ask(&Request::MachineRtt)?;
-    let Some(Payload::MachineRtt(mut measured)) = answer.payload else {
-        return Err(unexpected());
-    };
-    select(&mut measured, &arguments.machines)?;
+    let measured = measure(connection, arguments)?;
     if let Some(limit) = arguments.max_p99 {
         refuse_above(&measured.rows, limit)?;
     }
@@ -31,36 +27,39 @@ pub(crate) fn run(connection: &Connection, arguments: &RttArguments) -> Outcome 
         .map(|it| format!("\nwarning: {it}"));
     let text = std::iter::once(text).chain(warnings).collect();
     let payload = Payload::MachineRtt(measured);
-    Ok(Success::new(answer.message, text, Some(&payload)))
+    Ok(Success::new(String::new(), text, Some(&payload)))
 }
 
-/// Leaves the pairs in which one of the wanted takes part.
-fn select(measured: &mut MachineRtt, wanted: &[Name]) -> Result<(), Failure> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let is_wanted = |name: &Name| wanted.contains(name);
-    let rows = &mut measured.rows;
-    let warned = |name: &Name| {
-        let from = format!("{name} to ");
-        let to = format!(" to {name}:");
-        measured
-            .warnings
-            .iter()
-            .any(|it| it.starts_with(&from) || it.contains(&to))
+/// Has all machines concerned measure, and puts together what they say.
+fn measure(connection: &Connection, arguments: &RttArguments) -> Result<MachineRtt, Failure> {
+    let request = Request::MachineRtt {
+        machines: arguments.machines.clone(),
+        count: arguments.count,
     };
-    let unknown = wanted.iter().find(|name| {
-        let in_rows = rows
-            .iter()
-            .any(|row| row.machine == **name || row.peer == **name);
-        !in_rows && !warned(name)
-    });
-    if let Some(name) = unknown {
-        let message = format!("nothing has been measured from or to a machine '{name}'");
-        return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
+    let mut all = MachineRtt::default();
+    let mut failure = None;
+    let mut heard = 0;
+    connection.gather(&request, |answer| match answer.map(|it| it.payload) {
+        Ok(Some(Payload::MachineRtt(part))) => {
+            heard += 1;
+            if !arguments.watch {
+                let machines = part.machines;
+                connection.progress(&format!("{heard} of {machines} machines have measured"));
+            }
+            all.machines = part.machines;
+            all.rows.extend(part.rows);
+            all.warnings.extend(part.warnings);
+        }
+        Ok(_) => failure = Some(unexpected()),
+        Err(refused) => failure = Some(refused),
+    })?;
+    if let Some(failure) = failure {
+        return Err(failure);
     }
-    rows.retain(|row| is_wanted(&row.machine) || is_wanted(&row.peer));
-    Ok(())
+    all.rows
+        .sort_by(|a, b| (&a.machine, &a.peer).cmp(&(&b.machine, &b.peer)));
+    all.warnings.sort();
+    Ok(all)
 }
 
 fn refuse_above(rows: &[RttRow], limit: Duration) -> Result<(), Failure> {
@@ -93,10 +92,12 @@ fn listed(rows: &[RttRow]) -> String {
         "P99",
         "MAX",
         "JITTER",
+        "TUNNEL",
         "LOSS ->/<-",
         "SAMPLES",
         "STAMPS",
         "AGE",
+        "NOTES",
     ]);
     for row in rows {
         table.row(vec![
@@ -108,13 +109,32 @@ fn listed(rows: &[RttRow]) -> String {
             time(row.p99_ns),
             time(row.max_ns),
             time(row.jitter_ns),
+            time(row.tunnel_p50_ns),
             format!("{}/{}", row.loss_fwd, row.loss_rev),
             row.samples.to_string(),
             row.stamps.clone(),
             format!("{} s", row.age_secs),
+            notes(row),
         ]);
     }
     table.render()
+}
+
+/// What is worth a word only if it happens.
+fn notes(row: &RttRow) -> String {
+    let counts = [
+        (row.reordered_fwd, "reordered ->"),
+        (row.reordered_rev, "reordered <-"),
+        (row.duplicates, "twice"),
+        (row.late, "late"),
+        (row.forged, "forged"),
+        (row.stalls, "stalled"),
+    ];
+    let happened = counts.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = happened
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    words.join(", ")
 }
 
 /// Medians: from the machine of a line to that of a column.
@@ -165,6 +185,14 @@ mod tests {
             p99_ns: p50_ns * 2,
             max_ns: p50_ns * 2,
             jitter_ns: 0,
+            tunnel_p50_ns: p50_ns * 3,
+            tunnel_p99_ns: p50_ns * 4,
+            reordered_fwd: 0,
+            reordered_rev: 0,
+            duplicates: 0,
+            late: 0,
+            forged: 0,
+            stalls: 0,
             loss_pct: 0.0,
             loss_fwd: 0,
             loss_rev: 0,
@@ -196,16 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn only_pairs_of_the_wanted_are_left() {
-        let measured = || MachineRtt {
-            rows: vec![row("a", "b", 1), row("b", "c", 1)],
-            warnings: vec!["c to d: unmeasured".to_owned()],
+    fn what_is_rare_is_noted() {
+        assert_eq!(notes(&row("a", "b", 1)), "");
+        let rare = RttRow {
+            duplicates: 2,
+            stalls: 1,
+            ..row("a", "b", 1)
         };
-        let mut some = measured();
-        select(&mut some, &[Name::nearest("a")]).unwrap();
-        assert_eq!(some.rows.len(), 1);
-        assert!(select(&mut measured(), &[Name::nearest("d")]).is_ok());
-        let failure = select(&mut measured(), &[Name::nearest("e")]).unwrap_err();
-        assert_eq!(failure.code, Code::MachineNotFound);
+        assert_eq!(notes(&rare), "2 twice, 1 stalled");
     }
 }

@@ -20,6 +20,7 @@ mod name;
 mod operation;
 mod request;
 mod response;
+mod rtt;
 mod secret;
 mod token;
 
@@ -43,9 +44,10 @@ pub use request::{
 pub use response::{
     CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Installation, Invite, InviteList,
     InviteRow, MachineInspect, MachineJoin, MachineList, MachineRecordShown, MachineRemove,
-    MachineRow, MachineRtt, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential,
-    Outcome, Payload, Redeemed, Response, RttRow, Status, StorageState, Success,
+    MachineRow, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome,
+    Payload, Redeemed, Response, Status, StorageState, Success,
 };
+pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 

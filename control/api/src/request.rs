@@ -45,8 +45,13 @@ pub enum Request {
     },
     /// Which machines are there?
     MachineList,
-    /// How far are they from one another?
-    MachineRtt,
+    /// How far are they from one another? There is an answer for each machine that measures.
+    MachineRtt {
+        /// Only pairs in which one of these takes part: an id, a name, or the unique beginning of either. All if it is empty.
+        machines: Vec<String>,
+        /// Only what so many new round trips say; a few are added to those that are known if it is not said.
+        count: Option<u16>,
+    },
     /// Everything about one of them.
     MachineInspect {
         /// An id, a name, or the unique beginning of either.
@@ -110,6 +115,13 @@ pub enum Request {
     PairReport {
         /// Which one.
         machine: MachineId,
+    },
+    /// From machine to machine: how far are these from you?
+    RttReport {
+        /// Which ones.
+        peers: Vec<MachineId>,
+        /// As in [`Self::MachineRtt`].
+        count: Option<u16>,
     },
     /// Who did what?
     Events {
@@ -302,6 +314,7 @@ pub enum Operation {
     CredentialRevoke,
     Doctor,
     PairReport,
+    RttReport,
     Events,
     OperationList,
     OperationGet,
@@ -312,7 +325,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -335,6 +348,7 @@ impl Operation {
         Self::CredentialRevoke,
         Self::Doctor,
         Self::PairReport,
+        Self::RttReport,
         Self::Events,
         Self::OperationList,
         Self::OperationGet,
@@ -368,6 +382,7 @@ impl Operation {
             | Self::CredentialList
             | Self::Doctor
             | Self::PairReport
+            | Self::RttReport
             | Self::Events
             | Self::OperationList
             | Self::OperationGet
@@ -403,6 +418,7 @@ impl Operation {
             | Self::InviteImport
             | Self::Doctor
             | Self::PairReport
+            | Self::RttReport
             | Self::Events
             | Self::OperationList
             | Self::OperationGet
@@ -429,7 +445,7 @@ impl Request {
             | Self::MeshStop { .. }
             | Self::MeshDestroy { .. }
             | Self::MachineList
-            | Self::MachineRtt
+            | Self::MachineRtt { .. }
             | Self::MachineInspect { .. }
             | Self::InviteCreate(_)
             | Self::InviteList { .. }
@@ -437,6 +453,7 @@ impl Request {
             | Self::CredentialList
             | Self::Doctor { .. }
             | Self::PairReport { .. }
+            | Self::RttReport { .. }
             | Self::Events { .. }
             | Self::OperationList
             | Self::OperationGet { .. }
@@ -456,7 +473,7 @@ impl Request {
             Self::MeshStop { .. } => Operation::MeshStop,
             Self::MeshDestroy { .. } => Operation::MeshDestroy,
             Self::MachineList => Operation::MachineList,
-            Self::MachineRtt => Operation::MachineRtt,
+            Self::MachineRtt { .. } => Operation::MachineRtt,
             Self::MachineInspect { .. } => Operation::MachineInspect,
             Self::MachineRename { .. } => Operation::MachineRename,
             Self::MachineLabel { .. } => Operation::MachineLabel,
@@ -471,6 +488,7 @@ impl Request {
             Self::CredentialRevoke { .. } => Operation::CredentialRevoke,
             Self::Doctor { .. } => Operation::Doctor,
             Self::PairReport { .. } => Operation::PairReport,
+            Self::RttReport { .. } => Operation::RttReport,
             Self::Events { .. } => Operation::Events,
             Self::OperationList => Operation::OperationList,
             Self::OperationGet { .. } => Operation::OperationGet,

@@ -18,6 +18,7 @@ use crate::machine::{
 };
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
+use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
 
 /// How a request ended.
@@ -158,6 +159,7 @@ pub enum Payload {
     CredentialList(CredentialList),
     Doctor(Doctor),
     PairReport(Box<PairReport>),
+    RttReport(Box<RttRecord>),
     EventList(EventList),
     Event(Box<Event>),
     OperationList(OperationList),
@@ -352,37 +354,6 @@ pub struct MachineRow {
     #[serde(default)]
     pub clock_offset_secs: Option<i64>,
     pub labels: BTreeMap<String, String>,
-}
-
-/// Round trips between machines.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct MachineRtt {
-    /// By the names of both.
-    pub rows: Vec<RttRow>,
-    /// Pairs that are missing or old, and why.
-    pub warnings: Vec<String>,
-}
-
-/// The round trip from one machine to another, as the first has measured it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named as in the command line's contract")]
-pub struct RttRow {
-    pub machine: Name,
-    pub peer: Name,
-    pub median_ms: f64,
-    pub stddev_ms: f64,
-    pub min_ns: u64,
-    pub p50_ns: u64,
-    pub p90_ns: u64,
-    pub p99_ns: u64,
-    pub max_ns: u64,
-    pub jitter_ns: u64,
-    pub loss_pct: f64,
-    pub loss_fwd: u64,
-    pub loss_rev: u64,
-    pub samples: u32,
-    pub age_secs: u64,
-    pub stamps: String,
 }
 
 /// One machine with everything known about it: the operator's word and its own, apart.

@@ -35,4 +35,4 @@ pub use permissions::permits;
 pub use removal::{RemovalRefusal, may_remove};
 pub use view::{SavedView, SelectError, View};
 
-pub use rtt::{PeerRtt, RttRecord};
+pub use rtt::peer_rtt;

@@ -19,8 +19,9 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
             Role::Stranger => false,
         },
-        // Whose session it is that is relayed is seen, and judged, by whom it is with.
-        Operation::Relayed => match role {
+        // Whose session it is that is relayed is seen, and judged, by whom it is with. Whoever wants round trips asks for the
+        // matrix.
+        Operation::Relayed | Operation::RttReport => match role {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },
@@ -90,6 +91,7 @@ mod tests {
             (O::CredentialRevoke, [true,  false,   false, false,  false]),
             (O::Doctor,           [true,  true,    true,  true,   false]),
             (O::PairReport,       [true,  true,    true,  true,   false]),
+            (O::RttReport,        [false, false,   false, true,   false]),
             (O::Events,           [true,  true,    true,  true,   false]),
             (O::OperationList,    [true,  true,    true,  true,   false]),
             (O::OperationGet,     [true,  true,    true,  true,   false]),

@@ -1,76 +1,38 @@
-//! Round trips as machines tell them to the store: each its own, to every peer.
+//! Round trips as machines tell them: each its own, to every peer.
 
 use std::time::Duration;
 
-use ployz_api::MachineId;
+use ployz_api::{MachineId, PeerRtt};
 use ployz_engine::{RttSnapshot, Stamper};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-/// What a machine has measured, in bucket `rtt`, under its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "docs/protocol.md describes every field")]
-pub struct RttRecord {
-    pub version: u32,
-    pub id: MachineId,
-    /// By the clock of the machine that writes; seconds since 1970.
-    pub written_at: u64,
-    pub peers: Vec<PeerRtt>,
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
-}
-
-/// The round trips to one peer: those of the last samples in nanoseconds, and what was lost since the session began. There
-/// are as many of these in a record as there are machines, so the names are short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "docs/protocol.md describes every field")]
-pub struct PeerRtt {
-    pub peer: MachineId,
-    #[serde(rename = "min")]
-    pub min_ns: u64,
-    #[serde(rename = "p50")]
-    pub p50_ns: u64,
-    #[serde(rename = "p90")]
-    pub p90_ns: u64,
-    #[serde(rename = "p99")]
-    pub p99_ns: u64,
-    #[serde(rename = "max")]
-    pub max_ns: u64,
-    #[serde(rename = "stddev")]
-    pub stddev_ns: u64,
-    #[serde(rename = "jitter")]
-    pub jitter_ns: u64,
-    pub sent: u64,
-    #[serde(rename = "lost_fwd")]
-    pub lost_forward: u64,
-    #[serde(rename = "lost_rev")]
-    pub lost_reverse: u64,
-    pub samples: u32,
-    pub age_secs: u64,
-    #[serde(rename = "kernel")]
-    pub kernel_stamps: bool,
-}
-
-impl PeerRtt {
-    /// Of what a data plane knows; none before there is a sample.
-    pub fn of(peer: MachineId, rtt: &RttSnapshot) -> Option<Self> {
-        let network = rtt.window.network()?;
-        Some(Self {
-            peer,
-            min_ns: ns(network.min),
-            p50_ns: ns(network.p50),
-            p90_ns: ns(network.p90),
-            p99_ns: ns(network.p99),
-            max_ns: ns(network.max),
-            stddev_ns: ns(network.standard_deviation),
-            jitter_ns: ns(network.jitter),
-            sent: rtt.counts.sent,
-            lost_forward: rtt.counts.lost_forward,
-            lost_reverse: rtt.counts.lost_reverse,
-            samples: u32::try_from(rtt.window.samples().len()).unwrap_or(u32::MAX),
-            age_secs: rtt.age.unwrap_or_default().as_secs(),
-            kernel_stamps: rtt.window.by() == Stamper::Kernel,
-        })
+/// What a data plane knows of the round trips to a peer, in the words of records. Without samples the times are zero.
+pub fn peer_rtt(peer: MachineId, rtt: &RttSnapshot) -> PeerRtt {
+    let network = rtt.window.network().unwrap_or_default();
+    let tunnel = rtt.window.tunnel().unwrap_or_default();
+    let counts = &rtt.counts;
+    PeerRtt {
+        peer,
+        min_ns: ns(network.min),
+        p50_ns: ns(network.p50),
+        p90_ns: ns(network.p90),
+        p99_ns: ns(network.p99),
+        max_ns: ns(network.max),
+        stddev_ns: ns(network.standard_deviation),
+        jitter_ns: ns(network.jitter),
+        tunnel_p50_ns: ns(tunnel.p50),
+        tunnel_p99_ns: ns(tunnel.p99),
+        sent: counts.sent,
+        lost_forward: counts.lost_forward,
+        lost_reverse: counts.lost_reverse,
+        reordered_forward: counts.reordered_forward,
+        reordered_reverse: counts.reordered_reverse,
+        duplicates: counts.duplicates,
+        late: counts.late,
+        forged: counts.forged,
+        stalls: counts.stalls,
+        samples: u32::try_from(rtt.window.samples().len()).unwrap_or(u32::MAX),
+        age_secs: rtt.age.unwrap_or_default().as_secs(),
+        kernel_stamps: rtt.window.by() == Stamper::Kernel,
     }
 }
 
@@ -80,7 +42,9 @@ fn ns(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use ployz_api::RttRecord;
     use ployz_engine::{Sample, Window};
+    use serde_json::Map;
 
     use super::*;
 
@@ -96,6 +60,14 @@ mod tests {
             max_ns: widest,
             stddev_ns: widest,
             jitter_ns: widest,
+            tunnel_p50_ns: widest,
+            tunnel_p99_ns: widest,
+            reordered_forward: 0,
+            reordered_reverse: 0,
+            duplicates: 0,
+            late: 0,
+            forged: 0,
+            stalls: 99_999,
             sent: widest,
             lost_forward: widest,
             lost_reverse: widest,
@@ -115,10 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn a_window_becomes_a_row_once_it_has_a_sample() {
+    fn a_window_becomes_a_row() {
         let peer = MachineId::new(1, 1);
         let mut rtt = RttSnapshot::default();
-        assert_eq!(PeerRtt::of(peer, &rtt), None);
+        assert_eq!(peer_rtt(peer, &rtt).samples, 0);
         rtt.window = Window::default();
         for us in [10, 30, 20] {
             let network = Duration::from_micros(us);
@@ -128,7 +100,8 @@ mod tests {
                 by: Stamper::Kernel,
             });
         }
-        let row = PeerRtt::of(peer, &rtt).unwrap();
+        let row = peer_rtt(peer, &rtt);
+        assert_eq!((row.tunnel_p50_ns, row.tunnel_p99_ns), (40_000, 60_000));
         assert_eq!(
             (row.min_ns, row.p50_ns, row.max_ns),
             (10_000, 20_000, 30_000)

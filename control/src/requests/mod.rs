@@ -15,7 +15,7 @@ mod provision;
 mod records;
 mod redeem;
 mod remove;
-mod rtt;
+pub(crate) mod rtt;
 mod status;
 
 use std::rc::Rc;
@@ -37,7 +37,6 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MeshStop { force } => mesh::stop(&daemon, force).await,
         Request::MeshDestroy { name, force } => mesh::destroy(&daemon, name, force).await,
         Request::MachineList => machines::list(&daemon).await,
-        Request::MachineRtt => rtt::matrix(&daemon).await,
         Request::MachineInspect { machine } => machines::inspect(&daemon, &machine).await,
         Request::MachineRename { machine, name } => records::rename(&daemon, &machine, name).await,
         Request::MachineLabel { machine, labels } => {
@@ -56,12 +55,13 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         }
         Request::Doctor { machine } => doctor::doctor(&daemon, machine.as_deref()).await,
         Request::PairReport { machine } => pair::report(&daemon, machine).await,
+        Request::RttReport { peers, count } => rtt::report(&daemon, &peers, count).await,
         Request::Events { limit, .. } => events::list(&daemon, limit.min(EVENTS_LIMIT_MAX)).await,
         Request::OperationList => operations::list(&daemon).await,
         Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
         Request::Provision(report) => provision::report(&daemon, report).await,
-        // The server carries these out, as they are the last request on their stream.
-        Request::Relay { .. } | Request::Relayed => Err(Failure::new(
+        // The server carries these out: the one has several answers, and the others are the last request on their stream.
+        Request::MachineRtt { .. } | Request::Relay { .. } | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,
             "what is relayed is not relayed again",
         )),

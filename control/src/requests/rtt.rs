@@ -1,93 +1,215 @@
-//! How far machines are from one another, as each of them has told the store.
+//! How far machines are from one another. Each is asked to measure now, and what it says is passed on as it comes; who cannot be
+//! asked has told the store something a while ago.
 
-use std::collections::BTreeMap;
+mod rows;
 
-use ployz_api::{MachineId, MachineRtt, Outcome, Payload, RttRow};
-use ployz_core::{MachineRecord, PeerRtt, RttRecord, View};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::internal;
+use futures_util::stream::{self, StreamExt as _};
+use ployz_api::{
+    Code, Failure, MachineId, MachineRtt, Outcome, Payload, RTT_COUNT_MAX, Request, Response,
+    RttRecord,
+};
+use ployz_core::{MachineRecord, View};
+use ployz_engine::{BURST_LEN, PublicKey, RttSnapshot, burst_duration};
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::rows::Source;
+use super::{internal, not_selected};
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::network::Host as _;
+use crate::relay;
+use crate::server;
 use crate::store::RTT;
 
-/// Machines tell every ten seconds, and a session in use is tested every five: past this a row is old.
-const STALE_SECS: u64 = 60;
+/// Machines that measure at a time for one who asks: each takes a connection.
+const ASKED_MAX: usize = 64;
+/// A machine that is there takes some round trips to be reached.
+const REACH_WAIT: Duration = Duration::from_secs(4);
+/// After the last test: as long as a reply is waited for, and a moment.
+const REPLY_WAIT: Duration = Duration::from_millis(2_500);
+/// How often it is looked whether all replies are there.
+const POLL: Duration = Duration::from_millis(50);
 
-pub(super) async fn matrix(daemon: &Daemon) -> Outcome {
+/// Whom one machine is to measure.
+struct Task {
+    machine: MachineRecord,
+    peers: Vec<MachineRecord>,
+}
+
+/// An answer for every machine that is to measure.
+pub(crate) async fn tell(
+    daemon: &Daemon,
+    machines: &[String],
+    count: Option<u16>,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> anyhow::Result<Result<(), Failure>> {
+    let tasks = match tasks(daemon, machines) {
+        Ok(tasks) => tasks,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let machines = tasks.len();
+    let asking = |task: Task| async move { (measured(daemon, &task, count).await, task) };
+    let mut answers = stream::iter(tasks).map(asking).buffer_unordered(ASKED_MAX);
+    let mut silent = Vec::new();
+    while let Some((answer, task)) = answers.next().await {
+        match answer {
+            Ok(record) => send(stream, machines, &task, &Source::Now(&record)).await?,
+            Err(failure) => silent.push((task, failure.message)),
+        }
+    }
+    if silent.is_empty() {
+        return Ok(Ok(()));
+    }
+    let told = told(daemon).await;
+    for (task, cause) in silent {
+        let record = told.get(&task.machine.id);
+        send(stream, machines, &task, &Source::Earlier(record, &cause)).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// What this machine measures of others, for the one of them that was asked.
+pub(super) async fn report(daemon: &Daemon, peers: &[MachineId], count: Option<u16>) -> Outcome {
+    let record = measure(daemon, peers, count).await?;
+    Ok(Payload::RttReport(Box::new(record)).into())
+}
+
+fn tasks(daemon: &Daemon, wanted: &[String]) -> Result<Vec<Task>, Failure> {
     let network = daemon.running_network()?;
-    let own = network.round_trips(daemon).await.map_err(internal)?;
-    let (mut records, mut warnings): (Vec<RttRecord>, _) = match network.store.list(RTT).await {
-        Ok(records) => (records, Vec::new()),
-        Err(failure) => {
-            let warning = format!("only what this machine has measured: {failure}");
-            (Vec::new(), vec![warning])
-        }
-    };
-    // Its own word is fresher than what it told the store.
-    records.retain(|record| record.id != own.id);
-    records.push(own);
-    let told: BTreeMap<MachineId, &RttRecord> = records.iter().map(|it| (it.id, it)).collect();
     let view = network.view();
-    let unix_secs = clock::now().unix_secs;
-    let mut rows = Vec::new();
-    for (machine, peer) in pairs(&view) {
-        let measured = told.get(&machine.id).and_then(|record| {
-            let rtt = record.peers.iter().find(|rtt| rtt.peer == peer.id)?;
-            Some((rtt, unix_secs.saturating_sub(record.written_at)))
-        });
-        let Some((rtt, told_secs)) = measured else {
-            let why = match told.contains_key(&machine.id) {
-                true => "there is no session, or the peer does not answer",
-                false => "it has told the store nothing",
-            };
-            warnings.push(format!(
-                "{} to {}: unmeasured, {why}",
-                machine.name, peer.name
-            ));
-            continue;
-        };
-        let row = row(machine, peer, rtt, told_secs);
-        if row.age_secs > STALE_SECS {
-            let age = row.age_secs;
-            warnings.push(format!(
-                "{} to {}: {age} s old, as there was no traffic or no answer since",
-                machine.name, peer.name
-            ));
+    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
+    let wanted: BTreeSet<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
+    let is_wanted = |id| wanted.is_empty() || wanted.contains(&id);
+    let task = |machine: &MachineRecord| {
+        let peers = view
+            .machines()
+            .filter(|peer| peer.id != machine.id && (is_wanted(machine.id) || is_wanted(peer.id)));
+        Task {
+            machine: machine.clone(),
+            peers: peers.cloned().collect(),
         }
-        rows.push(row);
-    }
-    rows.sort_by(|a, b| (&a.machine, &a.peer).cmp(&(&b.machine, &b.peer)));
-    Ok(Payload::MachineRtt(MachineRtt { rows, warnings }).into())
-}
-
-fn pairs(view: &View) -> impl Iterator<Item = (&MachineRecord, &MachineRecord)> {
-    let others = move |machine: &MachineRecord| {
-        let id = machine.id;
-        view.machines().filter(move |peer| peer.id != id)
     };
-    view.machines()
-        .flat_map(move |machine| others(machine).map(move |peer| (machine, peer)))
+    let tasks = view.machines().map(task);
+    Ok(tasks.filter(|task| !task.peers.is_empty()).collect())
 }
 
-fn row(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs: u64) -> RttRow {
-    let ms = |ns: u64| ns as f64 / 1e6;
-    let lost = rtt.lost_forward + rtt.lost_reverse;
-    RttRow {
-        machine: machine.name.clone(),
-        peer: peer.name.clone(),
-        median_ms: ms(rtt.p50_ns),
-        stddev_ms: ms(rtt.stddev_ns),
-        min_ns: rtt.min_ns,
-        p50_ns: rtt.p50_ns,
-        p90_ns: rtt.p90_ns,
-        p99_ns: rtt.p99_ns,
-        max_ns: rtt.max_ns,
-        jitter_ns: rtt.jitter_ns,
-        loss_pct: 100.0 * lost as f64 / rtt.sent.max(1) as f64,
-        loss_fwd: rtt.lost_forward,
-        loss_rev: rtt.lost_reverse,
-        samples: rtt.samples,
-        age_secs: rtt.age_secs + told_secs,
-        stamps: if rtt.kernel_stamps { "kernel" } else { "user" }.to_owned(),
+async fn measured(daemon: &Daemon, task: &Task, count: Option<u16>) -> Result<RttRecord, Failure> {
+    let peers: Vec<MachineId> = task.peers.iter().map(|peer| peer.id).collect();
+    if task.machine.id == daemon.identity.machine_id {
+        return measure(daemon, &peers, count).await;
     }
+    let patience = REACH_WAIT + measuring_time(peers.len(), tests(count));
+    let request = Request::RttReport { peers, count };
+    timeout(patience, ask(daemon, task.machine.id, &request))
+        .await
+        .map_err(|_| Failure::new(Code::Timeout, format!("no answer within {patience:?}")))?
+}
+
+async fn ask(daemon: &Daemon, machine: MachineId, request: &Request) -> Result<RttRecord, Failure> {
+    let broken = |cause: String| Failure::new(Code::MachineUnreachable, cause);
+    let session = relay::reach(daemon, machine).await?;
+    let mut answers = session
+        .open(request)
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let response = answers
+        .next()
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let response = response.ok_or_else(|| broken("it hung up".to_owned()))?;
+    match Outcome::from(response)?.payload {
+        Some(Payload::RttReport(record)) => Ok(*record),
+        Some(_) | None => Err(broken(
+            "it does not know how to measure on request".to_owned(),
+        )),
+    }
+}
+
+async fn measure(
+    daemon: &Daemon,
+    peers: &[MachineId],
+    count: Option<u16>,
+) -> Result<RttRecord, Failure> {
+    let network = daemon.running_network()?;
+    let wanted = keys(&network.view(), peers);
+    let tests = tests(count);
+    let before = daemon.round_trips().await.map_err(internal)?;
+    daemon
+        .overlay
+        .measure_round_trips(tests, wanted.clone())
+        .map_err(internal)?;
+    let mut known = finished(daemon, &wanted, tests).await.map_err(internal)?;
+    known.retain(|key, _| wanted.contains(key));
+    if let Some(count) = count {
+        let nothing = RttSnapshot::default();
+        for (key, rtt) in &mut known {
+            let former = before.get(key).unwrap_or(&nothing);
+            *rtt = std::mem::take(rtt).since(former, count.into());
+        }
+    }
+    Ok(network.rtt_record(&known))
+}
+
+/// What is known when all tests have been answered, or could have been.
+async fn finished(
+    daemon: &Daemon,
+    wanted: &BTreeSet<PublicKey>,
+    tests: u16,
+) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+    let deadline = Instant::now() + measuring_time(wanted.len(), tests);
+    sleep(burst_duration(wanted.len(), tests)).await;
+    loop {
+        sleep(POLL).await;
+        let known = daemon.round_trips().await?;
+        let is_done = |key| known.get(key).is_none_or(|rtt| rtt.under_way == 0);
+        if wanted.iter().all(is_done) || Instant::now() >= deadline {
+            return Ok(known);
+        }
+    }
+}
+
+/// Twice what it should take to send the tests, and time for the last reply.
+fn measuring_time(peers: usize, tests: u16) -> Duration {
+    burst_duration(peers, tests) * 2 + REPLY_WAIT
+}
+
+fn tests(count: Option<u16>) -> u16 {
+    count.unwrap_or(BURST_LEN).clamp(1, RTT_COUNT_MAX)
+}
+
+fn keys(view: &View, peers: &[MachineId]) -> BTreeSet<PublicKey> {
+    let key = |id: &MachineId| {
+        let machine = view.machine(*id)?;
+        PublicKey::from_base64(&machine.wireguard_key).ok()
+    };
+    peers.iter().filter_map(key).collect()
+}
+
+/// What machines have told the store; nothing if it does not say.
+async fn told(daemon: &Daemon) -> BTreeMap<MachineId, RttRecord> {
+    let Ok(network) = daemon.running_network() else {
+        return BTreeMap::new();
+    };
+    let records: Vec<RttRecord> = network.store.list(RTT).await.unwrap_or_default();
+    records.into_iter().map(|it| (it.id, it)).collect()
+}
+
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    machines: usize,
+    task: &Task,
+    source: &Source<'_>,
+) -> anyhow::Result<()> {
+    let unix_secs = clock::now().unix_secs;
+    let (rows, warnings) = rows::of(&task.machine, &task.peers, source, unix_secs);
+    let payload = Payload::MachineRtt(MachineRtt {
+        machines,
+        rows,
+        warnings,
+    });
+    server::send(stream, &Response::from(Outcome::Ok(payload.into()))).await
 }

@@ -193,6 +193,7 @@ impl Engine {
         self.awake.retain(|other| *other != id);
         self.peers.remove(id);
         self.awaited.forget(id);
+        self.bursts.forget(id);
     }
 
     /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.

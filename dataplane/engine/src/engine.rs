@@ -12,7 +12,7 @@ use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
 use crate::peer::{PeerId, Peers};
 use crate::place::Place;
-use crate::rtt::Awaited;
+use crate::rtt::{Awaited, Bursts};
 use crate::sink::{Departure, Sink};
 use crate::steering::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
@@ -57,6 +57,7 @@ pub struct Engine {
     /// None if the driver has no clocks to read; then no round trip is measured.
     pub(crate) stamp_clock: Option<StampClock>,
     pub(crate) awaited: Awaited,
+    pub(crate) bursts: Bursts<PeerId>,
 }
 
 /// What exists only with a private key.
@@ -95,6 +96,7 @@ impl Engine {
             recent: Recent::default(),
             stamp_clock: None,
             awaited: Awaited::default(),
+            bursts: Bursts::default(),
         }
     }
 
@@ -138,8 +140,9 @@ impl Engine {
         }
     }
 
-    /// Handshake retries, rekeying, keepalives, expiry. Call when [`Engine::poll_timeout`] is due.
+    /// Handshake retries, rekeying, keepalives, tests, expiry. Call when [`Engine::poll_timeout`] is due.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
+        self.measure_bursts(now, sink);
         if self.next_tick.is_none_or(|due| now < due) {
             return;
         }
@@ -151,8 +154,14 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] wants to be called next, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.next_tick
-            .map(|due| (due, "session and keepalive timers"))
+        let tick = self
+            .next_tick
+            .map(|due| (due, "session and keepalive timers"));
+        let burst = self
+            .bursts
+            .poll_timeout()
+            .map(|due| (due, "a burst of tests"));
+        tick.into_iter().chain(burst).min()
     }
 
     /// State that changes with traffic.

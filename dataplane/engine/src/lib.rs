@@ -52,7 +52,10 @@ pub use outer::{Outer, WallNs};
 pub use packet::PacketHead;
 pub use path::batches::Batches;
 pub use place::{Place, SHARDS_MAX};
-pub use rtt::{BUCKETS_US, Counts, Histogram, RttSnapshot, Sample, Summary, WINDOW_LEN, Window};
+pub use rtt::{
+    BUCKETS_US, BURST_LEN, Counts, Histogram, RttSnapshot, Sample, Summary, WINDOW_LEN, Window,
+    burst_duration,
+};
 pub use sink::{Departure, Manner, Sink};
 pub use stamp::Stamper;
 pub use steering::Steer;

@@ -1,13 +1,15 @@
 //! Tests of the round trip on their way out and in.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::engine::Engine;
+use crate::key::PublicKey;
 use crate::message::DATA_OVERHEAD_LEN;
 use crate::outer::{Outer, WallNs};
 use crate::peer::{Peer, PeerId};
 use crate::probe::Probe;
-use crate::rtt::{Departing, Rtt};
+use crate::rtt::{BURST_LEN, Departing, Rtt};
 use crate::sink::{Manner, Sink};
 use crate::stamp::{Reply, Stamp, Test};
 
@@ -37,20 +39,77 @@ impl Engine {
         }
     }
 
+    /// Tests the way to those of `wanted` that there is a session with, or to all, `count` times in quick succession. A peer that has
+    /// never answered gets one test.
+    pub fn measure_round_trips(
+        &mut self,
+        now: Instant,
+        count: u16,
+        wanted: Option<&BTreeSet<PublicKey>>,
+    ) {
+        if self.stamp_clock.is_none() {
+            return;
+        }
+        for id in self.peers.ids().to_vec() {
+            let peer = self.peers.get_mut(id);
+            let is_wanted = wanted.is_none_or(|wanted| wanted.contains(&peer.public_key));
+            if !is_wanted || !peer.is_ready() {
+                continue;
+            }
+            let rtt = peer.measured(now, &mut self.random);
+            // The last brings the stamp that the one before it waits for.
+            let tests = if rtt.sender.is_answered() {
+                u32::from(count) + 1
+            } else {
+                1
+            };
+            self.begin_burst(now, id, tests);
+        }
+    }
+
     /// Sends the test that is due to a peer, if one is.
     pub(crate) fn measure(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
-        let Some(clock) = &mut self.stamp_clock else {
-            return;
-        };
         let peer = self.peers.get_mut(id);
-        if !peer.is_ready() {
+        if self.stamp_clock.is_none() || !peer.is_ready() {
             return;
         }
         let used = std::mem::take(&mut peer.used);
         let rtt = peer.measured(now, &mut self.random);
-        if !rtt.schedule.is_due(now, used, rtt.sender.is_answered()) {
-            return;
+        if rtt.schedule.is_due(now, used, rtt.sender.is_answered()) {
+            self.send_test(now, id, sink);
         }
+    }
+
+    /// Sends a test of a burst, if one is due.
+    pub(crate) fn measure_bursts(&mut self, now: Instant, sink: &mut impl Sink) {
+        let Some(id) = self.bursts.take(now) else {
+            return;
+        };
+        self.send_test(now, id, sink);
+        let Some(rtt) = &mut self.peers.get_mut(id).rtt else {
+            return;
+        };
+        rtt.burst_left = rtt.burst_left.saturating_sub(1);
+        if rtt.burst_left > 0 {
+            self.bursts.add(now, id);
+        }
+    }
+
+    fn begin_burst(&mut self, now: Instant, id: PeerId, tests: u32) {
+        if let Some(rtt) = &mut self.peers.get_mut(id).rtt {
+            rtt.burst_left = rtt.burst_left.max(tests);
+            self.bursts.add(now, id);
+        }
+    }
+
+    fn send_test(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
+        let Some(clock) = &self.stamp_clock else {
+            return;
+        };
+        let peer = self.peers.get_mut(id);
+        let Some(rtt) = &mut peer.rtt else {
+            return;
+        };
         let now_ns = clock.now().ns;
         rtt.sender.expire(now_ns);
         let test = rtt.sender.send(now_ns);
@@ -84,12 +143,17 @@ impl Engine {
     }
 
     /// Takes the answer to a test.
-    pub(crate) fn take_reply(&mut self, id: PeerId, reply: Reply, outer: Outer) {
+    pub(crate) fn take_reply(&mut self, now: Instant, id: PeerId, reply: Reply, outer: Outer) {
         let Some((delivered, arrived)) = self.stamps(outer) else {
             return;
         };
-        if let Some(rtt) = &mut self.peers.get_mut(id).rtt {
-            rtt.sender.on_reply(reply, arrived, delivered.ns);
+        let Some(rtt) = &mut self.peers.get_mut(id).rtt else {
+            return;
+        };
+        let was_answered = rtt.sender.is_answered();
+        rtt.sender.on_reply(reply, arrived, delivered.ns);
+        if !was_answered && rtt.sender.is_answered() {
+            self.begin_burst(now, id, BURST_LEN.into());
         }
     }
 

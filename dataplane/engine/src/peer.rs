@@ -119,7 +119,7 @@ impl Peer {
                 .path
                 .as_ref()
                 .map_or(Batches::Untested, |path| path.batches()),
-            rtt: self.rtt.as_ref().map(|rtt| rtt.sender.snapshot(now_ns)),
+            rtt: self.rtt.as_ref().map(|rtt| rtt.snapshot(now_ns)),
         }
     }
 }

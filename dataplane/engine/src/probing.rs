@@ -74,7 +74,7 @@ impl Engine {
         let peer = self.peers.get_mut(id);
         match probe {
             Probe::Test(test) => self.answer_test(now, id, test, outer, sink),
-            Probe::Reply(reply) => self.take_reply(id, reply, outer),
+            Probe::Reply(reply) => self.take_reply(now, id, reply, outer),
             Probe::Size { round } => {
                 let datagram_len = datagram_len as u32;
                 let answer = Probe::Answer {

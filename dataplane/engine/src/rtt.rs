@@ -1,5 +1,6 @@
 //! Round trips to a peer, measured by tests inside the tunnel (`stamp`) that the two engines send and answer.
 
+mod bursts;
 mod histogram;
 mod reflector;
 mod schedule;
@@ -9,6 +10,8 @@ mod window;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::bursts::Bursts;
+pub use self::bursts::{BURST_LEN, burst_duration};
 pub use self::histogram::{BUCKETS_US, Histogram};
 pub(crate) use self::reflector::Reflector;
 pub(crate) use self::schedule::Schedule;
@@ -23,6 +26,8 @@ pub(crate) struct Rtt {
     pub(crate) schedule: Schedule,
     pub(crate) sender: Sender,
     pub(crate) reflector: Reflector,
+    /// Tests that are still to leave in quick succession.
+    pub(crate) burst_left: u32,
 }
 
 impl Rtt {
@@ -32,7 +37,15 @@ impl Rtt {
             schedule: Schedule::new(now, random),
             sender: Sender::new(random as u16),
             reflector: Reflector::default(),
+            burst_left: 0,
         }
+    }
+
+    /// What is known at `now_ns` on the clock of the stamps.
+    pub(crate) fn snapshot(&self, now_ns: u64) -> RttSnapshot {
+        let mut snapshot = self.sender.snapshot(now_ns);
+        snapshot.under_way += self.burst_left as usize;
+        snapshot
     }
 }
 
@@ -47,6 +60,19 @@ pub struct RttSnapshot {
     pub histogram: Histogram,
     /// How old the last sample is.
     pub age: Option<Duration>,
+    /// Tests that were asked for or sent, and may still be answered.
+    pub under_way: usize,
+}
+
+impl RttSnapshot {
+    /// What `count` tests have told that were asked for when `before` was all that was known. The histogram stays whole.
+    pub fn since(mut self, before: &Self, count: usize) -> Self {
+        let fresh = self.histogram.count() - before.histogram.count().min(self.histogram.count());
+        let fresh = usize::try_from(fresh).unwrap_or(usize::MAX);
+        self.window.keep_last(fresh.min(count));
+        self.counts = self.counts.since(&before.counts);
+        self
+    }
 }
 
 /// Stamps that may be awaited at a time: those of a burst to every one of a dozen peers.

@@ -33,9 +33,9 @@ fn clock() -> Instant {
 pub(crate) fn read_clocks() -> Reading {
     const TRIES: u32 = 3;
     let read = || {
-        let before_ns = clock_ns(ClockId::CLOCK_MONOTONIC);
+        let before_ns = clock_ns(ClockId::CLOCK_BOOTTIME);
         let wall_ns = clock_ns(ClockId::CLOCK_REALTIME);
-        let after_ns = clock_ns(ClockId::CLOCK_MONOTONIC);
+        let after_ns = clock_ns(ClockId::CLOCK_BOOTTIME);
         let between_ns = after_ns - before_ns;
         let reading = Reading {
             monotonic_ns: before_ns + between_ns / 2,
@@ -114,6 +114,11 @@ fn obey(
                     udp_gso: shard.outlet().sends_segmented(),
                     ring,
                 });
+            }
+            Command::Measure { count, wanted } => {
+                shard
+                    .engine_mut()
+                    .measure_round_trips(now, count, wanted.as_deref())
             }
             Command::SetMtu { link, smallest } => shard.engine_mut().set_mtu(link, smallest),
             Command::ForgetLocals => shard.engine_mut().forget_locals(|_| true),

@@ -1,7 +1,8 @@
 //! The WireGuard userspace protocol (<https://www.wireguard.com/xplatform/>), by which `wg` shows and sets an interface.
 //!
 //! [`parse`] and [`render`] know the text and do no I/O; [`Server`] carries it over a Unix socket and asks whatever
-//! implements [`Interface`]. Of our own is one operation, `status=1`, which answers with lines of `key=value`.
+//! implements [`Interface`]. Of our own are two operations: `status=1`, which answers with lines of `key=value`, and
+//! `measure=COUNT`, which tests the way to every peer so many times in quick succession.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ pub trait Interface {
 
     /// Says what the interface holds.
     fn describe(&self) -> impl Future<Output = Result<InterfaceDescription, InterfaceError>>;
+
+    /// Begins `measure=COUNT`.
+    fn measure(&self, count: u16) -> impl Future<Output = Result<(), InterfaceError>>;
 
     /// Keys and values for `status=1`, in the order in which they are shown.
     fn status(&self) -> impl Future<Output = Result<Vec<(String, String)>, InterfaceError>>;
@@ -74,4 +78,6 @@ pub enum Operation {
     Set,
     /// `status=1`
     Status,
+    /// `measure=COUNT`
+    Measure(u16),
 }

@@ -34,6 +34,8 @@ pub enum Request {
     Set(Update),
     /// Show what only we know.
     Status,
+    /// Test the way to every peer so many times.
+    Measure(u16),
 }
 
 impl Request {
@@ -43,6 +45,7 @@ impl Request {
             Self::Get => Operation::Get,
             Self::Set(_) => Operation::Set,
             Self::Status => Operation::Status,
+            Self::Measure(count) => Operation::Measure(*count),
         }
     }
 }
@@ -63,9 +66,9 @@ pub struct ParseError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// The first line of a request.
-    #[error("the operations are get=1, set=1 and status=1")]
+    #[error("the operations are get=1, set=1, status=1 and measure=1 to measure=65535")]
     UnknownOperation,
-    /// Lines after `get=1` or `status=1`.
+    /// Lines after anything but `set=1`.
     #[error("this operation takes no keys; an empty line ends it")]
     UnexpectedKey,
     /// No `=`, or not UTF-8.
@@ -186,6 +189,7 @@ impl<F: Fn(&str) -> Option<u32>> RequestParser<F> {
             Operation::Get => Request::Get,
             Operation::Set => Request::Set(progress.update),
             Operation::Status => Request::Status,
+            Operation::Measure(count) => Request::Measure(count),
         }))
     }
 
@@ -200,7 +204,9 @@ impl<F: Fn(&str) -> Option<u32>> RequestParser<F> {
         let (key, value) = line.split_once('=').ok_or(Mistake::NotKeyValue)?;
         match self.progress.operation {
             None => self.progress.operation = Some(operation(key, value)?),
-            Some(Operation::Get | Operation::Status) => return Err(Mistake::UnexpectedKey),
+            Some(Operation::Get | Operation::Status | Operation::Measure(_)) => {
+                return Err(Mistake::UnexpectedKey);
+            }
             Some(Operation::Set) => self.set(key, value)?,
         }
         Ok(())
@@ -234,6 +240,10 @@ fn operation(key: &str, value: &str) -> Result<Operation, Mistake> {
         ("get", "1") => Ok(Operation::Get),
         ("set", "1") => Ok(Operation::Set),
         ("status", "1") => Ok(Operation::Status),
+        ("measure", count) => match count.parse() {
+            Ok(count @ 1..) => Ok(Operation::Measure(count)),
+            Ok(0) | Err(_) => Err(Mistake::UnknownOperation),
+        },
         _ => Err(Mistake::UnknownOperation),
     }
 }

@@ -68,7 +68,9 @@ pub fn refusal(operation: Option<Operation>, errno: Errno) -> Zeroizing<String> 
     let mut out = Zeroizing::default();
     match operation {
         Some(Operation::Set) => end(&mut out, -number),
-        Some(Operation::Get | Operation::Status) | None => end(&mut out, number),
+        Some(Operation::Get | Operation::Status | Operation::Measure(_)) | None => {
+            end(&mut out, number)
+        }
     }
     out
 }

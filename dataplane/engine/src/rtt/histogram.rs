@@ -33,6 +33,11 @@ impl Histogram {
         })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// All of them, end to end.
     pub const fn sum(&self) -> Duration {
         self.sum
@@ -52,6 +57,7 @@ mod tests {
         let cumulative = histogram.cumulative();
         assert_eq!(cumulative[..3], [1, 3, 3]);
         assert_eq!(cumulative[BUCKETS_US.len() - 1..], [4, 5]);
+        assert_eq!(histogram.count(), 5);
         assert_eq!(histogram.sum(), Duration::from_micros(2_000_092));
     }
 }

@@ -1,8 +1,8 @@
 //! When to test the round trip to a peer.
 //!
-//! One test says whether the peer answers at all: a stock one does not. The first answer brings a burst, and then there is one
-//! test in a while, as long as the session is in use: a test is data to WireGuard, and would keep a session alive that
-//! nobody needs.
+//! One test says whether the peer answers at all: a stock one does not. The first answer brings a burst (`bursts`), and then
+//! there is one test in a while, as long as the session is in use: a test is data to WireGuard, and would keep a session
+//! alive that nobody needs.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const SILENT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Tests that a peer gets although its session is not in use: the mesh is to be known before somebody needs it.
 const UNUSED_MAX: u32 = 4;
-/// Tests of a burst.
-const BURST_LEN: u32 = 20;
-/// Between two of a burst, and what the engine's tick rounds everything to.
-const BURST_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two tests of a session in use.
 const STEADY_INTERVAL: Duration = Duration::from_secs(5);
 /// A session without traffic for so long is not in use.
@@ -26,7 +22,7 @@ const USE_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Schedule {
     stage: Stage,
     next: Instant,
-    /// How long after a burst the first of the others comes: peers that came together are not tested together.
+    /// How long after the first answer the first test of the steady ones comes: peers that came together are not tested together.
     phase: Duration,
     used_at: Option<Instant>,
 }
@@ -35,8 +31,6 @@ pub(crate) struct Schedule {
 enum Stage {
     /// Nobody has answered so many tests.
     Unanswered(u32),
-    /// So many are left of the burst.
-    Burst(u32),
     Steady,
 }
 
@@ -58,8 +52,8 @@ impl Schedule {
             self.used_at = Some(now);
         }
         if answered && matches!(self.stage, Stage::Unanswered(_)) {
-            self.stage = Stage::Burst(BURST_LEN);
-            self.next = now;
+            self.stage = Stage::Steady;
+            self.next = now + self.phase;
         }
         if now < self.next || !self.is_wanted(now) {
             return false;
@@ -70,8 +64,6 @@ impl Schedule {
                 let tests = tests.saturating_add(1);
                 (Stage::Unanswered(tests), wait.min(SILENT_INTERVAL_MAX))
             }
-            Stage::Burst(..=1) => (Stage::Steady, self.phase.max(BURST_INTERVAL)),
-            Stage::Burst(left) => (Stage::Burst(left - 1), BURST_INTERVAL),
             Stage::Steady => (Stage::Steady, STEADY_INTERVAL),
         };
         self.stage = stage;
@@ -82,7 +74,7 @@ impl Schedule {
     fn is_wanted(&self, now: Instant) -> bool {
         let used = |at| now.saturating_duration_since(at) < USE_LIMIT;
         match self.stage {
-            Stage::Unanswered(..UNUSED_MAX) | Stage::Burst(_) => true,
+            Stage::Unanswered(..UNUSED_MAX) => true,
             Stage::Unanswered(_) | Stage::Steady => self.used_at.is_some_and(used),
         }
     }
@@ -126,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_brings_a_burst_and_then_there_is_one_test_in_five_seconds() {
-        for random in [0, u32::MAX] {
+    fn who_answers_gets_one_test_in_five_seconds_from_its_own_moment_on() {
+        for (random, after_six_seconds) in [(0, 2), (u32::MAX, 1)] {
             let mut world = World::new(random);
             assert_eq!(world.pass(1, |_| true), 0);
-            world.pass(8, |_| true);
-            assert!((1 + BURST_LEN..=1 + BURST_LEN + 2).contains(&world.sent));
+            world.pass(5, |_| true);
+            assert_eq!(world.sent, after_six_seconds);
             assert_eq!(world.pass(1000, |_| true), 200);
         }
     }
@@ -139,7 +131,7 @@ mod tests {
     #[test]
     fn nobody_is_kept_awake_who_is_not_used() {
         let mut world = World::new(0);
-        assert_eq!(world.pass(10, |_| false), 1 + BURST_LEN);
+        assert_eq!(world.pass(10, |_| false), 1);
         assert_eq!(world.pass(1000, |_| false), 0);
         // One packet makes it a session in use for a minute.
         assert_eq!(world.pass(1000, |tick| tick == 0), 12);
@@ -155,7 +147,7 @@ mod tests {
         assert!((59..=61).contains(&hour), "{hour}");
         world.answers = true;
         assert!(
-            world.pass(61, |_| true) >= BURST_LEN,
+            world.pass(100, |_| true) >= 8,
             "it was replaced by one of ours"
         );
     }

@@ -12,12 +12,15 @@ use super::histogram::Histogram;
 use super::window::{Sample, Window};
 use crate::stamp::{FollowUp, Reply, Stamp, Stamper, Test};
 
-/// Tests that may be without a sample at a time: a burst, and as many again.
-const PENDING_MAX: usize = 64;
 /// A reply later than this is late, and counts as lost.
 const REPLY_LIMIT_NS: u64 = 2_000_000_000;
+/// Tests that may be without a sample at a time: a burst has one in 2 ms, and a reply has two seconds.
+const PENDING_MAX: usize = 1024;
 /// For the stamp that follows: longer than the time between two tests.
 const FOLLOW_UP_LIMIT_NS: u64 = 12_000_000_000;
+/// What the processes at both ends take for a test and its reply is microseconds, and some milliseconds under load. If it is
+/// more than this, one of them did not run.
+const STALL_MIN: Duration = Duration::from_millis(50);
 /// So far may replies overtake one another; a reflector that counts from further back has begun anew.
 const OVERTAKEN_MAX: u32 = 16;
 
@@ -77,6 +80,30 @@ pub struct Counts {
     pub duplicates: u64,
     /// Replies to what was never sent.
     pub forged: u64,
+    /// Samples for which the processes at both ends took 50 ms and more: one of them, or its machine, stood still.
+    pub stalls: u64,
+}
+
+impl Counts {
+    /// What has been added since `before`.
+    pub(crate) const fn since(&self, before: &Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(before.sent),
+            answered: self.answered.saturating_sub(before.answered),
+            lost_forward: self.lost_forward.saturating_sub(before.lost_forward),
+            lost_reverse: self.lost_reverse.saturating_sub(before.lost_reverse),
+            reordered_forward: self
+                .reordered_forward
+                .saturating_sub(before.reordered_forward),
+            reordered_reverse: self
+                .reordered_reverse
+                .saturating_sub(before.reordered_reverse),
+            late: self.late.saturating_sub(before.late),
+            duplicates: self.duplicates.saturating_sub(before.duplicates),
+            forged: self.forged.saturating_sub(before.forged),
+            stalls: self.stalls.saturating_sub(before.stalls),
+        }
+    }
 }
 
 impl Sender {
@@ -85,7 +112,7 @@ impl Sender {
         Self {
             session,
             next_sequence: 0,
-            pending: VecDeque::with_capacity(PENDING_MAX),
+            pending: VecDeque::new(),
             frontier: None,
             replies: 0,
             epoch: 0,
@@ -104,7 +131,16 @@ impl Sender {
             window: self.window.clone(),
             histogram: self.histogram.clone(),
             age: age_ns.map(Duration::from_nanos),
+            under_way: self.unanswered(now_ns),
         }
+    }
+
+    /// Tests that may still be answered.
+    fn unanswered(&self, now_ns: u64) -> usize {
+        let waits = |pending: &&Pending| {
+            pending.answer.is_none() && now_ns.saturating_sub(pending.sent_ns) <= REPLY_LIMIT_NS
+        };
+        self.pending.iter().filter(waits).count()
     }
 
     /// True if any test ever was.
@@ -159,7 +195,8 @@ impl Sender {
             self.counts.duplicates += 1;
             return;
         }
-        if delivered_ns.saturating_sub(pending.sent_ns) > REPLY_LIMIT_NS {
+        // Not when we had it in our hands: a process that stood still has not slowed the network.
+        if arrived.ns.saturating_sub(pending.sent_ns) > REPLY_LIMIT_NS {
             self.counts.late += 1;
             return;
         }
@@ -191,9 +228,9 @@ impl Sender {
     }
 
     fn find(&mut self, sequence: u32) -> Option<&mut Pending> {
-        self.pending
-            .iter_mut()
-            .find(|pending| pending.sequence == sequence)
+        let by_sequence = |pending: &Pending| pending.sequence.cmp(&sequence);
+        let at = self.pending.binary_search_by(by_sequence).ok()?;
+        self.pending.get_mut(at)
     }
 
     /// The reflector counts what it answers, so two numbers tell on which way the others were lost.
@@ -280,10 +317,12 @@ impl Sender {
                 None => return,
             },
         };
+        let tunnel = Duration::from_nanos(answer.delivered_ns.saturating_sub(pending.sent_ns));
+        self.counts.stalls += u64::from(tunnel.saturating_sub(network) >= STALL_MIN);
         self.histogram.record(network);
         self.window.push(Sample {
             network,
-            tunnel: Duration::from_nanos(answer.delivered_ns.saturating_sub(pending.sent_ns)),
+            tunnel,
             by,
         });
         self.sampled_ns = Some(now_ns);
@@ -380,6 +419,62 @@ mod tests {
             world.sender.window.samples().len(),
             9,
             "the last waits for its stamp"
+        );
+    }
+
+    #[test]
+    fn who_stands_still_is_not_far_away() {
+        for (stall_ms, stalls) in [(200, 9), (12, 0)] {
+            let mut world = World::new(MS, stall_ms * MS);
+            (0..10).for_each(|_| world.exchange());
+            let network = world.sender.window.network().unwrap();
+            assert_eq!(network.max, Duration::from_millis(2));
+            assert_eq!(world.sender.counts.stalls, stalls, "{stall_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_was_not_fetched_for_long_is_not_late() {
+        let mut world = World::new(MS, 0);
+        let test = world.sender.send(world.now_ns);
+        let reply = world.reflect(test);
+        let arrived = Stamp {
+            ns: world.now_ns + 2 * MS,
+            by: Stamper::Kernel,
+        };
+        let delivered_ns = world.now_ns + 2 * REPLY_LIMIT_NS;
+        world.sender.on_reply(reply, arrived, delivered_ns);
+        assert_eq!(
+            (world.sender.counts.late, world.sender.counts.answered),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn what_is_under_way_is_what_may_be_answered() {
+        let mut world = World::new(MS, 0);
+        world.exchange();
+        world.sender.send(world.now_ns);
+        assert_eq!(world.sender.snapshot(world.now_ns).under_way, 1);
+        let late_ns = world.now_ns + REPLY_LIMIT_NS + 1;
+        assert_eq!(world.sender.snapshot(late_ns).under_way, 0);
+    }
+
+    #[test]
+    fn a_burst_is_told_apart_from_what_was_before_it() {
+        let mut world = World::new(MS, 0);
+        (0..10).for_each(|_| world.exchange());
+        let before = world.sender.snapshot(world.now_ns);
+        world.way_ns = 2 * MS;
+        (0..6).for_each(|_| world.exchange());
+        let fresh = world.sender.snapshot(world.now_ns).since(&before, 5);
+        assert_eq!(fresh.counts.sent, 6);
+        let network = fresh.window.network().unwrap();
+        assert_eq!(fresh.window.samples().len(), 5);
+        assert_eq!(
+            network.min,
+            Duration::from_millis(4),
+            "none of the old ones"
         );
     }
 

@@ -53,6 +53,12 @@ impl Window {
         self.samples.push_back(sample);
     }
 
+    /// Forgets all but the last `count`.
+    pub(crate) fn keep_last(&mut self, count: usize) {
+        let old = self.samples.len().saturating_sub(count);
+        self.samples.drain(..old);
+    }
+
     /// The samples, the oldest first.
     pub fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> {
         self.samples.iter()

@@ -36,7 +36,8 @@ impl Way {
             let (clock, step) = (Arc::clone(&way.monotonic_ns), Arc::clone(&way.step_ns));
             host.engine.set_clocks(Box::new(move || {
                 let monotonic_ns = clock.load(Ordering::Relaxed);
-                let wall_ns = monotonic_ns + step.load(Ordering::Relaxed) + 77_000 * MS;
+                let wall_ns =
+                    (monotonic_ns + 77_000 * MS).wrapping_add(step.load(Ordering::Relaxed));
                 Reading {
                     monotonic_ns,
                     wall_ns,
@@ -47,9 +48,9 @@ impl Way {
     }
 
     fn wall_ns(&self) -> u64 {
-        self.monotonic_ns.load(Ordering::Relaxed)
-            + self.step_ns.load(Ordering::Relaxed)
-            + 77_000 * MS
+        let step_ns = self.step_ns.load(Ordering::Relaxed);
+        let monotonic_ns = self.monotonic_ns.load(Ordering::Relaxed);
+        (monotonic_ns + 77_000 * MS).wrapping_add(step_ns)
     }
 
     fn pass(&self, ns: u64) {
@@ -104,6 +105,12 @@ impl Way {
     }
 }
 
+impl Host {
+    fn measure(&mut self, way: &Way, count: u16) {
+        self.engine.measure_round_trips(way.now, count, None);
+    }
+}
+
 fn ready_pair() -> (Host, Host) {
     let (mut a, mut b) = pair();
     a.send(&packet(1, 2, 84));
@@ -149,17 +156,81 @@ fn what_is_lost_is_lost_on_one_of_the_ways() {
 
 #[test]
 fn a_wall_clock_that_is_set_changes_no_sample() {
+    for step_ns in [
+        3_600_000 * MS,
+        5 * MS,
+        (5 * MS).wrapping_neg(),
+        (60_000 * MS).wrapping_neg(),
+    ] {
+        let (mut a, mut b) = ready_pair();
+        let mut way = Way::new(&mut a, &mut b);
+        way.tests(&mut a, &mut b, 9);
+        way.step_ns.store(step_ns, Ordering::Relaxed);
+        way.tests(&mut a, &mut b, 21);
+        a.measure(&way, 40);
+        b.measure(&way, 40);
+        way.tests(&mut a, &mut b, 62);
+        let window = a.peer(b.public_key).rtt.unwrap().window;
+        let by_kernel = |sample: &&Sample| sample.by == Stamper::Kernel;
+        assert!(
+            window.samples().filter(by_kernel).count() >= 35,
+            "{window:?}"
+        );
+        for sample in window.samples() {
+            let exact = sample.by == Stamper::Kernel && sample.network == ms(6);
+            let coarse = sample.by == Stamper::User && (ms(6)..ms(9)).contains(&sample.network);
+            assert!(
+                exact || coarse,
+                "{sample:?} after a step of {}",
+                step_ns.cast_signed()
+            );
+        }
+    }
+}
+
+#[test]
+fn who_is_asked_measures_as_often_as_that() {
     let (mut a, mut b) = ready_pair();
     let mut way = Way::new(&mut a, &mut b);
-    way.tests(&mut a, &mut b, 9);
-    way.step_ns.store(3_600_000 * MS, Ordering::Relaxed);
-    way.tests(&mut a, &mut b, 18);
-    let window = a.peer(b.public_key).rtt.unwrap().window;
-    let by_kernel = |sample: &&Sample| sample.by == Stamper::Kernel;
-    assert!(window.samples().filter(by_kernel).count() >= 15);
-    for sample in window.samples().filter(by_kernel) {
-        assert_eq!(sample.network, ms(6));
-    }
+    way.tests(&mut a, &mut b, 21);
+    let before = a.peer(b.public_key).rtt.unwrap();
+    a.measure(&way, 40);
+    assert!(a.peer(b.public_key).rtt.unwrap().under_way >= 41);
+    let due = a.engine.poll_timeout().map(|(due, _)| due).unwrap();
+    assert!(due <= way.now + ms(2), "before the next tick");
+    way.tests(&mut a, &mut b, before.counts.sent + 41);
+    let after = a.peer(b.public_key).rtt.unwrap();
+    assert_eq!(after.under_way, 0);
+    assert_eq!(after.since(&before, 40).window.samples().len(), 40);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_asked_once() {
+    let (mut a, mut b) = ready_pair();
+    let mut way = Way::new(&mut a, &mut b);
+    b.engine.stamp_clock = None;
+    a.measure(&way, 40);
+    way.tests(&mut a, &mut b, 1);
+    let rtt = a.peer(b.public_key).rtt.unwrap();
+    assert_eq!((rtt.counts.sent, rtt.under_way), (1, 1));
+}
+
+#[test]
+fn only_who_is_wanted_is_measured_and_a_peer_that_is_removed_is_not() {
+    let (mut a, mut b) = ready_pair();
+    let way = Way::new(&mut a, &mut b);
+    let nobody = [a.public_key].into();
+    a.engine.measure_round_trips(way.now, 5, Some(&nobody));
+    assert!(a.peer(b.public_key).rtt.is_none());
+    let wanted = [b.public_key].into();
+    a.engine.measure_round_trips(way.now, 5, Some(&wanted));
+    assert!(a.peer(b.public_key).rtt.is_some());
+    a.set_peer(PeerUpdate {
+        remove: true,
+        ..PeerUpdate::new(b.public_key)
+    });
+    a.engine.handle_timeout(way.now, &mut a.out);
+    assert!(a.out.datagrams.is_empty());
 }
 
 #[test]

@@ -17,6 +17,14 @@ fn operations_without_keys() {
     assert!(matches!(read("get=1\n\n"), Ok(Request::Get)));
     assert!(matches!(read("status=1\n\n"), Ok(Request::Status)));
     assert!(is_empty(&set("")));
+    for count in [1, u16::MAX] {
+        let read = read(&format!("measure={count}\n\n"));
+        assert!(matches!(read, Ok(Request::Measure(it)) if it == count));
+    }
+    for bad in ["0", "-1", "65536", ""] {
+        let refused = read(&format!("measure={bad}\n\n")).map_err(|error| error.mistake);
+        assert_eq!(refused.err(), Some(Mistake::UnknownOperation), "{bad}");
+    }
 }
 
 #[test]

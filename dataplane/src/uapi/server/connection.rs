@@ -67,6 +67,7 @@ async fn perform(
             .await
             .map(|described| render::description(&described)),
         Request::Set(update) => interface.apply(update).await.map(|()| render::applied()),
+        Request::Measure(count) => interface.measure(count).await.map(|()| render::applied()),
         Request::Status => {
             let lines = interface.status().await?;
             Ok(render::status(

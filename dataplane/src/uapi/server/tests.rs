@@ -252,6 +252,10 @@ impl Interface for Fake {
         Ok(())
     }
 
+    async fn measure(&self, _count: u16) -> Result<(), InterfaceError> {
+        self.permit()
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "an instant cannot be made otherwise"
