@@ -245,11 +245,41 @@ pub(crate) enum MachineCommand {
     },
     /// How far machines are from one another
     Rtt(RttArguments),
+    /// Let workloads be placed on a machine
+    Activate {
+        /// Its id, its name, or the unique beginning of either
+        #[arg(add = ArgValueCompleter::new(completion::machines))]
+        machine: String,
+    },
+    /// Place no more workloads on a machine; those that it has keep running
+    Drain(DrainArguments),
+    /// Park a machine that holds no workloads
+    Standby(StandbyArguments),
     /// Take a machine out of the network
     Rm(RemoveArguments),
     /// Letting machines in
     #[command(subcommand)]
     Invite(InviteCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArguments {
+    /// Its id, its name, or the unique beginning of either
+    #[arg(add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) machine: String,
+    /// Wait until it holds no workload any more, for as long as --timeout says
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StandbyArguments {
+    /// Its id, its name, or the unique beginning of either
+    #[arg(add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) machine: String,
+    /// Although it holds workloads, which keep running
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -47,6 +47,11 @@ impl Connection {
         block_on(async { tokio::time::timeout(span, interrupted()).await.is_err() })
     }
 
+    /// How long somebody who waits wants to wait.
+    pub(crate) const fn patience(&self) -> Duration {
+        self.arguments.timeout
+    }
+
     /// Whether there is a daemon to ask: one of a context, or one that has left a credential where we look for it.
     pub(crate) fn has_daemon(&self) -> bool {
         !matches!(self.context(), Ok(None)) || self.local(LOCAL_CREDENTIAL_FILE).exists()

@@ -140,6 +140,7 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::MeshReady(_)
         | Payload::MeshSelfRecord(_)
         | Payload::MachineRecord(_)
+        | Payload::MachineLifecycle(_)
         | Payload::MachineRemove(_) => None,
     }
 }

@@ -184,6 +184,7 @@ pub(crate) fn record(identity: &Identity, number: u16) -> MachineRecord {
         store_port: None,
         created_at: 0,
         labels: BTreeMap::new(),
+        workloads: BTreeMap::new(),
         unknown: Map::new(),
     }
 }

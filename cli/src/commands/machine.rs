@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ployz_api::{InviteRequest, MachineInspect, MachineList, MachineRow, Payload, Request, Secret};
 
-use super::{date, remove, rtt, tell, unexpected, word_from_stdin};
+use super::{date, lifecycle, remove, rtt, tell, unexpected, word_from_stdin};
 use crate::arguments::{
     InviteCommand, ListArguments, MachineCommand, TermsArguments, TokenArguments,
 };
@@ -34,6 +34,9 @@ pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCo
             watch(connection, printer, || rtt::run(connection, &arguments))
         }
         MachineCommand::Rtt(arguments) => rtt::run(connection, &arguments),
+        MachineCommand::Activate { machine } => lifecycle::activate(connection, machine),
+        MachineCommand::Drain(arguments) => lifecycle::drain(connection, arguments),
+        MachineCommand::Standby(arguments) => lifecycle::standby(connection, arguments),
         MachineCommand::Rm(arguments) => remove::run(connection, arguments),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, terms }) => {
             create(connection, ttl_secs, terms)

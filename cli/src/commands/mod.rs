@@ -7,6 +7,7 @@ mod data_plane;
 mod date;
 pub(crate) mod doctor;
 pub(crate) mod events;
+mod lifecycle;
 pub(crate) mod machine;
 pub(crate) mod manual;
 pub(crate) mod mesh;

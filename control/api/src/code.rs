@@ -15,6 +15,7 @@ pub enum Code {
     MachineAmbiguous,
     MachineUnreachable,
     InvalidTransition,
+    MachineHoldsWorkloads,
     CannotRemoveSelf,
     QuorumAtRisk,
     InviteInvalid,
@@ -48,6 +49,7 @@ impl Code {
             | Self::MachineAmbiguous
             | Self::MachineUnreachable
             | Self::InvalidTransition
+            | Self::MachineHoldsWorkloads
             | Self::CannotRemoveSelf
             | Self::QuorumAtRisk
             | Self::InviteInvalid

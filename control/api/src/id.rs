@@ -76,6 +76,10 @@ id! {
 }
 
 id! {
+    /// A workload on a machine: on another machine, or deployed again, it has another one.
+    InstanceId
+}
+id! {
     /// A piece of long work.
     OperationId
 }

@@ -23,6 +23,7 @@ mod response;
 mod rtt;
 mod secret;
 mod token;
+mod workload;
 
 pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
 pub use code::Code;
@@ -32,9 +33,11 @@ pub use event::{EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, Event, EventList};
 pub use frame::{
     FrameError, HEADER_LEN, HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode,
 };
-pub use id::{CredentialId, InvalidId, InviteId, MachineId, NetworkId, OperationId};
+pub use id::{CredentialId, InstanceId, InvalidId, InviteId, MachineId, NetworkId, OperationId};
 pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
-pub use machine::{Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, RegionRole};
+pub use machine::{
+    Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, Posture, RegionRole,
+};
 pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
 pub use request::{
@@ -42,14 +45,15 @@ pub use request::{
     RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
-    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Installation, Invite, InviteList,
-    InviteRow, MachineInspect, MachineJoin, MachineList, MachineRecordShown, MachineRemove,
-    MachineRow, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome,
-    Payload, Redeemed, Response, Status, StorageState, Success,
+    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Installation, Invite,
+    InviteList, InviteRow, MachineInspect, MachineJoin, MachineLifecycle, MachineList,
+    MachineRecordShown, MachineRemove, MachineRow, MeshInit, MeshList, MeshReady, MeshRow,
+    MeshStatus, NewCredential, Outcome, Payload, Redeemed, Response, Status, StorageState, Success,
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
+pub use workload::{InvalidWorkload, WorkloadName};
 
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";

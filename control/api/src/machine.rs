@@ -27,6 +27,35 @@ pub enum Lifecycle {
 }
 word!(Lifecycle { Standby => "standby", Active => "active", Draining => "draining" });
 
+/// What the operator wants of a machine, and how far it is: `drained` is computed, and stored nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Posture {
+    /// Parked.
+    Standby,
+    /// Takes workloads.
+    Active,
+    /// Takes no new ones, and still has some.
+    Draining,
+    /// Takes no new ones, and has none.
+    Drained,
+}
+word!(Posture {
+    Standby => "standby", Active => "active", Draining => "draining", Drained => "drained",
+});
+
+impl Posture {
+    /// That of a machine with so many workloads.
+    pub const fn of(lifecycle: Lifecycle, workloads: usize) -> Self {
+        match (lifecycle, workloads) {
+            (Lifecycle::Standby, _) => Self::Standby,
+            (Lifecycle::Active, _) => Self::Active,
+            (Lifecycle::Draining, 0) => Self::Drained,
+            (Lifecycle::Draining, _) => Self::Draining,
+        }
+    }
+}
+
 /// Whether a machine holds the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -71,6 +71,23 @@ pub enum Request {
         /// A value to set, or none to take the label away.
         labels: BTreeMap<LabelKey, Option<LabelValue>>,
     },
+    /// Let workloads be placed on a machine.
+    MachineActivate {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+    },
+    /// Place none on it any more; those that it has stay.
+    MachineDrain {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+    },
+    /// Park it.
+    MachineStandby {
+        /// An id, a name, or the unique beginning of either.
+        machine: String,
+        /// Although it holds workloads.
+        force: bool,
+    },
     /// Take one of them out of the network.
     MachineRemove {
         /// An id, a name, or the unique beginning of either.
@@ -303,6 +320,9 @@ pub enum Operation {
     MachineInspect,
     MachineRename,
     MachineLabel,
+    MachineActivate,
+    MachineDrain,
+    MachineStandby,
     MachineRemove,
     InviteCreate,
     InviteList,
@@ -325,7 +345,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -337,6 +357,9 @@ impl Operation {
         Self::MachineInspect,
         Self::MachineRename,
         Self::MachineLabel,
+        Self::MachineActivate,
+        Self::MachineDrain,
+        Self::MachineStandby,
         Self::MachineRemove,
         Self::InviteCreate,
         Self::InviteList,
@@ -367,6 +390,9 @@ impl Operation {
             | Self::MeshDestroy
             | Self::MachineRename
             | Self::MachineLabel
+            | Self::MachineActivate
+            | Self::MachineDrain
+            | Self::MachineStandby
             | Self::MachineRemove
             | Self::InviteCreate
             | Self::InviteRevoke
@@ -397,6 +423,9 @@ impl Operation {
         match self {
             Self::MachineRename
             | Self::MachineLabel
+            | Self::MachineActivate
+            | Self::MachineDrain
+            | Self::MachineStandby
             | Self::MachineRemove
             | Self::InviteCreate
             | Self::InviteList
@@ -435,6 +464,9 @@ impl Request {
             Self::MeshInit(request) | Self::MeshCreate(request) => request.name.to_string(),
             Self::MachineRename { machine, .. }
             | Self::MachineLabel { machine, .. }
+            | Self::MachineActivate { machine }
+            | Self::MachineDrain { machine }
+            | Self::MachineStandby { machine, .. }
             | Self::MachineRemove { machine, .. } => machine.clone(),
             Self::InviteRevoke { invite_id } => invite_id.to_string(),
             Self::InviteRedeem(request) => request.machine_id.to_string(),
@@ -477,6 +509,9 @@ impl Request {
             Self::MachineInspect { .. } => Operation::MachineInspect,
             Self::MachineRename { .. } => Operation::MachineRename,
             Self::MachineLabel { .. } => Operation::MachineLabel,
+            Self::MachineActivate { .. } => Operation::MachineActivate,
+            Self::MachineDrain { .. } => Operation::MachineDrain,
+            Self::MachineStandby { .. } => Operation::MachineStandby,
             Self::MachineRemove { .. } => Operation::MachineRemove,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,

@@ -14,12 +14,13 @@ use crate::doctor::{Doctor, PairReport};
 use crate::event::{Event, EventList};
 use crate::id::{CredentialId, InviteId, MachineId, NetworkId};
 use crate::machine::{
-    Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, RegionRole,
+    Authority, CredentialStatus, InviteStatus, NetworkState, Posture, RegionRole,
 };
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
+use crate::workload::WorkloadName;
 
 /// How a request ended.
 pub type Outcome = Result<Success, Failure>;
@@ -150,6 +151,7 @@ pub enum Payload {
     MachineList(MachineList),
     MachineRtt(MachineRtt),
     MachineInspect(Box<MachineInspect>),
+    MachineLifecycle(MachineLifecycle),
     MachineRemove(MachineRemove),
     Invite(Invite),
     InviteList(InviteList),
@@ -182,7 +184,7 @@ pub struct Status {
     /// That network's id.
     pub network_id: Option<NetworkId>,
     /// What the operator wants of it.
-    pub lifecycle: Option<Lifecycle>,
+    pub lifecycle: Option<Posture>,
     /// Its address in the overlay.
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.
@@ -299,7 +301,7 @@ pub struct MeshStatus {
     pub state: NetworkState,
     pub overlay_ip: Option<Ipv4Addr>,
     pub overlay_ip6: Option<Ipv6Addr>,
-    pub lifecycle: Option<Lifecycle>,
+    pub lifecycle: Option<Posture>,
     pub storage: StorageState,
     pub control: Control,
 }
@@ -337,7 +339,7 @@ pub struct MachineList {
 pub struct MachineRow {
     pub id: MachineId,
     pub name: Name,
-    pub lifecycle: Lifecycle,
+    pub lifecycle: Posture,
     pub authority: Authority,
     pub region: String,
     pub region_role: RegionRole,
@@ -371,6 +373,21 @@ pub struct MachineInspect {
     pub rx_bytes: Option<u64>,
     /// Bytes that this daemon sent to it.
     pub tx_bytes: Option<u64>,
+}
+
+/// What the operator wants of a machine now.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineLifecycle {
+    /// Which one.
+    pub id: MachineId,
+    /// What it was before; the same if it was so already.
+    pub from: Posture,
+    /// What it is.
+    pub to: Posture,
+    /// How many workloads it holds.
+    pub workloads: u32,
+    /// Which ones.
+    pub holds: Vec<WorkloadName>,
 }
 
 /// A machine is out of the network.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use ployz_api::{Authority, Lifecycle, MachineId, Name, RegionRole};
+use ployz_api::{
+    Authority, InstanceId, Lifecycle, MachineId, Name, Posture, RegionRole, WorkloadName,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -35,8 +37,18 @@ pub struct MachineRecord {
     pub created_at: u64,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What it holds: to place a workload is to write it here, while the machine is active.
+    #[serde(default)]
+    pub workloads: BTreeMap<InstanceId, WorkloadName>,
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
+}
+
+impl MachineRecord {
+    /// What the operator wants of it, and how far it is.
+    pub fn posture(&self) -> Posture {
+        Posture::of(self.lifecycle, self.workloads.len())
+    }
 }
 
 /// A machine in bucket `observed`, under its id: its own word, which nobody else writes.
@@ -92,6 +104,7 @@ pub(crate) mod examples {
             store_port: None,
             created_at: 0,
             labels: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             unknown: Map::new(),
         }
     }

@@ -34,7 +34,11 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
-        Operation::MachineRename | Operation::MachineLabel => match role {
+        Operation::MachineRename
+        | Operation::MachineLabel
+        | Operation::MachineActivate
+        | Operation::MachineDrain
+        | Operation::MachineStandby => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -80,6 +84,9 @@ mod tests {
             (O::MachineInspect,   [true,  true,    true,  true,   false]),
             (O::MachineRename,    [true,  true,    false, false,  false]),
             (O::MachineLabel,     [true,  true,    false, false,  false]),
+            (O::MachineActivate,  [true,  true,    false, false,  false]),
+            (O::MachineDrain,     [true,  true,    false, false,  false]),
+            (O::MachineStandby,   [true,  true,    false, false,  false]),
             (O::MachineRemove,    [true,  true,    false, false,  false]),
             (O::InviteCreate,     [true,  true,    false, false,  false]),
             (O::InviteList,       [true,  true,    false, false,  false]),

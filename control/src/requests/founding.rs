@@ -91,6 +91,7 @@ fn first_record(daemon: &Daemon, membership: &Membership) -> anyhow::Result<Mach
         store_port: Some(daemon.config.nats_port),
         created_at: clock::now().unix_secs,
         labels: BTreeMap::new(),
+        workloads: BTreeMap::new(),
         unknown: Map::new(),
     })
 }

@@ -72,7 +72,7 @@ fn row(
     MachineRow {
         id: machine.id,
         name: machine.name.clone(),
-        lifecycle: machine.lifecycle,
+        lifecycle: machine.posture(),
         authority: machine.authority,
         region: machine.region.clone(),
         region_role: machine.region_role,
@@ -82,7 +82,7 @@ fn row(
         subnet: machine.subnet,
         created_at: machine.created_at,
         version: observed.map(|(record, _)| record.software_version.clone()),
-        workloads: observed.map_or(0, |(record, _)| record.workloads),
+        workloads: u32::try_from(machine.workloads.len()).unwrap_or(u32::MAX),
         reachable: is_own || is_session(handshake_age_secs),
         handshake_age_secs,
         observed_age_secs: observed.map(|(_, at)| unix_secs.saturating_sub(at)),

@@ -6,6 +6,7 @@ mod founding;
 mod import;
 mod invites;
 mod leases;
+mod lifecycle;
 mod machines;
 mod mesh;
 mod mesh_init;
@@ -21,6 +22,7 @@ mod status;
 use std::rc::Rc;
 
 use ployz_api::{Code, EVENTS_LIMIT_MAX, Failure, Outcome, Request};
+use ployz_core::Transition;
 
 use crate::daemon::Daemon;
 use crate::events;
@@ -41,6 +43,15 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MachineRename { machine, name } => records::rename(&daemon, &machine, name).await,
         Request::MachineLabel { machine, labels } => {
             records::label(&daemon, &machine, &labels).await
+        }
+        Request::MachineActivate { machine } => {
+            lifecycle::set(&daemon, &machine, Transition::Activate).await
+        }
+        Request::MachineDrain { machine } => {
+            lifecycle::set(&daemon, &machine, Transition::Drain).await
+        }
+        Request::MachineStandby { machine, force } => {
+            lifecycle::set(&daemon, &machine, Transition::Standby { force }).await
         }
         Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,

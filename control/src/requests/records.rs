@@ -20,9 +20,9 @@ const ATTEMPTS: usize = 8;
 const LABELS_MAX: usize = 32;
 
 /// What came of a change.
-struct Changed {
-    before: MachineRecord,
-    after: MachineRecord,
+pub(super) struct Changed {
+    pub(super) before: MachineRecord,
+    pub(super) after: MachineRecord,
 }
 
 pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome {
@@ -84,13 +84,13 @@ pub(super) async fn label(
     shown(message, &after)
 }
 
-fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failure> {
+pub(super) fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failure> {
     let network = daemon.running_network()?;
     let view = network.view();
     Ok(view.select(wanted).map_err(not_selected)?.id)
 }
 
-async fn change(
+pub(super) async fn change(
     store: &Store,
     id: MachineId,
     edit: impl Fn(&mut MachineRecord) -> Result<(), Failure>,

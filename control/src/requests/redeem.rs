@@ -3,6 +3,7 @@
 //! The invite is consumed first, by compare-and-set, so that exactly one machine gets further. What comes after can be
 //! done again by that machine: its name and subnet are claimed under its id, and its record is made once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ployz_api::{
@@ -144,6 +145,7 @@ async fn admit(
         store_port: None,
         created_at: now,
         labels: invite.labels(),
+        workloads: BTreeMap::new(),
         unknown: Map::new(),
     };
     if network

@@ -52,7 +52,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         network: membership.map(|it| it.network.clone()),
         network_id: membership.map(|it| it.network_id),
         network_state: membership.map(|it| it.state),
-        lifecycle: record.map(|record| record.lifecycle),
+        lifecycle: record.map(|record| record.posture()),
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
         runtime: daemon.config.runtime.name().to_owned(),

@@ -1,0 +1,35 @@
+//! What the operator wants of a machine: written to its record, whether it can be reached or not.
+
+use ployz_api::{Failure, MachineLifecycle, Outcome, Payload, Success};
+use ployz_core::Transition;
+
+use super::records::{Changed, change, selected};
+use crate::daemon::Daemon;
+
+pub(super) async fn set(daemon: &Daemon, wanted: &str, transition: Transition) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let id = selected(daemon, wanted)?;
+    let changed = change(&network.store, id, |record| {
+        record.lifecycle = transition.apply(record).map_err(Failure::from)?;
+        Ok(())
+    });
+    let Changed { before, after } = changed.await?;
+    let (from, to, name) = (before.posture(), after.posture(), &after.name);
+    let message = if before.lifecycle == after.lifecycle {
+        format!("{name} is {to} already")
+    } else {
+        tracing::info!(%id, %name, %from, %to, "machine's lifecycle changed");
+        format!("{name} was {from} and is {to}")
+    };
+    Ok(Success {
+        message,
+        payload: Some(Payload::MachineLifecycle(MachineLifecycle {
+            id,
+            from,
+            to,
+            workloads: u32::try_from(after.workloads.len()).unwrap_or(u32::MAX),
+            holds: after.workloads.into_values().collect(),
+        })),
+    })
+}
