@@ -1,7 +1,7 @@
 //! What the daemon is made of, and how it gets into a network.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -379,12 +379,14 @@ impl Host for Daemon {
         self.overlay.change_peers(peers).await
     }
 
-    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
+    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {
         let traffic = self.overlay.traffic(clock::now().instant).await?;
         let sessions = traffic
             .into_iter()
             .filter(|(_, peer)| is_session(peer.handshake_age_secs));
-        Ok(sessions.map(|(key, _)| key).collect())
+        Ok(sessions
+            .filter_map(|(key, peer)| Some((key, peer.endpoint?)))
+            .collect())
     }
 
     fn management(&self) -> Vec<SocketAddr> {

@@ -1,5 +1,6 @@
 //! `ployzd dataplane <interface>`: the data plane alone, as `wireguard-go -f` is.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,14 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use ployz_dataplane::config_file::{self, Config};
 use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
-use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
+use ployz_dataplane::uapi::{SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::logging::{self, LogFormat};
-use crate::metrics;
+use crate::{interface, metrics};
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 pub(crate) const MTU_DEFAULT: u32 = 1420;
@@ -104,21 +105,21 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let device = Device::create(&DeviceOptions {
+    let options = DeviceOptions {
         name: arguments.interface.clone(),
         backend: arguments.io_backend.into(),
         offload: !arguments.no_offload,
         udp_gso: !arguments.no_udp_gso,
         listen_port: config.update.listen_port.unwrap_or(0),
         shards: arguments.shards.into(),
-    })?;
+    };
+    let device = interface::open(&options, &config.update).await?;
     let server = Server::bind(Path::new(SOCKET_DIRECTORY), &arguments.interface).await?;
     let netlink = Netlink::open()?;
     let link = Link::by_name(&netlink, &arguments.interface).await?;
     link.set_mtu(arguments.mtu.or(config.mtu).unwrap_or(MTU_DEFAULT))
         .await?;
     let routes = routed_prefixes(&config);
-    device.apply(config.update).await?;
     set_up(&link, &config.addresses, &routes).await?;
     let watch = link.watch()?;
     let host_watch = HostWatch::open()?;
@@ -128,10 +129,12 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         "ready"
     );
     announce_ready()?;
+    let gap = Cell::default();
     tokio::select! {
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
+        () = interface::attend(&device, &gap) => {}
         () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}

@@ -52,8 +52,8 @@ pub(crate) trait Host {
     async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()>;
     /// The round trips to peers.
     async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>>;
-    /// The peers with whom there is a session.
-    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>>;
+    /// The peers with whom there is a session, and where they are.
+    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>>;
     /// Where its management server is reached.
     fn management(&self) -> Vec<SocketAddr>;
     /// Keeps the view for a start without the store.

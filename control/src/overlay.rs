@@ -1,5 +1,6 @@
 //! This machine's place in the overlay: the interface, its addresses and its peers.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,12 +9,12 @@ use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
-use ployz_dataplane::{Device, DeviceError, DeviceOptions, TunError};
+use ployz_dataplane::{Device, DeviceOptions};
 use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
 
 use crate::config::Config;
 use crate::dataplane::{follow_host, follow_mtu};
-use crate::metrics;
+use crate::{interface, metrics};
 
 /// A /48 of unique local addresses is a network's.
 const CLUSTER_PREFIX_LEN_V6: u8 = 48;
@@ -23,6 +24,8 @@ const CLUSTER_PREFIX_LEN_V6: u8 = 48;
 pub(crate) struct Overlay {
     device: Device,
     link: Link,
+    /// Without traffic, when the interface was taken over from the process before.
+    gap: Cell<Option<Duration>>,
 }
 
 /// What is known of a peer from its traffic.
@@ -36,28 +39,33 @@ pub(crate) struct PeerTraffic {
 }
 
 impl Overlay {
-    /// Makes the interface, with its key and its port, up and without an address.
-    pub(crate) async fn create(config: &Config, key: &PrivateKey) -> anyhow::Result<Self> {
-        let device = create(&DeviceOptions {
+    /// Opens the interface, with its key, its port and the peers that it begins with. It is up, and has no address unless it
+    /// was taken over from the process before.
+    pub(crate) async fn open(
+        config: &Config,
+        key: &PrivateKey,
+        wg_port: u16,
+        peers: Vec<PeerUpdate>,
+    ) -> anyhow::Result<Self> {
+        let options = DeviceOptions {
             name: config.interface.clone(),
             backend: config.io_backend.into(),
             offload: true,
             udp_gso: true,
             shards: config.shards.into(),
-            listen_port: config.wg_port,
-        })
-        .await?;
+            listen_port: wg_port,
+        };
+        let update = Update {
+            private_key: Some(Some(PrivateKey::from_bytes(*key.expose()))),
+            peers,
+            ..Update::default()
+        };
+        let device = interface::open(&options, &update).await?;
         let link = Link::by_name(&Netlink::open()?, &config.interface).await?;
         link.set_mtu(config.mtu).await?;
-        let key = PrivateKey::from_bytes(*key.expose());
-        device
-            .apply(Update {
-                private_key: Some(Some(key)),
-                ..Update::default()
-            })
-            .await?;
         link.set_up().await?;
-        Ok(Self { device, link })
+        let gap = Cell::default();
+        Ok(Self { device, link, gap })
     }
 
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
@@ -68,6 +76,7 @@ impl Overlay {
             result = wg.serve(&self.device) => result.context("the wg socket"),
             () = follow_mtu(link_watch, &self.device) => Ok(()),
             () = follow_host(host_watch, &self.device) => Ok(()),
+            () = interface::attend(&self.device, &self.gap) => Ok(()),
             () = self.device.ended() => anyhow::bail!("the data plane has ended"),
         }
     }
@@ -180,24 +189,10 @@ impl Overlay {
 
     /// What the shard says of itself.
     pub(crate) async fn status(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        Ok(self.device.status().await?.into_iter().collect())
+        let gap = self.gap.get();
+        let gap = gap.map(|gap| ("handover_gap_ms".to_owned(), gap.as_millis().to_string()));
+        Ok(self.device.status().await?.into_iter().chain(gap).collect())
     }
-}
-
-/// A daemon that was killed leaves its interface and port to the kernel, which takes a moment to let go of them.
-async fn create(options: &DeviceOptions) -> Result<Device, DeviceError> {
-    const RELEASE_WAIT: Duration = Duration::from_secs(2);
-    const POLL: Duration = Duration::from_millis(20);
-    let attempts = RELEASE_WAIT.as_millis() / POLL.as_millis();
-    for _ in 0..attempts {
-        match Device::create(options) {
-            Err(DeviceError::Tun(TunError::Exists(_)) | DeviceError::PortInUse { .. }) => {
-                tokio::time::sleep(POLL).await;
-            }
-            result => return result,
-        }
-    }
-    Device::create(options)
 }
 
 /// A machine's addresses as its interface has them: each with the prefix of the whole overlay.

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use anyhow::{Context as _, anyhow};
 use nix::sys::stat::{Mode, umask};
 use ployz_api::{
-    Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, Role, Secret,
+    Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, NetworkState, Role,
+    Secret,
 };
+use ployz_core::SavedView;
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -18,6 +20,7 @@ use crate::daemon::Daemon;
 use crate::dataplane::announce_ready;
 use crate::files::DataDirectory;
 use crate::identity::Identity;
+use crate::membership::{self, Membership, VIEW_FILE};
 use crate::overlay::Overlay;
 use crate::tls::Presence;
 use crate::{metrics, server, watchdog};
@@ -42,7 +45,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let overlay = Overlay::create(&config, &identity.wireguard_key).await?;
+    let overlay = open_overlay(&config, &files, &identity).await?;
     let daemon = Rc::new(Daemon::new(config, files, identity, overlay));
     daemon.resume().await?;
     open_local(&daemon).await?;
@@ -64,6 +67,31 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     daemon.stop().await;
     daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
     daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
+}
+
+/// Opens the interface as the network knows it in which this machine was when its last daemon ended: packets that have been
+/// waiting since find their peers.
+async fn open_overlay(
+    config: &Config,
+    files: &DataDirectory,
+    identity: &Identity,
+) -> anyhow::Result<Overlay> {
+    let membership: Option<Membership> = files.read(membership::FILE)?;
+    let running = membership.filter(|it| it.state == NetworkState::Running);
+    let port = running.as_ref().and_then(|it| it.wg_port);
+    let saved: Option<SavedView> = match running {
+        // The store has it all, and whoever reads it next says so if it is damaged.
+        Some(_) => files.read_last_good(VIEW_FILE).unwrap_or_default(),
+        None => None,
+    };
+    let peers = saved.map(|saved| saved.peers(identity.machine_id));
+    Overlay::open(
+        config,
+        &identity.wireguard_key,
+        port.unwrap_or(config.wg_port),
+        peers.unwrap_or_default(),
+    )
+    .await
 }
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can

@@ -56,8 +56,10 @@ impl Host for Stub {
         Ok(())
     }
 
-    async fn sessions(&self) -> anyhow::Result<BTreeSet<PublicKey>> {
-        Ok(self.peers.borrow().clone())
+    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {
+        let somewhere = SocketAddr::from(([192, 0, 2, 1], 1));
+        let peers = self.peers.borrow();
+        Ok(peers.iter().map(|key| (*key, somewhere)).collect())
     }
 
     fn management(&self) -> Vec<SocketAddr> {

@@ -22,14 +22,14 @@ const FULL_WAIT_MS: u16 = 50;
 /// The TUN and the sockets of one shard.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    tun: Tun,
+    tun: Arc<Tun>,
     sockets: Arc<UdpSockets>,
     departures: Departures,
 }
 
 impl Descriptors {
     /// Puts them together.
-    pub(crate) fn new(tun: Tun, sockets: Arc<UdpSockets>) -> Self {
+    pub(crate) fn new(tun: Arc<Tun>, sockets: Arc<UdpSockets>) -> Self {
         Self {
             tun,
             sockets,

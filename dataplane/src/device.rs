@@ -1,26 +1,32 @@
 //! One interface: made, run on threads of its own, told what to do, and taken down again.
 
+mod interface;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use ployz_engine::{Drop, Engine, Place, PublicKey, RttSnapshot, Snapshot, Update};
+use ployz_engine::{Engine, Place, PublicKey, Snapshot, Update, UpdateError};
+use tokio::sync::Notify;
 
 use crate::descriptors::Descriptors;
 use crate::driver::{self, DeviceShard};
 use crate::inbox::{Change, Command};
+use crate::kept::Kept;
 use crate::offload::Capabilities;
 use crate::outlet::Outlet;
+use crate::parts::{AdoptError, Parts, each_descriptor};
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::steering::Steering;
 use crate::sys::ring::RingDepth;
 use crate::sys::tun::{Tun, TunError, TunOffloads};
 use crate::sys::udp::UdpSockets;
-use crate::uapi::{Interface, InterfaceDescription, InterfaceError};
+use crate::uapi::InterfaceError;
 
 /// Which loop to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,9 +136,21 @@ pub enum DeviceError {
         "no eBPF to steer packets to several shards with ({0}): run as root or with CAP_BPF, or use --shards 1"
     )]
     Steering(io::Error),
+    /// What it was to begin with cannot be.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// No thread, no descriptors.
     #[error("starting the data plane failed: {0}")]
     Start(#[from] io::Error),
+}
+
+/// An interface that was taken over from a process that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Adoption {
+    /// When this process took it.
+    pub at: Instant,
+    /// For how long the oldest datagram had been waiting in its sockets by then; none if none waited.
+    pub waited: Option<Duration>,
 }
 
 /// An interface and the threads that run it. Dropping it without [`Device::stop`] stops it as well.
@@ -142,44 +160,92 @@ pub struct Device {
     shards: Shards,
     /// If there are several.
     steering: Option<Steering>,
+    adoption: Option<Adoption>,
+    tuns: Vec<Arc<Tun>>,
     tun_offloads: TunOffloads,
     udp_offload: bool,
     /// One for each shard, all on one port.
     sockets: RefCell<Vec<Arc<UdpSockets>>>,
     fwmark: Cell<u32>,
+    rebound: Notify,
 }
 
 impl Device {
-    /// Makes the interface and starts its threads. The interface is down and has no address.
+    /// Makes the interface and starts its threads, which know of `update` from their first turn on. The interface is down
+    /// and has no address. Its port is that of `options`, not of `update`.
     ///
     /// # Errors
     /// [`DeviceError`]; nothing is left behind.
-    pub fn create(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let tuns = Tun::create(&options.name, options.offload, options.shards)?;
-        let tun_offloads = tuns[0].offloads();
-        // Without shards there is nothing to steer, and nothing that would need CAP_BPF.
-        let steering = match options.shards {
-            1 => None,
-            _ => Some(Steering::attach(&tuns[0]).map_err(DeviceError::Steering)?),
+    pub fn create(options: &DeviceOptions, update: &Update) -> Result<Self, DeviceError> {
+        let parts = Parts::make(options, update.fwmark.unwrap_or_default())?;
+        Self::start(options, update, parts, None)
+    }
+
+    /// As [`Device::create`], of what a process that has ended had made: the interface is as it was, with its addresses, and
+    /// what has been queued since is taken from the first turn on.
+    ///
+    /// # Errors
+    /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
+    pub fn adopt(options: &DeviceOptions, update: &Update, kept: Kept) -> Result<Self, AdoptError> {
+        let parts = Parts::adopt(options, update.fwmark.unwrap_or_default(), kept)?;
+        let adoption = Adoption {
+            at: driver::clock(),
+            waited: parts.waited(),
         };
-        let sockets = bind(options)?;
+        Ok(Self::start(options, update, parts, Some(adoption))?)
+    }
+
+    fn start(
+        options: &DeviceOptions,
+        update: &Update,
+        parts: Parts,
+        adoption: Option<Adoption>,
+    ) -> Result<Self, DeviceError> {
+        let Parts { tuns, sockets } = parts;
         let udp_gso = options.offload && options.udp_gso;
-        let shards = Place::all(options.shards)
-            .zip(tuns.into_iter().zip(&sockets))
+        let mut shards: Vec<DeviceShard> = Place::all(options.shards)
+            .zip(tuns.iter().zip(&sockets))
             .map(|(place, (tun, sockets))| {
-                let descriptors = Descriptors::new(tun, Arc::clone(sockets));
+                let descriptors = Descriptors::new(Arc::clone(tun), Arc::clone(sockets));
                 shard(place, descriptors, udp_gso)
             })
             .collect();
+        let now = driver::clock();
+        for shard in &mut shards {
+            shard.apply(now, update)?;
+        }
+        // Without shards there is nothing to steer, and nothing that would need CAP_BPF.
+        let steering = match &mut shards[..] {
+            [_] => None,
+            shards => Some(steer(&tuns[0], &mut shards[0]).map_err(DeviceError::Steering)?),
+        };
         Ok(Self {
             name: options.name.clone(),
             shards: Shards::start(shards, options.backend)?,
             steering,
-            tun_offloads,
+            adoption,
+            tun_offloads: tuns[0].offloads(),
+            tuns,
             udp_offload: options.offload,
             sockets: RefCell::new(sockets),
-            fwmark: Cell::new(0),
+            fwmark: Cell::new(update.fwmark.unwrap_or_default()),
+            rebound: Notify::new(),
         })
+    }
+
+    /// How it was taken over, if it was.
+    pub const fn adoption(&self) -> Option<Adoption> {
+        self.adoption
+    }
+
+    /// Shows everything that the next process has to be given for [`Device::adopt`], with the name to keep it under.
+    pub fn each_descriptor(&self, show: impl FnMut(&str, BorrowedFd<'_>)) {
+        each_descriptor(&self.tuns, &self.sockets.borrow(), show);
+    }
+
+    /// Waits until it has other sockets.
+    pub async fn rebound(&self) {
+        self.rebound.notified().await;
     }
 
     /// The interface's name.
@@ -312,125 +378,12 @@ impl Device {
     }
 }
 
-impl Interface for Device {
-    async fn apply(&self, update: Update) -> Result<(), InterfaceError> {
-        let sockets = self.rebind(&update)?;
-        let fwmark = update.fwmark;
-        if let (Some(fwmark), None) = (fwmark, &sockets) {
-            self.set_fwmark(fwmark)?;
-        }
-        self.change(update, sockets.as_deref()).await?;
-        if let Some(fwmark) = fwmark {
-            self.fwmark.set(fwmark);
-        }
-        if let Some(sockets) = sockets {
-            self.sockets.replace(sockets);
-        }
-        Ok(())
-    }
-
-    async fn describe(&self) -> Result<InterfaceDescription, InterfaceError> {
-        let device = self.shards.describe().await?;
-        let (now, unix_now) = clocks();
-        Ok(InterfaceDescription {
-            listen_port: self.port(),
-            fwmark: self.fwmark.get(),
-            device,
-            now,
-            unix_now,
-        })
-    }
-
-    async fn measure(&self, count: u16) -> Result<(), InterfaceError> {
-        self.measure_round_trips(count, None)
-    }
-
-    async fn status(&self) -> Result<Vec<(String, String)>, InterfaceError> {
-        let DeviceSnapshot {
-            traffic: snapshot,
-            offloads,
-            ..
-        } = self.snapshot().await?;
-        let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-        let mut status = vec![
-            ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("backend".to_owned(), self.backend().name().to_owned()),
-            ("shards".to_owned(), self.shards.count().to_string()),
-            ("tun_tcp_offload".to_owned(), yes_no(offloads.tun_tcp)),
-            ("tun_udp_offload".to_owned(), yes_no(offloads.tun_udp)),
-            ("udp_gso".to_owned(), yes_no(offloads.udp_gso)),
-            ("udp_gro".to_owned(), yes_no(offloads.udp_gro)),
-            ("listen_port".to_owned(), self.port().to_string()),
-            ("peers".to_owned(), snapshot.peers.len().to_string()),
-        ];
-        for (number, peer) in snapshot.peers.iter().enumerate() {
-            if let Some(mtu) = peer.path_mtu {
-                let path = format!("{} {mtu} {}", peer.public_key, peer.batches.name());
-                status.push((format!("path_{number}"), path));
-            }
-            if let Some(rtt) = peer.rtt.as_ref().map(rtt_line) {
-                status.push((
-                    format!("rtt_{number}"),
-                    format!("{} {rtt}", peer.public_key),
-                ));
-            }
-        }
-        for &reason in Drop::ALL {
-            status.push((
-                format!("drop_{}", reason.key()),
-                snapshot.drops.get(reason).to_string(),
-            ));
-        }
-        Ok(status)
-    }
-}
-
-/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
-/// the tunnel, and what became of the tests since the session began.
-fn rtt_line(rtt: &RttSnapshot) -> String {
-    let us = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1e3);
-    let network = rtt.window.network().unwrap_or_default();
-    let tunnel = rtt.window.tunnel().unwrap_or_default();
-    let counts = &rtt.counts;
-    let words = [
-        ("p50_us", us(network.p50)),
-        ("p99_us", us(network.p99)),
-        ("min_us", us(network.min)),
-        ("max_us", us(network.max)),
-        ("stddev_us", us(network.standard_deviation)),
-        ("jitter_us", us(network.jitter)),
-        ("tunnel_p50_us", us(tunnel.p50)),
-        ("tunnel_p99_us", us(tunnel.p99)),
-        ("samples", rtt.window.samples().len().to_string()),
-        ("sent", counts.sent.to_string()),
-        ("answered", counts.answered.to_string()),
-        ("lost_forward", counts.lost_forward.to_string()),
-        ("lost_reverse", counts.lost_reverse.to_string()),
-        ("reordered_forward", counts.reordered_forward.to_string()),
-        ("reordered_reverse", counts.reordered_reverse.to_string()),
-        ("duplicates", counts.duplicates.to_string()),
-        ("late", counts.late.to_string()),
-        ("forged", counts.forged.to_string()),
-        ("stalls", counts.stalls.to_string()),
-        ("under_way", rtt.under_way.to_string()),
-        (
-            "age_secs",
-            rtt.age.unwrap_or_default().as_secs().to_string(),
-        ),
-        ("stamps", rtt.window.by().name().to_owned()),
-    ];
-    words
-        .map(|(name, value)| format!("{name}={value}"))
-        .join(" ")
-}
-
-fn bind(options: &DeviceOptions) -> Result<Vec<Arc<UdpSockets>>, DeviceError> {
-    let port = options.listen_port;
-    match UdpSockets::bind_all(port, 0, options.offload, options.shards) {
-        Ok(sockets) => Ok(sockets.into_iter().map(Arc::new).collect()),
-        Err(Errno::EADDRINUSE) => Err(DeviceError::PortInUse { port }),
-        Err(errno) => Err(DeviceError::Sockets(errno)),
-    }
+/// Steers from the first packet on as the door routes: another program may have been steering until now.
+fn steer(tun: &Tun, door: &mut DeviceShard) -> io::Result<Steering> {
+    let steering = Steering::new()?;
+    steering.take_over(door.engine_mut().take_steering())?;
+    steering.attach(tun)?;
+    Ok(steering)
 }
 
 fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
@@ -443,16 +396,4 @@ fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
         engine,
         Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
-}
-
-/// The engine's clock and the wall clock, at one moment.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge where handshakes get a date"
-)]
-fn clocks() -> (Instant, Duration) {
-    let unix_now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    (Instant::now(), unix_now)
 }

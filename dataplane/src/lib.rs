@@ -15,10 +15,12 @@ mod descriptors;
 mod device;
 mod driver;
 mod inbox;
+mod kept;
 mod neighbours;
 pub mod netlink;
 pub mod offload;
 mod outlet;
+mod parts;
 mod shard;
 mod shards;
 mod steering;
@@ -28,9 +30,11 @@ mod worker;
 
 pub use batch::{BATCH_LEN_MAX, SendBatch};
 pub use device::{
-    Backend, BackendChoice, Device, DeviceError, DeviceOptions, DeviceSnapshot, Offloads,
+    Adoption, Backend, BackendChoice, Device, DeviceError, DeviceOptions, DeviceSnapshot, Offloads,
 };
+pub use kept::Kept;
 pub use outlet::{Exit, Outlet};
+pub use parts::AdoptError;
 pub use shard::Shard;
 pub use sys::control::Received;
 pub use sys::message::Arrival;

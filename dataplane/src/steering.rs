@@ -32,14 +32,12 @@ pub(crate) struct Steering {
 }
 
 impl Steering {
-    /// Steers all packets of the interface that `tun` is a queue of; to the first, as long as no prefix is known.
+    /// A map without prefixes, which nobody looks at yet.
     ///
     /// # Errors
     /// `EPERM` without CAP_BPF.
-    pub(crate) fn attach(tun: &Tun) -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let map = PrefixMap::create(PREFIXES_MAX)?;
-        // The program keeps the map, and the interface the program.
-        tun.steer(&Program::load(&program(map.raw_fd()))?)?;
         // One for each command that can wait.
         let (sender, changes) = channel(COMMANDS_MAX);
         Ok(Self {
@@ -47,6 +45,15 @@ impl Steering {
             sender,
             changes: RefCell::new(changes),
         })
+    }
+
+    /// Steers all packets of the interface that `tun` is a queue of; to the first, where no prefix is known.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_BPF.
+    pub(crate) fn attach(&self, tun: &Tun) -> io::Result<()> {
+        // The program keeps the map, and the interface the program.
+        tun.steer(&Program::load(&program(self.map.raw_fd()))?)
     }
 
     /// Where the door says what has changed, in the order in which it has.
@@ -61,10 +68,19 @@ impl Steering {
     pub(crate) fn follow(&self) -> io::Result<()> {
         let mut outcome = Ok(());
         while let Ok(changes) = self.changes.borrow_mut().try_recv() {
-            let results = changes.into_iter().map(|change| self.steer(change));
-            outcome = results.fold(outcome, io::Result::and);
+            let taken = self.take_over(changes);
+            outcome = outcome.and(taken);
         }
         outcome
+    }
+
+    /// Steers as these say.
+    ///
+    /// # Errors
+    /// As [`Steering::follow`].
+    pub(crate) fn take_over(&self, changes: Vec<Steer>) -> io::Result<()> {
+        let results = changes.into_iter().map(|change| self.steer(change));
+        results.fold(Ok(()), io::Result::and)
     }
 
     fn steer(&self, change: Steer) -> io::Result<()> {

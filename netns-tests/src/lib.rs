@@ -28,6 +28,7 @@ pub mod relay;
 pub mod release;
 pub mod routed;
 pub mod stage;
+pub mod supervisor;
 pub mod traffic;
 pub mod tripwire;
 pub mod uapi;

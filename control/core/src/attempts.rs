@@ -3,7 +3,7 @@
 //! A machine can have several addresses, of which only some are reached from here. The first one is tried first; while
 //! there is no session, the others take their turns, round and round.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ impl Attempts {
     pub(crate) fn handle_sessions(
         &mut self,
         plan: &BTreeMap<PublicKey, PeerPlan>,
-        sessions: &BTreeSet<PublicKey>,
+        sessions: &BTreeMap<PublicKey, SocketAddr>,
         now: Instant,
     ) -> Vec<PeerUpdate> {
         self.peers.retain(|key, _| plan.contains_key(key));
@@ -42,7 +42,7 @@ impl Attempts {
                 index: 0,
                 since: now,
             });
-            if sessions.contains(key) {
+            if sessions.contains_key(key) {
                 attempt.since = now;
             } else if now.saturating_duration_since(attempt.since) >= ATTEMPT_SPAN {
                 attempt.since = now;
@@ -60,11 +60,8 @@ impl Attempts {
 
 impl Attempt {
     fn next(&mut self, key: PublicKey, endpoints: &[SocketAddr]) -> Option<PeerUpdate> {
-        // With one endpoint there is nowhere else to look.
-        if endpoints.len() < 2 {
-            return None;
-        }
-        self.index = (self.index + 1) % endpoints.len();
+        // With one there is nowhere else to look, unless the peer has roamed since and is not there any more.
+        self.index = (self.index + 1).checked_rem(endpoints.len())?;
         Some(PeerUpdate {
             update_only: true,
             endpoint: Some(endpoints[self.index]),
@@ -104,7 +101,7 @@ mod tests {
         let plan = plan(&[(1, 3), (2, 1), (3, 2)]);
         let mut attempts = Attempts::default();
         let begin = Instant::now();
-        let third_talks = BTreeSet::from([key(3)]);
+        let third_talks = BTreeMap::from([(key(3), SocketAddr::from(([192, 0, 2, 1], 1)))]);
         let mut tried = Vec::new();
         for round in 0..5 {
             let now = begin + ATTEMPT_SPAN * round;
@@ -113,13 +110,24 @@ mod tests {
             let early = attempts.handle_sessions(&plan, &third_talks, soon);
             assert!(early.is_empty(), "before the span is over");
         }
-        assert_eq!(tried, [(key(1), 2), (key(1), 3), (key(1), 1), (key(1), 2)]);
+        let of = |number| tried.iter().filter(move |(it, _)| *it == key(number));
+        assert_eq!(
+            of(1).map(|(_, port)| *port).collect::<Vec<_>>(),
+            [2, 3, 1, 2]
+        );
+        assert_eq!(of(2).map(|(_, port)| *port).collect::<Vec<_>>(), [1; 4]);
+        assert_eq!(of(3).count(), 0);
         // One that falls silent is tried elsewhere after a whole span, and one whose endpoints change from the first on.
         let silent = begin + ATTEMPT_SPAN * 5;
         attempts.restart(&key(1));
-        let tried = attempts.handle_sessions(&plan, &BTreeSet::new(), silent);
-        assert!(tried.is_empty(), "it spoke half a span ago");
-        let tried = attempts.handle_sessions(&plan, &BTreeSet::new(), silent + ATTEMPT_SPAN);
-        assert_eq!(ports(&tried), [(key(1), 2), (key(3), 2)]);
+        let none = BTreeMap::new();
+        let tried = attempts.handle_sessions(&plan, &none, silent);
+        assert_eq!(
+            ports(&tried),
+            [(key(2), 1)],
+            "the third spoke half a span ago"
+        );
+        let tried = attempts.handle_sessions(&plan, &none, silent + ATTEMPT_SPAN);
+        assert_eq!(ports(&tried), [(key(1), 2), (key(2), 1), (key(3), 2)]);
     }
 }

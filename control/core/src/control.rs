@@ -14,7 +14,8 @@
 //!
 //! A watch can die without a word, so changes are hints: what counts is a full listing every `RESYNC_INTERVAL`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ployz_api::MachineId;
@@ -52,8 +53,8 @@ pub enum Input {
     Listed(Vec<(MachineRecord, u64)>),
     /// News of one.
     Changed(Change),
-    /// With whom there is a session.
-    Sessions(BTreeSet<PublicKey>),
+    /// With whom there is a session, and where they are.
+    Sessions(BTreeMap<PublicKey, SocketAddr>),
 }
 
 /// News from the store.
@@ -146,6 +147,9 @@ impl Control {
                 if !updates.is_empty() {
                     self.effects.push_back(Effect::Configure(updates));
                 }
+                if self.view.hear_from(&sessions) {
+                    self.effects.push_back(Effect::Save);
+                }
             }
             Input::Changed(Change::Observed(record, at)) => {
                 self.view.observed.insert(record.id, (record, at));
@@ -186,6 +190,13 @@ impl Control {
     }
 
     fn restore(&mut self, saved: SavedView) {
+        // What is said of where they are is where they were last, which their records need not know.
+        let updates = saved.peers(self.own);
+        if !updates.is_empty() {
+            self.effects.push_back(Effect::Configure(updates));
+        }
+        self.peers = plan(self.own, saved.machines.iter());
+        self.view.roamed.extend(saved.roamed);
         // Revision 0 is older than every record in the store.
         for record in saved.machines {
             self.view.machines.entry(record.id).or_insert((record, 0));

@@ -1,11 +1,14 @@
 //! What this machine knows of the network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use ployz_api::{Authority, CertificateName, CredentialId, MachineId, Role};
+use ployz_engine::{PeerUpdate, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::machines::{MachineRecord, ObservedRecord};
+use crate::peers::{changes, plan};
 
 /// The records that have been seen, by machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct View {
     pub(crate) observed: BTreeMap<MachineId, (ObservedRecord, u64)>,
     /// Whose certificates are believed no more.
     pub(crate) revoked: BTreeSet<CredentialId>,
+    /// Where machines were last heard from that were not where their records have them.
+    pub(crate) roamed: BTreeMap<MachineId, SocketAddr>,
     /// When the store last said that this is how it is; seconds since 1970.
     pub(crate) confirmed_at: u64,
     /// The newest revision of a machine's record, and when it was heard of; seconds since 1970.
@@ -30,6 +35,27 @@ pub struct SavedView {
     /// Credentials that were taken back.
     #[serde(default)]
     pub revoked: BTreeSet<CredentialId>,
+    /// Where machines were last heard from that were not where their records have them first.
+    #[serde(default)]
+    pub roamed: BTreeMap<MachineId, SocketAddr>,
+}
+
+impl SavedView {
+    /// The peers of one of the machines, each to be looked for where it was last.
+    pub fn peers(&self, own: MachineId) -> Vec<PeerUpdate> {
+        let plan = plan(own, self.machines.iter());
+        let mut updates = changes(&BTreeMap::new(), &plan);
+        let roamed = self.machines.iter().filter_map(|machine| {
+            let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
+            Some((key, *self.roamed.get(&machine.id)?))
+        });
+        let roamed: BTreeMap<PublicKey, SocketAddr> = roamed.collect();
+        for update in &mut updates {
+            let last = roamed.get(&update.public_key).copied();
+            update.endpoint = last.or(update.endpoint);
+        }
+        updates
+    }
 }
 
 /// A machine that was not found.
@@ -94,6 +120,24 @@ impl View {
             .find(|machine| machine.authority == Authority::Storage)
     }
 
+    /// Notes where the machines are with whom there is a session; true if that is news.
+    pub(crate) fn hear_from(&mut self, sessions: &BTreeMap<PublicKey, SocketAddr>) -> bool {
+        let before = self.roamed.clone();
+        self.roamed.retain(|id, _| self.machines.contains_key(id));
+        for (machine, _) in self.machines.values() {
+            let key = PublicKey::from_base64(&machine.wireguard_key).ok();
+            let Some(endpoint) = key.and_then(|key| sessions.get(&key)) else {
+                continue;
+            };
+            if machine.endpoints.first() == Some(endpoint) {
+                self.roamed.remove(&machine.id);
+            } else {
+                self.roamed.insert(machine.id, *endpoint);
+            }
+        }
+        self.roamed != before
+    }
+
     /// How long ago the store confirmed the view.
     pub const fn age_secs(&self, unix_secs: u64) -> u64 {
         unix_secs.saturating_sub(self.confirmed_at)
@@ -105,6 +149,7 @@ impl View {
             confirmed_at: self.confirmed_at,
             machines: self.machines().cloned().collect(),
             revoked: self.revoked.clone(),
+            roamed: self.roamed.clone(),
         }
     }
 

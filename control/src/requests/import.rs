@@ -3,7 +3,7 @@
 //! Nothing is written before the coordinator has answered, and the file that says that this machine is a member comes
 //! last. If it dies before that, the same token lets it in again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -115,6 +115,7 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         confirmed_at: clock::now().unix_secs,
         machines,
         revoked: BTreeSet::new(),
+        roamed: BTreeMap::new(),
     };
     daemon.overlay.add_addresses(&addresses).await?;
     let commit = || -> anyhow::Result<()> {

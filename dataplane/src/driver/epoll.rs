@@ -65,6 +65,9 @@ impl Loop<'_> {
         let mut events = [EpollEvent::empty(); 4];
         let mut now = clock();
         loop {
+            self.shard.end_turn(now);
+            self.neighbours.deliver(self.shard.engine_mut());
+            self.shard.outlet_mut().drain();
             let ready = match self.epoll.wait(&mut events, self.timeout(now)) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => 0,
@@ -90,9 +93,6 @@ impl Loop<'_> {
                     }
                 }
             }
-            self.shard.end_turn(now);
-            self.neighbours.deliver(self.shard.engine_mut());
-            self.shard.outlet_mut().drain();
         }
     }
 

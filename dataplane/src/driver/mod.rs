@@ -25,7 +25,7 @@ pub(crate) type DeviceShard = Shard<Descriptors>;
     clippy::disallowed_methods,
     reason = "the drivers are where time comes from"
 )]
-fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 

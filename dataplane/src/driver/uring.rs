@@ -44,6 +44,9 @@ pub(crate) fn run(
     set_sockets(&shard, &mut ring);
     let mut now = clock();
     loop {
+        shard.end_turn(now);
+        neighbours.deliver(shard.engine_mut());
+        give_output(&mut shard, &mut ring);
         ring.wait(shard.patience(now))?;
         now = clock();
         shard.begin_turn(now);
@@ -51,9 +54,6 @@ pub(crate) fn run(
             ring.shut_down(SHUTDOWN_WAIT);
             return end;
         }
-        shard.end_turn(now);
-        neighbours.deliver(shard.engine_mut());
-        give_output(&mut shard, &mut ring);
     }
 }
 

@@ -166,6 +166,13 @@ impl Incoming {
         Ok(control::decode_departure(self.control()))
     }
 
+    /// When the oldest datagram that waits has arrived. It goes on waiting.
+    pub(crate) fn first_arrival(&mut self, socket: BorrowedFd<'_>) -> Option<WallNs> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        self.call(socket, &mut [], flags).ok()?;
+        control::decode(self.control()).arrived
+    }
+
     /// The control messages of the last receive.
     fn control(&self) -> &[u8] {
         let len = self.header.msg_controllen.min(self.control.0.len());

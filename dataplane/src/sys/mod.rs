@@ -9,6 +9,7 @@ mod buffers;
 pub(crate) mod control;
 pub(crate) mod departures;
 mod depth;
+pub(crate) mod inherited;
 pub(crate) mod message;
 mod reuseport;
 pub(crate) mod ring;

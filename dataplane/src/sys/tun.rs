@@ -2,12 +2,12 @@
 //!
 //! # Safety
 //!
-//! Four ioctls, each with a pointer to a value on the stack or with a plain integer.
+//! Five ioctls, each with a pointer to a value on the stack or with a plain integer.
 #![expect(unsafe_code, reason = "ioctl(2)")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::bpf::Program;
@@ -19,6 +19,8 @@ pub(crate) const NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Fail if the interface exists (uapi/linux/if_tun.h).
 const IFF_TUN_EXCL: i32 = 0x8000;
+/// Say the name and the flags.
+const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
 /// Let a program choose the queue of every packet.
 const TUNSETSTEERINGEBPF: libc::Ioctl = 0x8004_54e0_u32 as libc::Ioctl;
 const TUN_F_CSUM: libc::c_ulong = 0x01;
@@ -91,6 +93,31 @@ impl Tun {
             tuns.push(Self::open(name, offload, shared)?);
         }
         Ok(tuns)
+    }
+
+    /// Takes the queues of the interface `name`, all of them, from a process that has ended. What is queued in them stays.
+    ///
+    /// # Errors
+    /// `InvalidInput` if one is a queue of another interface or of one that was made otherwise, `EBADFD` if the interface
+    /// has been removed.
+    pub(crate) fn adopt(queues: Vec<OwnedFd>, name: &str, offload: bool) -> io::Result<Vec<Self>> {
+        let shared = if queues.len() > 1 {
+            libc::IFF_MULTI_QUEUE
+        } else {
+            0
+        };
+        let expected = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | shared;
+        let adopt = |queue: OwnedFd| {
+            let file = File::from(queue);
+            let (found, flags) = identify(&file)?;
+            if found != name || flags != expected {
+                let what = format!("it is '{found}' with flags {flags:#x}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            let offloads = set_up(&file, offload)?;
+            Ok(Self { file, offloads })
+        };
+        queues.into_iter().map(adopt).collect()
     }
 
     fn open(name: &str, offload: bool, flags: libc::c_int) -> Result<Self, TunError> {
@@ -170,6 +197,27 @@ fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads and writes one `ifreq` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     super::check(result as isize).map(|_| ())
+}
+
+/// The name of the interface that this is a queue of, and the flags with which it was made.
+fn identify(file: &File) -> io::Result<(String, libc::c_int)> {
+    // SAFETY: all-zero bytes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `ifreq` behind a pointer that outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNGETIFF, &raw mut request) };
+    super::check(result as isize)?;
+    let name = request.ifr_name.map(i8::cast_unsigned);
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    // SAFETY: the kernel has written the flags, and any bits are a `short`.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    // The kernel adds some of its own.
+    let of_ours = libc::IFF_TUN
+        | libc::IFF_TAP
+        | libc::IFF_NO_PI
+        | libc::IFF_VNET_HDR
+        | libc::IFF_MULTI_QUEUE;
+    let flags = libc::c_int::from(flags.cast_unsigned()) & of_ours;
+    Ok((String::from_utf8_lossy(name).into_owned(), flags))
 }
 
 fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {

@@ -11,9 +11,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, socket,
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, bind, getsockname,
+    socket,
 };
 
+use ployz_engine::WallNs;
+
+use super::message::Incoming;
 use super::{check, reuseport};
 
 /// The standing queue under load is this buffer: it must hold what arrives while another program has the processor, a
@@ -65,10 +69,61 @@ impl UdpSockets {
         for _ in 1..shards {
             all.push(Self::bind_once(port, fwmark, offload, Port::Shared)?);
         }
-        for socket in all[0].both() {
-            reuseport::steer(socket, shards as u32).map_err(errno)?;
+        all[0].steer(shards)?;
+        Ok(all)
+    }
+
+    /// Takes the sockets of all shards, for IPv4 and IPv6, from a process that has ended, and sets them up as if they were
+    /// new. What they have received stays.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` if one is not bound to `port`, or, with 0, to that of the first; `ENOTSOCK` and others if one is no UDP
+    /// socket.
+    pub(crate) fn adopt_all(
+        pairs: Vec<(OwnedFd, Option<OwnedFd>)>,
+        port: u16,
+        fwmark: u32,
+        offload: bool,
+    ) -> Result<Vec<Self>, Errno> {
+        let mut all: Vec<Self> = Vec::with_capacity(pairs.len());
+        for (v4, v6) in pairs {
+            let wanted = all.first().map_or(port, Self::port);
+            let sockets = Self::adopt(v4, v6, wanted, offload)?;
+            sockets.set_fwmark(fwmark)?;
+            all.push(sockets);
+        }
+        if let [first, _, ..] = &all[..] {
+            first.steer(all.len())?;
         }
         Ok(all)
+    }
+
+    fn adopt(v4: OwnedFd, v6: Option<OwnedFd>, port: u16, offload: bool) -> Result<Self, Errno> {
+        let found = bound_port(v4.as_fd())?;
+        if found == 0 || (port != 0 && found != port) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        set_up(v4.as_fd(), true, offload)?;
+        if let Some(v6) = &v6 {
+            if bound_port(v6.as_fd())? != found {
+                return Err(Errno::EADDRNOTAVAIL);
+            }
+            set_up(v6.as_fd(), false, offload)?;
+        }
+        let sockets = Self {
+            v4,
+            v6,
+            port: found,
+        };
+        // The process before us may have ended with an option set for one datagram, and the stamps that it had asked for
+        // are not ours.
+        for (socket, ipv4) in sockets.both().zip([true, false]) {
+            set_fragmentation(socket, ipv4, Fragmentation::AsKernelSees)?;
+            restart_stamps(socket).map_err(errno)?;
+            let mut header = Incoming::new();
+            while header.receive_departure(socket).is_ok() {}
+        }
+        Ok(sockets)
     }
 
     fn bind(port: u16, fwmark: u32, offload: bool) -> Result<Self, Errno> {
@@ -107,6 +162,20 @@ impl UdpSockets {
             sockets.set_fwmark(fwmark)?;
         }
         Ok(sockets)
+    }
+
+    /// Has what arrives for the port come to the sockets of its shard.
+    fn steer(&self, shards: usize) -> Result<(), Errno> {
+        self.both()
+            .try_for_each(|socket| reuseport::steer(socket, shards as u32).map_err(errno))
+    }
+
+    /// When the oldest datagram that waits has arrived.
+    pub(crate) fn first_arrival(&self) -> Option<WallNs> {
+        let mut header = Incoming::new();
+        self.both()
+            .filter_map(|socket| header.first_arrival(socket))
+            .min()
     }
 
     /// The port that both are bound to.
@@ -192,11 +261,23 @@ fn open(
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Datagram, flags, None)?;
     let socket = fd.as_fd();
-    if address.is_ipv4() {
+    if address.is_ipv6() {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    set_up(socket, address.is_ipv4(), offload)?;
+    if sharing == Port::Shared {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(fd)
+}
+
+/// Sets all options that do not depend on the port.
+fn set_up(socket: BorrowedFd<'_>, ipv4: bool, offload: bool) -> Result<(), Errno> {
+    if ipv4 {
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
     } else {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
     }
@@ -216,15 +297,12 @@ fn open(
         SEND_BUFFER_BYTES,
     )
     .or_else(|_| set_option(socket, libc::SOL_SOCKET, send, SEND_BUFFER_BYTES))?;
-    if offload {
-        set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+    match set_option(socket, libc::SOL_UDP, libc::UDP_GRO, i32::from(offload)) {
+        // A kernel without it has it off.
+        Err(Errno::ENOPROTOOPT) if !offload => {}
+        result => result?,
     }
-    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, STAMPS)?;
-    if sharing == Port::Shared {
-        set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    Ok(fd)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, STAMPS)
 }
 
 /// Stamp all that comes, and what we ask for of what goes: by number, and without its bytes.
@@ -261,9 +339,9 @@ fn set_fragmentation(socket: BorrowedFd<'_>, ipv4: bool, rule: Fragmentation) ->
 
 fn bound_port(socket: BorrowedFd<'_>) -> Result<u16, Errno> {
     let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    Ok(address
-        .as_sockaddr_in()
-        .map_or(0, nix::sys::socket::SockaddrIn::port))
+    let v4 = address.as_sockaddr_in().map(SockaddrIn::port);
+    let v6 = address.as_sockaddr_in6().map(SockaddrIn6::port);
+    v4.or(v6).ok_or(Errno::EAFNOSUPPORT)
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<(), Errno> {
@@ -305,80 +383,4 @@ fn received_memory(socket: BorrowedFd<'_>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
-    use std::net::UdpSocket;
-
-    use super::*;
-
-    #[test]
-    fn both_families_share_a_port_and_a_taken_one_is_refused() {
-        for shards in [1, 3] {
-            let all = UdpSockets::bind_all(0, 0, true, shards).unwrap();
-            let port = all[0].port();
-            assert_ne!(port, 0);
-            assert!(all.iter().all(|sockets| sockets.port() == port));
-            for others in [1, 3] {
-                let refused = UdpSockets::bind_all(port, 0, true, others);
-                assert_eq!(refused.unwrap_err(), Errno::EADDRINUSE);
-            }
-            let remote = "192.0.2.1:1".parse().unwrap();
-            let fd = all[0].for_remote(remote).map(|fd| fd.as_raw_fd());
-            assert_eq!(fd, Some(all[0].v4().as_raw_fd()));
-        }
-    }
-
-    /// A message of a type that is for a receiver index, at 4, with this highest byte.
-    fn message(kind: u8, highest_byte: u8, len: usize) -> Vec<u8> {
-        let mut message = vec![0xee; len];
-        message[..4].copy_from_slice(&[kind, 0, 0, 0]);
-        message[7] = highest_byte;
-        message
-    }
-
-    /// A socket that sends everything at one time, in segments of this length.
-    fn sender(segment_len: i32) -> UdpSocket {
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        set_option(
-            sender.as_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            segment_len,
-        )
-        .unwrap();
-        sender
-    }
-
-    #[test]
-    fn every_datagram_comes_to_its_shard() {
-        const SHARDS: u8 = 3;
-        let all = UdpSockets::bind_all(0, 0, true, usize::from(SHARDS)).unwrap();
-        let port = all[0].port();
-        let receivers: Vec<UdpSocket> = all.into_iter().map(|it| it.v4.into()).collect();
-        let deliver = |segment_len: i32, bytes: &[u8]| {
-            let to = ("127.0.0.1", port);
-            sender(segment_len).send_to(bytes, to).unwrap();
-            // Over loopback a datagram is there when the sender returns.
-            let heard = |receiver: &UdpSocket| match receiver.recv(&mut [0; 4096]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-                result => result.is_ok(),
-            };
-            receivers.iter().map(heard).collect::<Vec<_>>()
-        };
-        let only = |shard: u8| -> Vec<bool> { (0..SHARDS).map(|it| it == shard).collect() };
-        for byte in [0, 1, 2, 3, 0x7f, 0xff] {
-            let home = only(byte % SHARDS);
-            let data = message(4, byte, 80);
-            assert_eq!(deliver(0, &data), home, "data");
-            assert_eq!(deliver(0, &message(3, byte, 64)), home, "a cookie");
-            assert_eq!(deliver(0, &message(1, byte, 148)), only(0), "an initiation");
-            assert_eq!(deliver(0, &message(2, byte, 92)), only(0), "a response");
-            assert_eq!(deliver(0, &message(9, byte, 100)), only(0), "anything else");
-            assert_eq!(deliver(0, &[4, 0, 0]), only(0), "what is cut off");
-            for (kind, len) in [(1, 148), (2, 92)] {
-                let both = [message(kind, 0, len), data.clone()].concat();
-                assert_eq!(deliver(len as i32, &both), home, "data behind a handshake");
-            }
-        }
-    }
-}
+mod tests;

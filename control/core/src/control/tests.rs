@@ -45,6 +45,7 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
             confirmed_at: 400,
             machines: vec![machine(0, 1), machine(1, 1), machine(2, 1)],
             revoked: BTreeSet::new(),
+            roamed: BTreeMap::new(),
         }),
         now,
     );
@@ -56,6 +57,46 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
     assert_eq!(control.view().age_secs(now.unix_secs), 0);
     assert_eq!(control.view().revision(), 7);
     assert_eq!(control.view().revision_age_secs(now.unix_secs + 5), 5);
+}
+
+#[test]
+fn a_machine_that_had_roamed_is_looked_for_where_it_was_last() {
+    let now = now();
+    let known = machine(1, 1);
+    let key = PublicKey::from_base64(&known.wireguard_key).unwrap();
+    let elsewhere = SocketAddr::from(([198, 51, 100, 7], 4_000));
+    let mut before = Control::new(OWN, now);
+    before.handle(Input::Listed(vec![(known.clone(), 1)]), now);
+    drain(&mut before);
+    let mut hear = |endpoint| {
+        before.handle(Input::Sessions(BTreeMap::from([(key, endpoint)])), now);
+        let saves = matches!(drain(&mut before)[..], [Effect::Save]);
+        (saves, before.view().saved())
+    };
+    assert!(!hear(known.endpoints[0]).0, "it is where its record has it");
+    assert!(hear(elsewhere).0);
+    let (again, saved) = hear(elsewhere);
+    assert!(!again, "that is known");
+    let mut after = Control::new(OWN, now);
+    after.handle(Input::Restored(saved.clone()), now);
+    after.handle(Input::Listed(vec![(known, 1)]), now);
+    let told: Vec<_> = drain(&mut after)
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Configure(updates) => Some(updates),
+            Effect::Admit(_) | Effect::Save | Effect::Resync | Effect::Observe | Effect::Listen => {
+                None
+            }
+        })
+        .flatten()
+        .map(|update| (update.public_key, update.endpoint))
+        .collect();
+    assert_eq!(
+        told,
+        [(key, Some(elsewhere))],
+        "and the store leads nobody astray"
+    );
+    assert_eq!(after.view().saved().roamed, saved.roamed);
 }
 
 #[test]
@@ -224,7 +265,8 @@ fn a_peer_without_a_session_is_tried_at_its_other_endpoint_and_left_alone_with_o
             instant: now.instant + Duration::from_secs(secs),
             ..now
         };
-        let sessions = sessions.iter().copied().collect();
+        let at_home = SocketAddr::from(([192, 0, 2, 1], 1));
+        let sessions = sessions.iter().map(|key| (*key, at_home)).collect();
         control.handle(Input::Sessions(sessions), at);
         configured(&drain(&mut control))
     };
