@@ -21,6 +21,11 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Nanoseconds since 1970, as the kernel stamps packets.
+pub(crate) fn unix_ns() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The parts of a new id: milliseconds since 1970, and chance.
 pub(crate) fn id_parts() -> (u64, u128) {
     (unix_ms(), rand::random())

@@ -26,6 +26,7 @@ use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::{Certificates, NatsServer};
 use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
+use crate::reflector;
 use crate::refusals::Refusals;
 use crate::server::{self, Server};
 use crate::store::Store;
@@ -302,11 +303,16 @@ impl Daemon {
         self.files.write(MEMBER_CREDENTIAL_FILE, &member)?;
         tracing::info!(network = %membership.network, id = %membership.network_id, "in a network");
         let label = membership.network_id.to_string();
+        let own_addresses = [membership.overlay_ip.into(), membership.overlay_ip6.into()];
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
         let network = Rc::new(network);
         let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = Box::pin(driven.run(&*daemon)).await {
+            let run = tokio::select! {
+                run = Box::pin(driven.run(&*daemon)) => run,
+                () = reflector::serve(own_addresses) => Ok(()),
+            };
+            if let Err(error) = run {
                 let _first = daemon.failure.set(error);
                 daemon.failed.notify_one();
             }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::logging::{self, LogFormat};
-use crate::{interface, metrics};
+use crate::{interface, metrics, reflector};
 
 /// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 pub(crate) const MTU_DEFAULT: u32 = 1420;
@@ -135,6 +135,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
         () = interface::attend(&device, &gap) => {}
+        () = reflector::serve(config.addresses.iter().map(IpNet::addr)) => {}
         () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
         () = device.ended() => {}
         _ = terminate.recv() => {}

@@ -21,6 +21,7 @@ mod news;
 mod operations;
 mod overlay;
 mod places;
+mod reflector;
 mod refusals;
 mod relay;
 mod requests;

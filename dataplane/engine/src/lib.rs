@@ -26,6 +26,7 @@ mod peer;
 mod place;
 mod probe;
 mod probing;
+mod reflection;
 mod rtt;
 mod sink;
 mod staged;
@@ -52,6 +53,7 @@ pub use outer::{Outer, WallNs};
 pub use packet::PacketHead;
 pub use path::batches::Batches;
 pub use place::{Place, SHARDS_MAX};
+pub use reflection::{TestArrival, reflect};
 pub use rtt::{
     BUCKETS_US, BURST_LEN, Counts, Histogram, RttSnapshot, Sample, Summary, WINDOW_LEN, Window,
     burst_duration,

@@ -11,18 +11,18 @@
 //! writes them: only differences between stamps of one clock mean something.
 
 /// Length of a test packet without TLVs.
-const BASE_LEN: usize = 44;
-const TLV_HEADER_LEN: usize = 4;
+pub(crate) const BASE_LEN: usize = 44;
+pub(crate) const TLV_HEADER_LEN: usize = 4;
 /// RFC 8972, section 4.3.
-const TIMESTAMP_INFORMATION: u8 = 3;
-const TIMESTAMP_INFORMATION_LEN: usize = 4;
+pub(crate) const TIMESTAMP_INFORMATION: u8 = 3;
+pub(crate) const TIMESTAMP_INFORMATION_LEN: usize = 4;
 /// RFC 8972, section 4.7.
-const FOLLOW_UP: u8 = 7;
-const FOLLOW_UP_LEN: usize = 16;
+pub(crate) const FOLLOW_UP: u8 = 7;
+pub(crate) const FOLLOW_UP_LEN: usize = 16;
 /// What a sender writes: the reflector clears it in a TLV that it knows.
-const UNRECOGNIZED: u8 = 0x80;
+pub(crate) const UNRECOGNIZED: u8 = 0x80;
 /// The clock is synchronised with nobody (`Synchronization source`, RFC 8972, section 4.3).
-const FREE_RUNNING: u8 = 5;
+pub(crate) const FREE_RUNNING: u8 = 5;
 /// Not synchronised, PTP's format, within 10 us: 168 times 2^8 / 2^32 s (RFC 4656, section 4.1.2).
 const ERROR_ESTIMATE: u16 = 0x48a8;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -182,7 +182,7 @@ impl Reply {
 }
 
 /// `Timestamping method` (RFC 8972, section 4.3).
-const fn method(by: Stamper) -> u8 {
+pub(crate) const fn method(by: Stamper) -> u8 {
     match by {
         Stamper::Kernel => 2,
         Stamper::User => 3,
@@ -206,7 +206,7 @@ fn split_tlv(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((kind, value, rest))
 }
 
-fn timestamp(ns: u64) -> [u8; 8] {
+pub(crate) fn timestamp(ns: u64) -> [u8; 8] {
     let seconds = (ns / SECOND_NS) as u32;
     let nanoseconds = (ns % SECOND_NS) as u32;
     (u64::from(seconds) << 32 | u64::from(nanoseconds)).to_be_bytes()
@@ -216,7 +216,7 @@ fn ns_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) * SECOND_NS + u64::from(u32_at(bytes, at + 4))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
