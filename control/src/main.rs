@@ -10,6 +10,7 @@ mod events;
 mod files;
 mod host;
 mod identity;
+mod installation;
 mod interface;
 mod listing;
 mod logging;

@@ -27,6 +27,7 @@ fn text(status: &Status) -> String {
     let or_dash = |value: Option<String>| value.unwrap_or_else(dash);
     let mut lines = vec![
         ("version", status.version.clone()),
+        ("service", service(status)),
         ("machine", format!("{} ({})", status.name, status.id)),
         (
             "network",
@@ -71,6 +72,16 @@ fn text(status: &Status) -> String {
         .map(|(key, value)| format!("{key:<11} {value}"))
         .collect();
     lines.join("\n")
+}
+
+fn service(status: &Status) -> String {
+    let installation = &status.installation;
+    let installed = match &installation.current {
+        Some(current) => format!("{current} is installed"),
+        None => "started by hand".to_owned(),
+    };
+    let (mode, runtime) = (&installation.service_mode, &status.runtime);
+    format!("{installed}, service mode {mode}, runtime {runtime}")
 }
 
 fn offloads(status: &Status) -> String {

@@ -14,10 +14,12 @@ mod doctor;
 mod event;
 mod frame;
 mod id;
+mod installation;
 mod label;
 mod machine;
 mod name;
 mod operation;
+mod removal;
 mod request;
 mod response;
 mod rtt;
@@ -34,21 +36,23 @@ pub use frame::{
     FrameError, HEADER_LEN, HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode,
 };
 pub use id::{CredentialId, InstanceId, InvalidId, InviteId, MachineId, NetworkId, OperationId};
+pub use installation::Installation;
 pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
 pub use machine::{
     Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, Posture, RegionRole,
 };
 pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
+pub use removal::{CleanupStep, MachineRemove};
 pub use request::{
     CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, ProvisionReport,
     RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
-    CleanupStep, Control, CredentialList, CredentialRow, DataPlane, Failure, Installation, Invite,
-    InviteList, InviteRow, MachineInspect, MachineJoin, MachineLifecycle, MachineList,
-    MachineRecordShown, MachineRemove, MachineRow, MeshInit, MeshList, MeshReady, MeshRow,
-    MeshStatus, NewCredential, Outcome, Payload, Redeemed, Response, Status, StorageState, Success,
+    Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
+    MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown, MachineRow,
+    MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome, Payload, Redeemed,
+    Response, Status, StorageState, Success,
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;

@@ -13,11 +13,13 @@ use crate::credential::Context;
 use crate::doctor::{Doctor, PairReport};
 use crate::event::{Event, EventList};
 use crate::id::{CredentialId, InviteId, MachineId, NetworkId};
+use crate::installation::Installation;
 use crate::machine::{
     Authority, CredentialStatus, InviteStatus, NetworkState, Posture, RegionRole,
 };
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
+use crate::removal::MachineRemove;
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
 use crate::workload::WorkloadName;
@@ -206,19 +208,6 @@ pub struct Status {
     pub refused: BTreeMap<String, u64>,
 }
 
-/// How a daemon was installed, and what is to be had after it.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Installation {
-    /// Whose service it is: `system`.
-    pub service_mode: String,
-    /// The version that the next start takes; none if the daemon is not an installed one.
-    pub current: Option<String>,
-    /// The version before it.
-    pub previous: Option<String>,
-    /// Where later ones come from.
-    pub release_base: Option<String>,
-}
-
 /// A data plane: what the shard says of itself.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DataPlane {
@@ -388,28 +377,6 @@ pub struct MachineLifecycle {
     pub workloads: u32,
     /// Which ones.
     pub holds: Vec<WorkloadName>,
-}
-
-/// A machine is out of the network.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct MachineRemove {
-    /// Which one.
-    pub id: MachineId,
-    /// Whether the machine itself was left alone.
-    pub force: bool,
-    /// What was done, in this order.
-    pub cleanup: Vec<CleanupStep>,
-}
-
-/// One step of a removal.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct CleanupStep {
-    /// What was cleaned up.
-    pub step: String,
-    /// Whether it is clean.
-    pub ok: bool,
-    /// One sentence about it.
-    pub message: String,
 }
 
 /// A new invite.

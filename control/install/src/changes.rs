@@ -19,6 +19,7 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 enum Before {
     Nothing,
+    NoDirectory,
     File { content: Vec<u8>, mode: u32 },
     Link(PathBuf),
 }
@@ -30,6 +31,7 @@ impl Changes {
         if matches!(&before, Before::File { content: old, .. } if old == content) {
             return Ok(false);
         }
+        self.make_directory(parent(path))?;
         self.before.push((path.to_owned(), before));
         write(path, content, mode)?;
         Ok(true)
@@ -41,20 +43,29 @@ impl Changes {
         if matches!(&before, Before::Link(old) if old == target) {
             return Ok(false);
         }
+        self.make_directory(parent(link))?;
         self.before.push((link.to_owned(), before));
-        fs::create_dir_all(parent(link)).map_err(failed(link))?;
         set_link(link, target)?;
         Ok(true)
     }
 
     /// What was changed.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.before.iter().map(|(path, _)| path.clone()).collect()
+        let paths = self.before.iter().map(|(path, _)| path);
+        paths.cloned().collect()
     }
 
     /// They stay.
     pub(crate) fn keep(mut self) {
         self.before.clear();
+    }
+
+    fn make_directory(&mut self, path: &Path) -> Result<(), Failure> {
+        if !path.exists() {
+            fs::create_dir_all(path).map_err(failed(path))?;
+            self.before.push((path.to_owned(), Before::NoDirectory));
+        }
+        Ok(())
     }
 }
 
@@ -84,6 +95,8 @@ impl Before {
     fn restore(self, path: &Path) -> Result<(), Failure> {
         match self {
             Self::Nothing => remove_file(path),
+            // Unless somebody has put something there since.
+            Self::NoDirectory => fs::remove_dir(path).map_err(failed(path)),
             Self::File { content, mode } => write(path, &content, mode),
             Self::Link(target) => set_link(path, &target),
         }
@@ -93,24 +106,22 @@ impl Before {
 /// Written beside, and renamed when it is on the disk.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let beside = beside(path);
-    let written = fs::create_dir_all(parent(path)).and_then(|()| {
-        let options = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .clone();
-        let mut file = options.open(&beside)?;
-        file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
+    let written = write_whole(&beside, content, mode).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
         remove_file(&beside)?;
         return Err(failed(path)(error));
     }
     sync_directory(parent(path))
+}
+
+fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    let mut file = options.open(path)?;
+    // Whatever the umask, and also if it was there.
+    file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -135,8 +146,9 @@ mod tests {
             fs::metadata(&new).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert_eq!(changes.paths().len(), 4);
+        assert_eq!(changes.paths().len(), 5, "with the directory");
         end(changes);
+        assert_eq!(new.exists(), new.parent().unwrap().exists());
         let target = fs::read_link(&link).ok();
         [
             fs::read_to_string(&file).ok(),

@@ -43,6 +43,13 @@ pub struct Installed {
     pub changed: Vec<PathBuf>,
 }
 
+/// What was there before an installation.
+struct Before {
+    version: Option<Version>,
+    has_programs: bool,
+    has_data: bool,
+}
+
 impl Layout {
     /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails, everything is
     /// as it was before; doing it again changes nothing.
@@ -61,6 +68,11 @@ impl Layout {
                     refused.hint("ployzctl daemon uninstall, or stay with what is installed")
                 })?;
         }
+        let before = Before {
+            version: from.clone(),
+            has_programs: self.version_directory(&wanted.version).exists(),
+            has_data: self.data().exists(),
+        };
         self.install(&wanted.programs, &wanted.version)?;
         let mut changes = Changes::default();
         self.write_down(wanted, &mut changes)?;
@@ -71,7 +83,7 @@ impl Layout {
         let changed = changes.paths();
         if let Err(failure) = start(is_new || !changed.is_empty()) {
             drop(changes);
-            return Err(self.put_back(from, failure));
+            return Err(self.put_back(&before, &wanted.version, failure));
         }
         changes.keep();
         self.prune()?;
@@ -82,8 +94,8 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// `CONFLICT` while the machine is in a network, unless it is forced; `INSTALL_FAILED` names what cannot be removed: the rest is
-    /// removed all the same, and a second call goes on.
+    /// `CONFLICT` while the machine is in a network, unless it is forced; `INSTALL_FAILED` names what cannot be
+    /// stopped or removed, and a second call goes on from there.
     pub fn uninstall_service(&self, force: bool) -> Result<(), Failure> {
         if !force {
             self.refuse_member()?;
@@ -92,21 +104,15 @@ impl Layout {
         for (unit, _) in UNITS {
             remove_file(&self.unit(unit))?;
             remove_file(&self.enabling(unit))?;
-            remove_directory(
-                &self
-                    .root()
-                    .join("etc/systemd/system")
-                    .join(format!("{unit}.d")),
-            )?;
+            remove_directory(&self.unit(&format!("{unit}.d")))?;
         }
         if is_here() {
             systemctl(&["daemon-reload"])?;
             // A unit that has failed is remembered until it is told.
             let _none = systemctl(&["reset-failed", DAEMON_UNIT, NATS_UNIT]);
         }
-        for directory in ["var/lib/ployz", "etc/ployz"] {
-            remove_directory(&self.root().join(directory))?;
-        }
+        remove_directory(&self.data())?;
+        remove_directory(&self.root().join("etc/ployz"))?;
         for program in LINKED {
             let link = self.program_link(program);
             // Only ours: somebody may have a program of their own there.
@@ -139,24 +145,21 @@ impl Layout {
         Ok(())
     }
 
-    /// The files are as they were; this is about what runs.
-    fn put_back(&self, from: Option<Version>, failure: Failure) -> Failure {
-        let cause = last_error("ployzd");
-        let undone = match &from {
+    /// The files are as they were; this is about what runs, and what it has left.
+    fn put_back(&self, before: &Before, tried: &Version, failure: Failure) -> Failure {
+        let cause = last_error(DAEMON_UNIT).unwrap_or(failure.message);
+        let undone = match &before.version {
             Some(version) => self
                 .activate(version)
                 .and_then(|()| systemctl(&["daemon-reload"]))
-                .and_then(|_| systemctl(&["restart", DAEMON_UNIT])),
+                .and_then(|_| systemctl(&["restart", DAEMON_UNIT]))
+                .map(|_| format!("{version} runs as before")),
             None => systemctl(&["stop", DAEMON_UNIT])
-                .and_then(|_| self.forget_current())
-                .and_then(|()| systemctl(&["daemon-reload"])),
+                .and_then(|_| systemctl(&["daemon-reload"]))
+                .and_then(|_| self.forget(before, tried))
+                .map(|()| "nothing is installed".to_owned()),
         };
-        let cause = cause.unwrap_or(failure.message);
-        let state = match (undone, from) {
-            (Ok(_), Some(version)) => format!("{version} runs again"),
-            (Ok(_), None) => "nothing is installed".to_owned(),
-            (Err(error), _) => format!("and it could not be put back: {error}"),
-        };
+        let state = undone.unwrap_or_else(|error| format!("and it is not as it was: {error}"));
         Failure::new(
             Code::InstallFailed,
             format!("ployzd does not start: {cause}; {state}"),
@@ -164,8 +167,20 @@ impl Layout {
         .hint("journalctl --unit ployzd --lines 20")
     }
 
+    /// Takes away what the first installation of this machine has made, as far as it has made it.
+    fn forget(&self, before: &Before, tried: &Version) -> Result<(), Failure> {
+        self.forget_current()?;
+        if !before.has_data {
+            remove_directory(&self.data())?;
+        }
+        if !before.has_programs {
+            remove_directory(&self.version_directory(tried))?;
+        }
+        Ok(())
+    }
+
     fn refuse_member(&self) -> Result<(), Failure> {
-        if !self.root().join("var/lib/ployz").join(MEMBERSHIP).exists() {
+        if !self.data().join(MEMBERSHIP).exists() {
             return Ok(());
         }
         let message = "this machine is in a network, which would keep a machine that is gone";
@@ -183,6 +198,10 @@ impl Layout {
             systemctl(&["stop", unit])?;
         }
         Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root().join("var/lib/ployz")
     }
 
     fn unit(&self, unit: &str) -> PathBuf {

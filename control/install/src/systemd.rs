@@ -31,13 +31,13 @@ pub(crate) fn is_active(unit: &str) -> bool {
     systemctl(&["is-active", "--quiet", unit]).is_ok()
 }
 
-/// The last thing that a unit's program has called an error since it was started last.
+/// The last thing that a unit's program has called an error, if it has just done so.
 pub(crate) fn last_error(unit: &str) -> Option<String> {
     let arguments = [
         "--unit",
         unit,
-        "--lines",
-        "20",
+        "--since",
+        "-2min",
         "--output",
         "cat",
         "--no-pager",

@@ -3,10 +3,12 @@
 use ployz_api::{Authority, Check, Doctor, Failure, MachineId, Outcome, Payload, StorageState};
 use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
+use ployz_install::Version;
 
 use super::{machines, not_selected, pair};
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::installation;
 use crate::network::{Network, is_session};
 
 /// Machines report to the store every 10 s, and news takes no time.
@@ -36,6 +38,7 @@ pub(super) async fn doctor(daemon: &Daemon, machine: Option<&str>) -> Outcome {
 
 async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
     let mut checks = vec![data_plane(daemon)];
+    checks.extend(version());
     let Some(network) = daemon.network() else {
         checks.push(Check::fail(
             "network",
@@ -88,6 +91,19 @@ fn data_plane(daemon: &Daemon) -> Check {
         cause,
         "sysctl kernel.io_uring_disabled=0, or allow io_uring in the sandbox",
     )
+}
+
+/// Of an installed daemon: whether it is the one that would be started.
+fn version() -> Option<Check> {
+    let (current, own) = (installation::own()?.current()?, Version::own());
+    if current == own {
+        return Some(Check::ok("version", format!("{own} runs, as installed")));
+    }
+    Some(Check::warn(
+        "version",
+        format!("{own} runs, and {current} is installed"),
+        "systemctl restart ployzd",
+    ))
 }
 
 async fn storage(network: &Network) -> Option<Check> {

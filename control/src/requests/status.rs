@@ -2,11 +2,12 @@
 
 use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, StorageState};
 
-use ployz_install::Layout;
+use ployz_install::{Layout, Version};
 
 use super::internal;
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::installation;
 
 pub(super) async fn status(daemon: &Daemon) -> Outcome {
     let details = daemon.overlay.status().await.map_err(internal)?;
@@ -71,17 +72,15 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
 
 fn installation(daemon: &Daemon) -> Installation {
     let config = &daemon.config;
-    let layout = Layout::system();
-    // One that was started by hand, beside an installation, is none of it.
-    let own = std::env::current_exe().ok();
-    let is_installed = own.is_some_and(|own| layout.holds(&own));
-    let installed = |version: Option<ployz_install::Version>| {
-        version.filter(|_| is_installed).map(|it| it.to_string())
+    let layout = installation::own();
+    let version = |of: fn(&Layout) -> Option<Version>| {
+        let version = layout.as_ref().and_then(of)?;
+        Some(version.to_string())
     };
     Installation {
         service_mode: config.service_mode.name().to_owned(),
-        current: installed(layout.current()),
-        previous: installed(layout.previous()),
+        current: version(Layout::current),
+        previous: version(Layout::previous),
         release_base: config.release_base.as_ref().map(ToString::to_string),
     }
 }
