@@ -1,0 +1,156 @@
+//! Requests by name: which of them change something, and which take a machine that holds the store.
+
+use serde::{Deserialize, Serialize};
+
+/// A request by name only, for the table of who may do what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "they are those of `Request`")]
+pub enum Operation {
+    Status,
+    MeshInit,
+    MeshCreate,
+    MeshStart,
+    MeshStop,
+    MeshDestroy,
+    MachineList,
+    MachineRtt,
+    MachineInspect,
+    MachineRename,
+    MachineLabel,
+    MachineActivate,
+    MachineDrain,
+    MachineStandby,
+    MachineRemove,
+    InviteCreate,
+    InviteList,
+    InviteRevoke,
+    InviteImport,
+    InviteRedeem,
+    CredentialCreate,
+    CredentialList,
+    CredentialRevoke,
+    Doctor,
+    PairReport,
+    RttReport,
+    Events,
+    OperationList,
+    OperationGet,
+    Provision,
+    Relay,
+    Relayed,
+}
+
+impl Operation {
+    /// Every one, for tables and tests.
+    pub const ALL: [Self; 32] = [
+        Self::Status,
+        Self::MeshInit,
+        Self::MeshCreate,
+        Self::MeshStart,
+        Self::MeshStop,
+        Self::MeshDestroy,
+        Self::MachineList,
+        Self::MachineRtt,
+        Self::MachineInspect,
+        Self::MachineRename,
+        Self::MachineLabel,
+        Self::MachineActivate,
+        Self::MachineDrain,
+        Self::MachineStandby,
+        Self::MachineRemove,
+        Self::InviteCreate,
+        Self::InviteList,
+        Self::InviteRevoke,
+        Self::InviteImport,
+        Self::InviteRedeem,
+        Self::CredentialCreate,
+        Self::CredentialList,
+        Self::CredentialRevoke,
+        Self::Doctor,
+        Self::PairReport,
+        Self::RttReport,
+        Self::Events,
+        Self::OperationList,
+        Self::OperationGet,
+        Self::Provision,
+        Self::Relay,
+        Self::Relayed,
+    ];
+
+    /// Whether it changes something, and so is an event.
+    pub const fn is_change(self) -> bool {
+        match self {
+            Self::MeshInit
+            | Self::MeshCreate
+            | Self::MeshStart
+            | Self::MeshStop
+            | Self::MeshDestroy
+            | Self::MachineRename
+            | Self::MachineLabel
+            | Self::MachineActivate
+            | Self::MachineDrain
+            | Self::MachineStandby
+            | Self::MachineRemove
+            | Self::InviteCreate
+            | Self::InviteRevoke
+            | Self::InviteImport
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialRevoke => true,
+            Self::Status
+            | Self::MachineList
+            | Self::MachineRtt
+            | Self::MachineInspect
+            | Self::InviteList
+            | Self::CredentialList
+            | Self::Doctor
+            | Self::PairReport
+            | Self::RttReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
+            | Self::Provision
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
+
+    /// Whether it takes a machine that holds the store, and with it the network's authority.
+    pub const fn needs_coordinator(self) -> bool {
+        match self {
+            Self::MachineRename
+            | Self::MachineLabel
+            | Self::MachineActivate
+            | Self::MachineDrain
+            | Self::MachineStandby
+            | Self::MachineRemove
+            | Self::InviteCreate
+            | Self::InviteList
+            | Self::InviteRevoke
+            | Self::InviteRedeem
+            | Self::CredentialCreate
+            | Self::CredentialList
+            | Self::CredentialRevoke
+            | Self::Provision => true,
+            Self::Status
+            | Self::MeshInit
+            | Self::MeshCreate
+            | Self::MeshStart
+            | Self::MeshStop
+            | Self::MeshDestroy
+            | Self::MachineList
+            | Self::MachineRtt
+            | Self::MachineInspect
+            | Self::InviteImport
+            | Self::Doctor
+            | Self::PairReport
+            | Self::RttReport
+            | Self::Events
+            | Self::OperationList
+            | Self::OperationGet
+            | Self::Relay
+            | Self::Relayed => false,
+        }
+    }
+}
