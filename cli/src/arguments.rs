@@ -1,6 +1,7 @@
 //! Every flag there is.
 
 mod access;
+mod provision;
 mod seeing;
 mod service;
 
@@ -21,8 +22,9 @@ use crate::completion;
 pub(crate) use access::{
     ContextCommand, CredentialCommand, CredentialCreateArguments, HostAndPort, ImportArguments,
 };
+pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
 pub(crate) use seeing::{EventsArguments, OperationCommand};
-pub(crate) use service::{DaemonCommand, InstallArguments, ServiceMode};
+pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -255,6 +257,10 @@ pub(crate) enum MachineCommand {
     Drain(DrainArguments),
     /// Park a machine that holds no workloads
     Standby(StandbyArguments),
+    /// Make a machine of a bare host, and found the network there if there is none
+    Init(Box<InitArguments>),
+    /// Make machines of bare hosts
+    Add(Box<AddArguments>),
     /// Take a machine out of the network
     Rm(RemoveArguments),
     /// Letting machines in

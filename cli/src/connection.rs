@@ -62,36 +62,47 @@ impl Connection {
         contexts::path(self.arguments.config.as_deref())
     }
 
+    /// What may be said on stderr meanwhile.
+    pub(crate) const fn notes(&self) -> Notes {
+        self.notes
+    }
+
     /// The endpoints of `--connect`, their names resolved.
     pub(crate) fn endpoints(&self) -> Result<Vec<SocketAddr>, Failure> {
-        let resolve = |host: &HostAndPort| {
+        block_on(self.resolved())
+    }
+
+    async fn resolved(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let mut endpoints = Vec::new();
+        for HostAndPort(host) in &self.arguments.connect {
             let failed = |error: &dyn std::fmt::Display| {
-                Failure::new(Code::DaemonUnreachable, format!("{}: {error}", host.0))
+                Failure::new(Code::DaemonUnreachable, format!("{host}: {error}"))
             };
-            let resolving = tokio::net::lookup_host(&host.0);
-            block_on(async { tokio::time::timeout(self.arguments.timeout, resolving).await })
-                .map_err(|error| failed(&error))?
-                .map(Iterator::collect::<Vec<_>>)
-                .map_err(|error| failed(&error))
-        };
-        let resolved: Result<Vec<_>, _> = self.arguments.connect.iter().map(resolve).collect();
-        Ok(resolved?.concat())
+            let resolving = tokio::net::lookup_host(host);
+            let resolved = tokio::time::timeout(self.arguments.timeout, resolving).await;
+            let resolved = resolved.map_err(|error| failed(&error))?;
+            endpoints.extend(resolved.map_err(|error| failed(&error))?);
+        }
+        Ok(endpoints)
     }
 
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&self, request: &Request) -> Outcome {
-        let way = self.way(request)?;
+        block_on(self.waiting(self.asked(request)))
+    }
+
+    /// The same among other things that are waited for.
+    pub(crate) async fn asked(&self, request: &Request) -> Outcome {
+        let way = self.way(request).await?;
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
-        let asking = async {
-            match &way.destination {
-                None => ask(&way.credential, request, patience).await,
-                Some(destination) => {
-                    ask_through(&way.credential, known_as, destination, request, patience).await
-                }
+        let answer = match &way.destination {
+            None => ask(&way.credential, request, patience).await,
+            Some(destination) => {
+                ask_through(&way.credential, known_as, destination, request, patience).await
             }
         };
-        block_on(self.waiting(asking))
+        answer
             .map_err(|error| self.unanswered(&error))
             .and_then(Outcome::from)
     }
@@ -124,7 +135,7 @@ impl Connection {
     }
 
     fn hear(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
-        let way = self.way(request)?;
+        let way = block_on(self.way(request))?;
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
         let followed = block_on(async {
@@ -160,8 +171,8 @@ impl Connection {
         }
     }
 
-    fn way(&self, request: &Request) -> Result<Way, Failure> {
-        let way = self.find_way(request)?;
+    async fn way(&self, request: &Request) -> Result<Way, Failure> {
+        let way = self.find_way(request).await?;
         self.notes.verbose(&format!(
             "asking {:?} for {:?}{}",
             way.credential.endpoints,
@@ -174,12 +185,12 @@ impl Connection {
         Ok(way)
     }
 
-    fn find_way(&self, request: &Request) -> Result<Way, Failure> {
+    async fn find_way(&self, request: &Request) -> Result<Way, Failure> {
         let on = self.arguments.on.clone().map(Destination::Machine);
         if let Some(name) = self.context()? {
             let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
             if !self.arguments.connect.is_empty() {
-                credential.endpoints = self.endpoints()?;
+                credential.endpoints = self.resolved().await?;
             }
             let needs_coordinator = request.operation().needs_coordinator();
             return Ok(Way {
@@ -308,7 +319,7 @@ fn read(path: &Path) -> Result<Credential, Failure> {
     clippy::expect_used,
     reason = "a runtime needs nothing but descriptors"
 )]
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

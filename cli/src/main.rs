@@ -1,12 +1,14 @@
 //! `ployzctl`: the operator's command line.
 
 mod arguments;
+mod clock;
 mod commands;
 mod completion;
 mod connection;
 mod contexts;
 mod outcome;
 mod printer;
+mod provision;
 mod table;
 mod terminal;
 
@@ -70,7 +72,7 @@ fn misused(error: &clap::Error) -> ExitCode {
 /// 0 done; 1 refused or failed, or some of it; 2 usage; 3 not reachable.
 fn exit_status(result: &Outcome) -> u8 {
     match result {
-        Ok(success) => success.has_failed.into(),
+        Ok(success) => (success.has_failed || success.partial.is_some()).into(),
         Err(failure) => failure.code.exit_status(),
     }
 }

@@ -1,6 +1,6 @@
 //! What comes of a command.
 
-use ployz_api::{Failure, Payload};
+use ployz_api::{Code, Failure, Payload};
 use serde_json::{Map, Value};
 
 /// A command that did what it was asked.
@@ -14,6 +14,8 @@ pub(crate) struct Success {
     pub(crate) payload: Map<String, Value>,
     /// Something that was asked about is not as it should be.
     pub(crate) has_failed: bool,
+    /// Some of what it was asked for could not be done: the code of the first.
+    pub(crate) partial: Option<Code>,
 }
 
 /// Done, or why not.
@@ -36,6 +38,7 @@ impl Success {
             text,
             payload,
             has_failed: false,
+            partial: None,
         }
     }
 }

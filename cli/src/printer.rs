@@ -1,7 +1,9 @@
 //! The one place that prints: data to stdout, everything else to stderr.
 
 use std::cell::Cell;
+use std::fmt;
 
+use ployz_api::Code;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::OutputArguments;
@@ -28,12 +30,14 @@ enum Mode {
 pub(crate) struct Notes {
     is_verbose: bool,
     has_progress: bool,
+    has_stages: bool,
 }
 
 impl Notes {
     pub(crate) const SILENT: Self = Self {
         is_verbose: false,
         has_progress: false,
+        has_stages: false,
     };
 
     pub(crate) fn new(arguments: &OutputArguments) -> Self {
@@ -41,6 +45,7 @@ impl Notes {
         Self {
             is_verbose: arguments.verbose,
             has_progress: is_wanted && terminal::stderr_is_terminal(),
+            has_stages: is_wanted,
         }
     }
 
@@ -48,6 +53,14 @@ impl Notes {
     pub(crate) fn progress(self, text: &str) {
         if self.has_progress {
             eprintln!("{text}");
+        }
+    }
+
+    /// How far one of several is; said to a log as well.
+    #[expect(clippy::print_stderr, reason = "this is what prints")]
+    pub(crate) fn stage(self, of: impl fmt::Display, text: &str) {
+        if self.has_stages {
+            eprintln!("{of}  {text}");
         }
     }
 
@@ -150,7 +163,8 @@ fn document(result: &Outcome) -> Value {
             let Success {
                 message, payload, ..
             } = success;
-            json!({"ok": true, "code": "OK", "message": message, "payload": payload})
+            let code = success.partial.unwrap_or(Code::Ok);
+            json!({"ok": code == Code::Ok, "code": code, "message": message, "payload": payload})
         }
         Err(failure) => json!({
             "ok": false, "code": failure.code, "message": failure.message, "hint": failure.hint,
@@ -161,7 +175,7 @@ fn document(result: &Outcome) -> Value {
 /// A list is a line for each of its rows; everything else is one line.
 fn records(success: &Success) -> String {
     let payload = &success.payload;
-    let rows = [
+    let lists: Vec<&Vec<Value>> = [
         "rows",
         "invites",
         "credentials",
@@ -169,17 +183,20 @@ fn records(success: &Success) -> String {
         "checks",
         "events",
         "operations",
+        "joined",
+        "failed",
     ]
     .into_iter()
-    .find_map(|key| payload.get(key)?.as_array());
-    match rows {
-        Some(rows) => {
-            let rows = rows.iter().filter_map(Value::as_object);
-            rows.map(record).collect::<Vec<_>>().join("\n")
-        }
-        None if payload.is_empty() => format!("message={:?}", success.message),
-        None => record(payload),
+    .filter_map(|key| payload.get(key)?.as_array())
+    .collect();
+    if lists.is_empty() && payload.is_empty() {
+        return format!("message={:?}", success.message);
     }
+    if lists.is_empty() {
+        return record(payload);
+    }
+    let rows = lists.into_iter().flatten().filter_map(Value::as_object);
+    rows.map(record).collect::<Vec<_>>().join("\n")
 }
 
 /// One line of `key=value`; what has parts is flattened with a dot.
@@ -218,7 +235,7 @@ fn bare(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ployz_api::{Code, Failure};
+    use ployz_api::Failure;
 
     use super::*;
 

@@ -23,6 +23,7 @@ pub mod known_way;
 pub mod lab;
 pub mod netns;
 pub mod numbered;
+pub mod operator;
 pub mod pair;
 pub mod relay;
 pub mod release;

@@ -42,7 +42,7 @@ fn install(arguments: InstallArguments) -> Outcome {
             "service_mode": "system",
             "changed": installed.changed,
         })),
-        has_failed: false,
+        ..Success::default()
     })
 }
 
@@ -54,7 +54,7 @@ fn uninstall(force: bool) -> Outcome {
         message: text.clone(),
         text,
         payload: fields(json!({"kind": "daemon-uninstall", "force": force})),
-        has_failed: false,
+        ..Success::default()
     })
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod machine;
 pub(crate) mod manual;
 pub(crate) mod mesh;
 pub(crate) mod operation;
+mod provision;
 pub(crate) mod remove;
 mod rtt;
 pub(crate) mod status;
@@ -61,7 +62,7 @@ fn fields(value: Value) -> Map<String, Value> {
 }
 
 /// The daemon is of a version that says something else.
-fn unexpected() -> Failure {
+pub(crate) fn unexpected() -> Failure {
     Failure::new(
         Code::Unsupported,
         "the daemon answered something that this ployzctl does not know",

@@ -28,6 +28,7 @@ pub enum Code {
     Forbidden,
     VersionMismatch,
     DaemonUnreachable,
+    SshFailed,
     InstallFailed,
     Timeout,
     InvalidArgument,
@@ -60,6 +61,7 @@ impl Code {
             | Self::Conflict
             | Self::Busy
             | Self::Forbidden
+            | Self::SshFailed
             | Self::InstallFailed
             | Self::VersionMismatch
             | Self::Timeout

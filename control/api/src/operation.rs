@@ -9,7 +9,7 @@ use crate::id::{MachineId, OperationId};
 
 /// How long work goes on that a client does and of which nothing is heard, in seconds: four times as long as it waits
 /// before it says again that it is alive.
-pub const LEASE_SECS: u64 = 60;
+pub const LEASE_SECS: u64 = 20;
 
 /// Where work, or a stage of it, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,372 @@
+//! From a host to a machine: the stages in their order, and taking back what was done when one of them fails.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ployz_api::{
+    Code, Failure, InviteRequest, MachineId, MachineList, MachineRow, Name, Payload, Posture,
+    Request, Status, TTL_SECS_DEFAULT,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::host::{Access, Host};
+use super::ledger::Ledger;
+use super::preflight::{Fit, Found, Wanted, judge};
+use super::remote;
+use super::source::Source;
+use super::stage::{Stage, Stopped};
+use super::target::Target;
+use crate::arguments::ProvisionArguments;
+use crate::clock::unix_secs;
+use crate::commands::unexpected;
+use crate::connection::Connection;
+
+/// The store says what it was told at once.
+const RECORD_WAIT: Duration = Duration::from_secs(20);
+/// An endpoint after the other, ten seconds for each, and most machines have three.
+const READY_WAIT: Duration = Duration::from_secs(60);
+/// How often those two are looked at.
+const POLL: Duration = Duration::from_millis(300);
+
+/// What is the same for all hosts.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) arguments: &'a ProvisionArguments,
+    pub(crate) source: &'a Source,
+    pub(crate) connection: &'a Connection,
+    pub(crate) ledger: &'a Ledger,
+    /// Whether the host is to be the first machine of a network that is not there yet.
+    pub(crate) founds: bool,
+}
+
+/// A host that is a machine now.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    target: Target,
+    pub(crate) id: MachineId,
+    pub(crate) name: Name,
+    overlay_ip: std::net::Ipv4Addr,
+    /// `joined`, `founded`, or that it had been before.
+    pub(crate) status: &'static str,
+    /// Of a network that it has founded.
+    pub(crate) credential: Option<Box<ployz_api::NewCredential>>,
+}
+
+impl Joined {
+    /// As in the command line's contract.
+    pub(crate) fn row(&self) -> Value {
+        json!({
+            "target": self.target.as_str(),
+            "id": self.id,
+            "name": self.name,
+            "overlay_ip": self.overlay_ip,
+            "status": self.status,
+        })
+    }
+
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let (target, name, ip, status) = (&self.target, &self.name, self.overlay_ip, self.status);
+        format!("{target}  {status} as {name}, {ip}")
+    }
+}
+
+/// What has been done to a host, so that it can be taken back.
+#[derive(Debug, Default)]
+struct Done {
+    installed: bool,
+    invite: Option<ployz_api::InviteId>,
+    joined: Option<MachineId>,
+}
+
+impl Plan<'_> {
+    /// Makes a machine of one host, or leaves it as it was.
+    pub(crate) async fn make(&self, target: &Target) -> Result<Joined, Stopped> {
+        let mut at = Stage::Preflight;
+        let made = self.reach(target, &mut at).await;
+        let failure = made.as_ref().err();
+        self.ledger.ended(target, failure).await;
+        made.map_err(|failure| Stopped { stage: at, failure })
+    }
+
+    async fn reach(&self, target: &Target, at: &mut Stage) -> Result<Joined, Failure> {
+        self.enter(target, at, Stage::Preflight).await;
+        let access = Access {
+            identity: self.arguments.identity.clone(),
+            port: self.arguments.ssh_port,
+            accept_new: self.arguments.yes,
+        };
+        let mut host = Host::connect(target, &access).await?;
+        let mut done = Done::default();
+        let made = self.make_on(target, &mut host, at, &mut done).await;
+        let made = match made {
+            Ok(joined) => Ok(joined),
+            Err(failure) => Err(self.take_back(&host, &done, failure).await),
+        };
+        host.close().await;
+        made
+    }
+
+    async fn make_on(
+        &self,
+        target: &Target,
+        host: &mut Host,
+        at: &mut Stage,
+        done: &mut Done,
+    ) -> Result<Joined, Failure> {
+        let fit = self.look(target, host).await?;
+        let joined = match &fit.found {
+            Found::Member(status) => self.member(target, status)?,
+            Found::Bare | Found::Installed(_) => {
+                self.enter(target, at, Stage::Install).await;
+                self.install(target, host, &fit, done).await?;
+                self.enter(target, at, Stage::Join).await;
+                self.join(target, host, done).await?
+            }
+        };
+        self.enter(target, at, Stage::Record).await;
+        self.wait_recorded(host, joined.id).await?;
+        self.enter(target, at, Stage::Ready).await;
+        self.wait_ready(target, host, joined.id).await?;
+        self.enter(target, at, Stage::Enable).await;
+        self.enable(host, joined).await
+    }
+
+    /// A host that is done already, but for the last stages perhaps.
+    fn member(&self, target: &Target, status: &Status) -> Result<Joined, Failure> {
+        if let Source::Artifacts(wanted) = self.source
+            && wanted.version().to_string() != status.version
+        {
+            let (version, name) = (&status.version, &status.name);
+            self.ledger.warn(
+                target,
+                &format!("it runs {version}: ployzctl machine update {name}"),
+            );
+        }
+        Ok(Joined {
+            target: target.clone(),
+            id: status.id,
+            name: status.name.clone(),
+            overlay_ip: status.overlay_ip.ok_or_else(unexpected)?,
+            status: "already a member",
+            credential: None,
+        })
+    }
+
+    async fn enter(&self, target: &Target, at: &mut Stage, stage: Stage) {
+        *at = stage;
+        self.ledger.stage(target, stage).await;
+    }
+
+    async fn look(&self, target: &Target, host: &mut Host) -> Result<Fit, Failure> {
+        let wanted = Wanted {
+            network: &self.arguments.network,
+            runtime: self.arguments.runtime,
+            source: self.arguments.install_source,
+        };
+        let ports = self.arguments.udp_ports();
+        let facts = remote::facts(host, &ports).await?;
+        let fit = judge(&facts, wanted, unix_secs())?;
+        if fit.is_root {
+            host.is_root();
+        }
+        for warning in &fit.warnings {
+            self.ledger.warn(target, warning);
+        }
+        Ok(fit)
+    }
+
+    async fn install(
+        &self,
+        target: &Target,
+        host: &Host,
+        fit: &Fit,
+        done: &mut Done,
+    ) -> Result<(), Failure> {
+        let flags = self.arguments.daemon_flags();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let artifact = match (self.source, &fit.found) {
+            (Source::Artifacts(wanted), Found::Installed(found)) if found == wanted.version() => {
+                return remote::install_again(host, &flags).await;
+            }
+            (Source::Artifacts(wanted), _) => wanted.get(fit.arch)?,
+            (Source::Git(git), _) => {
+                let tell = |line: &str| self.ledger.detail(target, line);
+                remote::build(host, git, tell).await?.into()
+            }
+        };
+        // What was there before us is not ours to remove.
+        done.installed = matches!(fit.found, Found::Bare);
+        remote::install(host, &artifact, &flags).await
+    }
+
+    async fn join(&self, target: &Target, host: &Host, done: &mut Done) -> Result<Joined, Failure> {
+        let target = target.clone();
+        if self.founds {
+            let founded = remote::found(host, &self.arguments.network).await?;
+            return Ok(Joined {
+                target,
+                id: founded.id,
+                name: founded.name,
+                overlay_ip: founded.overlay_ip,
+                status: "founded",
+                credential: None,
+            });
+        }
+        let invite = self.invite().await?;
+        done.invite = Some(invite.invite_id);
+        let joined = remote::join(host, &invite.token).await?;
+        done.joined = Some(joined.id);
+        Ok(Joined {
+            target,
+            id: joined.id,
+            name: joined.name,
+            overlay_ip: joined.overlay_ip,
+            status: "joined",
+            credential: None,
+        })
+    }
+
+    /// An invite that makes a machine which is given no work until it has been seen ready.
+    async fn invite(&self) -> Result<ployz_api::Invite, Failure> {
+        let terms = self.arguments.terms.clone();
+        let request = Request::InviteCreate(InviteRequest {
+            ttl_secs: TTL_SECS_DEFAULT,
+            name: terms.name,
+            region: terms.region,
+            labels: terms.labels.into_iter().collect(),
+            standby: true,
+        });
+        match self.connection.asked(&request).await?.payload {
+            Some(Payload::Invite(invite)) => Ok(invite),
+            Some(_) | None => Err(unexpected()),
+        }
+    }
+
+    /// The machines as the network sees them; of a network that is being founded, its first machine.
+    async fn machines(&self, host: &Host) -> Result<Vec<MachineRow>, Failure> {
+        if self.founds {
+            return remote::machines(host).await;
+        }
+        match self.connection.asked(&Request::MachineList).await?.payload {
+            Some(Payload::MachineList(MachineList { rows, .. })) => Ok(rows),
+            Some(_) | None => Err(unexpected()),
+        }
+    }
+
+    async fn wait_recorded(&self, host: &Host, id: MachineId) -> Result<(), Failure> {
+        let deadline = Instant::now() + RECORD_WAIT;
+        while !self.machines(host).await?.iter().any(|row| row.id == id) {
+            if Instant::now() > deadline {
+                let message = format!("the network does not know {id} after {RECORD_WAIT:?}");
+                return Err(Failure::new(Code::MachineNotFound, message)
+                    .hint("if it was removed: ployzctl mesh destroy --force (there)"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for a session with every active machine, but for those that the rest of the network cannot reach either.
+    async fn wait_ready(&self, target: &Target, host: &Host, id: MachineId) -> Result<(), Failure> {
+        let deadline = Instant::now() + READY_WAIT;
+        loop {
+            let (seen, known) = (remote::machines(host).await?, self.machines(host).await?);
+            let (missing, gone) = missing(id, &seen, &known);
+            if missing.is_empty() {
+                for name in gone {
+                    self.ledger
+                        .warn(target, &format!("{name} cannot be reached by anybody"));
+                }
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let names: Vec<&str> = missing.iter().map(Name::as_str).collect();
+                let message = format!(
+                    "it has no session with {} after {READY_WAIT:?}",
+                    names.join(", ")
+                );
+                let hint =
+                    "let UDP through between them (51820, or --wg-port), or say --wg-endpoint";
+                return Err(Failure::new(Code::Timeout, message).hint(hint));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn enable(&self, host: &Host, joined: Joined) -> Result<Joined, Failure> {
+        if self.founds {
+            let credential = remote::credential(host).await?;
+            return Ok(Joined {
+                credential: Some(Box::new(credential)),
+                ..joined
+            });
+        }
+        let rows = self.machines(host).await?;
+        let row = rows.iter().find(|row| row.id == joined.id);
+        // Who drains it meanwhile has the last word.
+        if row.is_some_and(|row| row.lifecycle == Posture::Standby) {
+            let machine = joined.id.to_string();
+            self.connection
+                .asked(&Request::MachineActivate { machine })
+                .await?;
+        }
+        Ok(joined)
+    }
+
+    /// Takes back what was done, and says so with the failure.
+    async fn take_back(&self, host: &Host, done: &Done, failure: Failure) -> Failure {
+        let undone = match (done.installed, done.joined) {
+            (true, _) => remote::uninstall(host).await,
+            (false, Some(_)) => remote::leave(host, &self.arguments.network).await,
+            (false, None) => Ok(()),
+        };
+        if let Err(left) = undone {
+            // A machine that cannot be told must not be told by others that it is none: it goes on with it.
+            let again = "run the same command again: it goes on where it stopped";
+            let message = format!("{failure}; what was done there is left ({left})");
+            return Failure { message, ..failure }.hint(again);
+        }
+        let taken_back = match (done.joined, done.invite) {
+            (Some(id), _) => {
+                let machine = id.to_string();
+                let force = true;
+                self.tell(Request::MachineRemove { machine, force }).await
+            }
+            (None, Some(invite_id)) => self.tell(Request::InviteRevoke { invite_id }).await,
+            (None, None) => Ok(()),
+        };
+        let message = match taken_back {
+            Err(left) => format!("{failure}; the network was not told to forget it: {left}"),
+            Ok(()) if done.installed => format!("{failure}; what was installed is removed again"),
+            Ok(()) => return failure,
+        };
+        Failure { message, ..failure }
+    }
+
+    async fn tell(&self, request: Request) -> Result<(), Failure> {
+        match self.connection.asked(&request).await {
+            Ok(_) => Ok(()),
+            // It had got in before the connection to it was lost.
+            Err(failure) if failure.code == Code::InviteConsumed => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Active machines that a new one should have a session with and has not, and those with which nobody has one.
+fn missing(id: MachineId, seen: &[MachineRow], known: &[MachineRow]) -> (Vec<Name>, Vec<Name>) {
+    let reached: BTreeSet<MachineId> = seen
+        .iter()
+        .filter(|row| row.reachable)
+        .map(|row| row.id)
+        .collect();
+    let wanted = known
+        .iter()
+        .filter(|row| row.id != id && row.lifecycle != Posture::Standby)
+        .filter(|row| !reached.contains(&row.id));
+    let (there, gone): (Vec<_>, Vec<_>) = wanted.partition(|row| row.reachable);
+    let names = |rows: Vec<&MachineRow>| rows.into_iter().map(|row| row.name.clone()).collect();
+    (names(there), names(gone))
+}

@@ -1,0 +1,168 @@
+//! Where the programs come from that a host gets.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ployz_api::{Code, Failure};
+use ployz_install::{Arch, Programs, Release, Version, pack};
+
+use crate::arguments::{InstallSource, ProvisionArguments};
+
+/// What is built on the host itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Git {
+    pub(crate) url: String,
+    /// A branch, a tag or a commit.
+    pub(crate) reference: String,
+}
+
+/// An artifact, packed.
+pub(crate) type Artifact = Rc<[u8]>;
+
+/// Programs for any host: of a release, or of this very installation.
+#[derive(Debug)]
+pub(crate) struct Artifacts {
+    /// None for the programs that run here.
+    release: Option<Release>,
+    version: Version,
+    /// What has been fetched, since several hosts have one architecture.
+    packed: RefCell<BTreeMap<String, Artifact>>,
+}
+
+/// Where the programs come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Artifacts(Artifacts),
+    Git(Git),
+}
+
+impl Source {
+    /// What the flags say. A release is asked for its latest version, if that is what is wanted.
+    ///
+    /// Fails with `INVALID_ARGUMENT` if the flags do not go together, and as a release does.
+    pub(crate) fn chosen(arguments: &ProvisionArguments) -> Result<Self, Failure> {
+        match arguments.install_source {
+            InstallSource::Git => git(arguments).map(Self::Git),
+            InstallSource::Release => Artifacts::chosen(arguments).map(Self::Artifacts),
+        }
+    }
+}
+
+fn git(arguments: &ProvisionArguments) -> Result<Git, Failure> {
+    let Some(url) = arguments.install_git_url.clone() else {
+        let message = "--install-source git needs to know from where";
+        return Err(Failure::new(Code::InvalidArgument, message).hint("--install-git-url URL"));
+    };
+    let reference = arguments.install_git_ref.clone();
+    Ok(Git {
+        url,
+        reference: reference.unwrap_or_else(|| "HEAD".to_owned()),
+    })
+}
+
+impl Artifacts {
+    fn chosen(arguments: &ProvisionArguments) -> Result<Self, Failure> {
+        let wanted = match arguments.install_version.as_str() {
+            "latest" => None,
+            version => Some(version.trim_start_matches('v').parse::<Version>()?),
+        };
+        let release = release(arguments)?;
+        let version = match (wanted, &release) {
+            (Some(version), _) => version,
+            (None, Some(release)) => release.latest()?,
+            (None, None) => Version::own(),
+        };
+        let own = Version::own();
+        if release.is_none() && version != own {
+            let message = format!("this is {own}, and nothing says where {version} is to be had");
+            return Err(Failure::new(Code::InvalidArgument, message)
+                .hint("--release-base URL --release-key KEY, or no --install-version"));
+        }
+        Ok(Self {
+            release,
+            version,
+            packed: RefCell::default(),
+        })
+    }
+
+    /// The version that they are of.
+    pub(crate) const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The programs for one architecture, verified and packed.
+    ///
+    /// Fails as [`Release::download`], and with `UNSUPPORTED` if what runs here was built for another.
+    pub(crate) fn get(&self, arch: Arch) -> Result<Artifact, Failure> {
+        let key = arch.to_string();
+        if let Some(packed) = self.packed.borrow().get(&key) {
+            return Ok(Rc::clone(packed));
+        }
+        let packed: Artifact = match &self.release {
+            Some(release) => self.fetch(release, arch)?,
+            None => self.own(arch)?,
+        }
+        .into();
+        self.packed.borrow_mut().insert(key, Rc::clone(&packed));
+        Ok(packed)
+    }
+
+    fn fetch(&self, release: &Release, arch: Arch) -> Result<Vec<u8>, Failure> {
+        let scratch = Scratch::new()?;
+        let directory = scratch.0.join("programs");
+        let programs = release.download(&self.version, arch, &directory, &mut |_| {})?;
+        self.pack(&programs)
+    }
+
+    fn own(&self, arch: Arch) -> Result<Vec<u8>, Failure> {
+        let here = Arch::here()?;
+        if arch != here {
+            let message = format!("the host is {arch}, and the programs that run here are {here}");
+            return Err(Failure::new(Code::Unsupported, message)
+                .hint("--release-base URL --release-key KEY"));
+        }
+        self.pack(&Programs::that_run()?)
+    }
+
+    fn pack(&self, programs: &Programs) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        pack(programs, &self.version, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn release(arguments: &ProvisionArguments) -> Result<Option<Release>, Failure> {
+    match (&arguments.release_base, &arguments.release_key) {
+        (None, None) => Ok(None),
+        (Some(base), Some(key)) => Ok(Some(Release::new(base.clone(), key.clone()))),
+        (Some(_), None) | (None, Some(_)) => {
+            let message = "where releases are and whose signature they have go together";
+            Err(Failure::new(Code::InvalidArgument, message)
+                .hint("--release-base URL --release-key KEY"))
+        }
+    }
+}
+
+/// A directory that goes again.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let directory = std::env::temp_dir().join(format!("ployzctl-{}", std::process::id()));
+        std::fs::create_dir(&directory)
+            .map(|()| Self(directory.clone()))
+            .map_err(|error| {
+                let message = format!("{}: {error}", directory.display());
+                Failure::new(Code::InstallFailed, message)
+            })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _already_gone = std::fs::remove_dir_all(&self.0);
+    }
+}
