@@ -83,7 +83,7 @@ mod tests {
             unknown: Map::new(),
         };
         let len = serde_json::to_vec(&record).unwrap().len();
-        assert!(len < 64 << 10, "{len} bytes");
+        assert!(len < 128 << 10, "{len} bytes");
     }
 
     #[test]
