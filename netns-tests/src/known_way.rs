@@ -6,7 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,11 @@ const DATAGRAM_LEN_MAX: usize = 65_536;
 /// What becomes of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    Passed { after: Duration },
+    Passed {
+        after: Duration,
+    },
+    /// Passed at once, and once more.
+    Repeated,
     Lost,
 }
 
@@ -50,18 +54,48 @@ pub struct KnownWay {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long datagrams of one length were kept, from the driver that they came through to that they left through.
+/// What became of datagrams of one length.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
-    pub from_client: Vec<Duration>,
-    pub from_server: Vec<Duration>,
+    pub from_client: Side,
+    pub from_server: Side,
+}
+
+/// What became of those that came from one side.
+#[derive(Debug, Clone, Default)]
+pub struct Side {
+    /// How long they were kept, from the driver that they came through to that they left through, in the order of leaving.
+    pub held: Vec<Duration>,
+    pub came: u64,
+    pub lost: u64,
+    pub repeated: u64,
+    /// Left behind one that had come later.
+    pub overtaken: u64,
+    last_left: u64,
 }
 
 impl Kept {
-    /// The median there and the median back, together.
+    /// The median of what tests and their replies were kept for, as long as only one side tests and none overtakes another.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
-        median(&self.from_client) + median(&self.from_server)
+        let both = self.from_client.held.iter().zip(&self.from_server.held);
+        median(&both.map(|(there, back)| *there + *back).collect::<Vec<_>>())
+    }
+
+    fn side(&mut self, from_client: bool) -> &mut Side {
+        if from_client {
+            &mut self.from_client
+        } else {
+            &mut self.from_server
+        }
+    }
+}
+
+impl Side {
+    fn leaves(&mut self, number: u64, held: Duration) {
+        self.held.push(held);
+        self.overtaken += u64::from(number < self.last_left);
+        self.last_left = self.last_left.max(number);
     }
 }
 
@@ -114,10 +148,12 @@ impl KnownWay {
 
     #[must_use]
     pub fn kept(&self) -> Kept {
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.kept).clone()
+    }
+
+    /// Begins to note anew.
+    pub fn forget(&self) {
+        *lock(&self.kept) = Kept::default();
     }
 }
 
@@ -128,6 +164,10 @@ impl Drop for KnownWay {
             let _panicked = thread.join();
         }
     }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Way {
@@ -142,6 +182,8 @@ struct Way {
 }
 
 struct Waiting {
+    /// Among those that are noted from its side, from 1 on; zero if it is not.
+    number: u64,
     due: Duration,
     arrived: Duration,
     from_client: bool,
@@ -193,8 +235,16 @@ impl Way {
             self.client = Some(source);
         }
         let arrived = arrived?;
-        if let Fate::Passed { after } = (self.judge)(from_client, length) {
+        let fate = (self.judge)(from_client, length);
+        let number = self.note(from_client, length, fate);
+        let (after, times) = match fate {
+            Fate::Passed { after } => (after, 1),
+            Fate::Repeated => (Duration::ZERO, 2),
+            Fate::Lost => return Some(()),
+        };
+        for time in 0..times {
             let waiting = Waiting {
+                number: if time == 0 { number } else { 0 },
                 due: arrived + after,
                 arrived,
                 from_client,
@@ -205,6 +255,22 @@ impl Way {
             self.waiting.insert(at, waiting);
         }
         Some(())
+    }
+
+    /// Its number, if it is one that is noted.
+    fn note(&self, from_client: bool, length: usize, fate: Fate) -> u64 {
+        if length != self.noted_len {
+            return 0;
+        }
+        let mut kept = lock(&self.kept);
+        let side = kept.side(from_client);
+        side.came += 1;
+        match fate {
+            Fate::Passed { .. } => {}
+            Fate::Repeated => side.repeated += 1,
+            Fate::Lost => side.lost += 1,
+        }
+        side.came
     }
 
     fn send_due(&mut self) {
@@ -221,16 +287,13 @@ impl Way {
                 continue;
             };
             let left = self.send(&it, target);
-            if it.bytes.len() == self.noted_len
+            if it.number > 0
                 && let Some(left) = left
             {
-                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let ways = if it.from_client {
-                    &mut kept.from_client
-                } else {
-                    &mut kept.from_server
-                };
-                ways.push(left.saturating_sub(it.arrived));
+                let held = left.saturating_sub(it.arrived);
+                lock(&self.kept)
+                    .side(it.from_client)
+                    .leaves(it.number, held);
             }
         }
     }

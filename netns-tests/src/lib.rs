@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod forge;
 pub mod known_way;
 pub mod lab;
+pub mod measured_way;
 pub mod netns;
 pub mod numbered;
 pub mod operator;

@@ -1,24 +1,27 @@
-//! The round trip that is reported, beside the truth.
-//!
-//! ```text
-//!   a ====== a way of known length ====== b      a relay on b's host, see `known_way.rs`
-//! ```
+//! The round trip that is reported, beside the truth (`measured_way.rs`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ployz_netns_tests::known_way::{Fate, KnownWay};
-use ployz_netns_tests::pair::{Family, RttReport};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ployz_netns_tests::cluster::freeze;
+use ployz_netns_tests::known_way::{Fate, Judge};
+use ployz_netns_tests::measured_way::{Measured, MeasuredWay, TEST_LEN};
+use ployz_netns_tests::pair::{Family, RttCounts};
 use ployz_netns_tests::traffic::{self, Iperf};
-use ployz_netns_tests::wait::{wait_for, wait_until};
+use ployz_netns_tests::wait::{pause, wait_until};
 use ployz_netns_tests::{Contender, Pair, Plan, Stage, story};
 
-/// A test or a reply: IPv6 and UDP header, 44 bytes, two TLVs, and what the tunnel adds.
-const PROBE_DATAGRAM_LEN: usize = 40 + 8 + 44 + 8 + 20 + 32;
 /// Four hops between stamps, each through the queue of a processor that others use as well; on a quiet machine it is a few
 /// microseconds (`docs/rtt.md`). What the daemons themselves take is more than this.
-const ERROR_MAX: Duration = Duration::from_micros(200);
-/// A second, a test, a burst of twenty at ticks of 100 ms, and as long again.
+const ERROR_MAX: Duration = Duration::from_micros(100);
+/// While both processors are busy with TCP, of which a processor's turn is the tenth part of a millisecond.
+const LOADED_ERROR_MAX: Duration = Duration::from_micros(500);
+/// As many as are in a report.
+const COUNT: u16 = 256;
 const PATIENCE: Duration = Duration::from_secs(6);
 
 mod truth {
@@ -26,9 +29,19 @@ mod truth {
     story!(the_network_is_as_far_as_it_is);
 }
 
-mod loss {
+mod load {
     use super::*;
-    story!(losses_are_told_apart);
+    story!(it_is_as_far_under_load);
+}
+
+mod accounts {
+    use super::*;
+    story!(ten_thousand_tests_are_accounted_for);
+}
+
+mod stall {
+    use super::*;
+    story!(who_stands_still_is_not_far_away);
 }
 
 mod stock {
@@ -37,54 +50,125 @@ mod stock {
 }
 
 fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
-    for hold_us in [0, 100, 1_000, 20_000] {
+    for (hold_us, jitter_us) in [
+        (0, 0),
+        (100, 0),
+        (1_000, 0),
+        (20_000, 0),
+        (100, 100),
+        (1_000, 1_000),
+    ] {
         let hold = Duration::from_micros(hold_us);
-        let (pair, way) = meet(stage, Box::new(move |_, _| Fate::Passed { after: hold }))?;
-        let report = measured(&pair, 15)?;
-        let truth = way.kept().round_trip();
+        let met = MeasuredWay::meet(stage, jittered(hold, Duration::from_micros(jitter_us)))?;
+        let measured = met.measure(COUNT)?;
         account(&format!(
-            "held {hold:?} each way: {truth:?} in truth, {report:?}"
+            "held {hold:?} each way and up to {jitter_us} us more: {measured:?}"
         ));
         ensure!(
-            truth >= hold * 2,
-            "the way is shorter than it should be: {truth:?}"
+            measured.truth >= hold * 2,
+            "the way is shorter than it should be: {measured:?}"
         );
-        ensure!(report.stamps == "kernel", "{report:?}");
+        is_true(&measured, ERROR_MAX)?;
         ensure!(
-            report.p50.abs_diff(truth) <= ERROR_MAX,
-            "{report:?}, in truth {truth:?}"
+            measured.report.tunnel_p50 > measured.report.p50,
+            "{measured:?}"
         );
     }
     Ok(())
 }
 
-fn losses_are_told_apart(stage: &Stage) -> Result<()> {
-    // Tests and replies take turns: an odd number meets both.
-    let mut count = 0;
-    let lose_every_fifth_of_the_clients = move |from_client: bool, length: usize| {
-        count += u32::from(from_client && length == PROBE_DATAGRAM_LEN);
-        if from_client && length == PROBE_DATAGRAM_LEN && count % 5 == 0 {
-            return Fate::Lost;
-        }
-        Fate::Passed {
-            after: Duration::ZERO,
-        }
-    };
-    let (pair, _way) = meet(stage, Box::new(lose_every_fifth_of_the_clients))?;
-    let report = wait_for("a burst with losses", PATIENCE, || {
-        pair.a.rtt().filter(|rtt| rtt.counts.sent >= 20)
+fn it_is_as_far_under_load(stage: &Stage) -> Result<()> {
+    let met = MeasuredWay::meet(stage, jittered(Duration::from_millis(1), Duration::ZERO))?;
+    let Pair { a, b } = &met.pair;
+    let mut measured = None;
+    let load = Iperf::tcp(a, b, Family::V4, 4).run_during(|| {
+        measured = Some(met.measure(COUNT)?);
+        Ok(())
     })?;
-    ensure!(report.counts.lost_forward > 0, "{report:?}");
-    ensure!(
-        report.counts.lost_reverse == 0,
-        "nothing of the server's was lost: {report:?}"
+    let measured = measured.context("it was measured")?;
+    account(&format!("while TCP has {load}: {measured:?}"));
+    is_true(&measured, LOADED_ERROR_MAX)
+}
+
+/// The relay loses, holds up and repeats tests, and then replies; what it did is what `a` says.
+fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
+    let (forward, reverse) = (
+        Arc::new(AtomicBool::default()),
+        Arc::new(AtomicBool::default()),
     );
-    let other = pair.b.rtt().context("b measures as well")?;
-    ensure!(
-        other.counts.lost_forward == 0,
-        "nothing of the server's was lost: {other:?}"
-    );
-    ensure!(other.counts.lost_reverse > 0, "{other:?}");
+    let met = MeasuredWay::meet(stage, faulty(&forward, &reverse))?;
+    met.way.forget();
+    let before = met.pair.a.rtt().context("a measures")?.counts;
+    for way in [&forward, &reverse] {
+        way.store(true, Ordering::Relaxed);
+        met.test(5_000)?;
+        way.store(false, Ordering::Relaxed);
+    }
+    // On which way the last ones were lost, a later one tells.
+    let after = met.test(2)?.counts;
+    let kept = met.way.kept();
+    let (there, back) = (&kept.from_client, &kept.from_server);
+    account(&format!(
+        "there {:?}, back {:?}: {after:?}, before {before:?}",
+        (there.came, there.lost, there.overtaken, there.repeated),
+        (back.came, back.lost, back.overtaken, back.repeated),
+    ));
+    let expected = RttCounts {
+        sent: before.sent + there.came,
+        answered: before.answered + there.came - there.lost - back.lost,
+        lost_forward: there.lost,
+        lost_reverse: back.lost,
+        reordered_forward: there.overtaken,
+        reordered_reverse: back.overtaken,
+        ..before
+    };
+    ensure!(there.lost > 50 && back.lost > 50, "{kept:?}");
+    ensure!(there.overtaken > 50 && back.overtaken > 50, "{kept:?}");
+    ensure!(after == expected, "{after:?}, but {expected:?}");
+    // What comes again is a replay to WireGuard, and counts nowhere else.
+    for (host, repeated) in [(&met.pair.b, there.repeated), (&met.pair.a, back.repeated)] {
+        let status = host.daemon.uapi().status()?;
+        let replays: u64 = status["drop_replay"].parse()?;
+        ensure!(
+            repeated > 50 && replays == repeated,
+            "{replays} of {repeated}"
+        );
+    }
+    Ok(())
+}
+
+/// Two processes that do not run for 200 ms, one after the other.
+fn who_stands_still_is_not_far_away(stage: &Stage) -> Result<()> {
+    const STALL: Duration = Duration::from_millis(200);
+    let met = MeasuredWay::meet(stage, jittered(Duration::from_millis(1), Duration::ZERO))?;
+    let Pair { a, b } = &met.pair;
+    for host in [b, a] {
+        let before = a.rtt().context("a measures")?.counts;
+        a.measure(COUNT)?;
+        wait_until("half of the tests", PATIENCE, || {
+            a.rtt()
+                .is_some_and(|rtt| rtt.counts.sent >= before.sent + u64::from(COUNT) / 2)
+        })?;
+        let pid = Pid::from_raw(host.daemon.pid().try_into()?);
+        freeze(pid)?;
+        pause(STALL);
+        kill(pid, Signal::SIGCONT)?;
+        wait_until("the tests to be over", PATIENCE, || {
+            a.rtt().is_some_and(|rtt| rtt.counts.under_way == 0)
+        })?;
+        let report = a.rtt().context("a measures")?;
+        account(&format!(
+            "{} stood still: {report:?}",
+            host.daemon.interface()
+        ));
+        ensure!(report.counts.stalls > before.stalls, "{report:?}");
+        ensure!(
+            report.counts.late == 0 && report.counts.lost_forward == 0,
+            "{report:?}"
+        );
+        ensure!(report.stamps == "kernel", "{report:?}");
+        ensure!(report.p99 < STALL / 4, "{report:?}");
+    }
     Ok(())
 }
 
@@ -99,43 +183,62 @@ fn a_stock_peer_is_unmeasured(stage: &Stage) -> Result<()> {
         pair.a.rtt().is_some_and(|rtt| rtt.counts.sent >= 2)
     })?;
     let report = pair.a.rtt().context("a report")?;
+    let RttCounts {
+        lost_forward,
+        lost_reverse,
+        ..
+    } = report.counts;
     ensure!(
-        (
-            report.samples,
-            report.counts.lost_forward,
-            report.counts.lost_reverse
-        ) == (0, 0, 0),
+        (report.samples, lost_forward, lost_reverse) == (0, 0, 0),
         "{report:?}"
     );
     Iperf::tcp(&pair.a, &pair.b, Family::V4, 1).run()?;
     Ok(())
 }
 
+fn is_true(measured: &Measured, error_max: Duration) -> Result<()> {
+    ensure!(measured.report.stamps == "kernel", "{measured:?}");
+    let error = measured.report.p50.abs_diff(measured.truth);
+    ensure!(error <= error_max, "{error:?}: {measured:?}");
+    Ok(())
+}
+
+/// Holds everything for a time, and up to another time longer.
+fn jittered(hold: Duration, jitter: Duration) -> Box<Judge> {
+    let mut state = 1_u32;
+    Box::new(move |_, _| {
+        // Numerical Recipes' generator; its high bits are good enough to shake a relay.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let share = f64::from(state) / f64::from(u32::MAX);
+        Fate::Passed {
+            after: hold + jitter.mul_f64(share),
+        }
+    })
+}
+
+/// Of the tests, while `forward` holds, and of the replies, while `reverse` does: loses some, holds some until two others have passed,
+/// and repeats some.
+fn faulty(forward: &Arc<AtomicBool>, reverse: &Arc<AtomicBool>) -> Box<Judge> {
+    let (forward, reverse) = (Arc::clone(forward), Arc::clone(reverse));
+    let mut count = 0_u32;
+    Box::new(move |from_client, length| {
+        let faulty = if from_client { &forward } else { &reverse };
+        let passed = |after| Fate::Passed { after };
+        if length != TEST_LEN || !faulty.load(Ordering::Relaxed) {
+            return passed(Duration::ZERO);
+        }
+        count += 1;
+        match count % 50 {
+            7 => Fate::Lost,
+            23 => passed(Duration::from_millis(5)),
+            37 => Fate::Repeated,
+            _ => passed(Duration::ZERO),
+        }
+    })
+}
+
 /// For whoever runs the story with `--nocapture`.
 #[expect(clippy::print_stdout, reason = "a figure is worth more than a verdict")]
 fn account(text: &str) {
     println!("{text}");
-}
-
-/// Waits for a burst that went well.
-fn measured(pair: &Pair, samples: usize) -> Result<RttReport> {
-    wait_for("a burst to be measured", PATIENCE, || {
-        pair.a.rtt().filter(|rtt| rtt.samples >= samples)
-    })
-    .with_context(|| format!("a says {:?}", pair.a.rtt()))
-}
-
-/// A pair that knows each other through the way.
-fn meet(
-    stage: &Stage,
-    judge: Box<ployz_netns_tests::known_way::Judge>,
-) -> Result<(Pair, KnownWay)> {
-    let pair = Pair::strangers(stage, Plan::of(stage))?;
-    let Pair { a, b } = &pair;
-    let (address, server) = (b.outer(Family::V4), b.endpoint(Family::V4));
-    let way = KnownWay::start(&b.netns, address, server, PROBE_DATAGRAM_LEN, judge)?;
-    b.know(a, "")?;
-    a.know(b, &format!("endpoint {}", way.address))?;
-    traffic::ping(&a.netns, b.inner(Family::V4))?;
-    Ok((pair, way))
 }

@@ -211,7 +211,7 @@ mod tests {
                 by: Stamper::Kernel,
             },
             sent_ns: 5,
-            follow_up: None,
+            follow_ups: [None; 2],
         };
         for probe in [Probe::Test(TEST), Probe::Reply(reply)] {
             let mut packet = [0xff; PROBE_LEN_MAX];

@@ -28,8 +28,13 @@ const ERROR_ESTIMATE: u16 = 0x48a8;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Length of what [`Test`] and [`Reply`] write, in bytes.
-pub(crate) const STAMP_LEN: usize =
-    BASE_LEN + TLV_HEADER_LEN + TIMESTAMP_INFORMATION_LEN + TLV_HEADER_LEN + FOLLOW_UP_LEN;
+pub(crate) const STAMP_LEN: usize = BASE_LEN
+    + TLV_HEADER_LEN
+    + TIMESTAMP_INFORMATION_LEN
+    + FOLLOW_UPS * (TLV_HEADER_LEN + FOLLOW_UP_LEN);
+
+/// Earlier replies that a reply tells of: with more than one, what a busy turn has left behind is caught up with.
+pub(crate) const FOLLOW_UPS: usize = 2;
 
 /// Who took a time stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +81,8 @@ pub(crate) struct Reply {
     pub(crate) received: Stamp,
     /// T3 as far as the reflector could know it while it wrote.
     pub(crate) sent_ns: u64,
-    /// T3 of an earlier reply as the kernel took it.
-    pub(crate) follow_up: Option<FollowUp>,
+    /// T3 of earlier replies as the kernel took it.
+    pub(crate) follow_ups: [Option<FollowUp>; FOLLOW_UPS],
 }
 
 /// When an earlier reply really left.
@@ -96,10 +101,12 @@ impl Test {
         packet[12..14].copy_from_slice(&ERROR_ESTIMATE.to_be_bytes());
         packet[14..16].copy_from_slice(&self.session.to_be_bytes());
         let tlvs = &mut packet[BASE_LEN..];
-        let (information, follow_up) =
+        let (information, follow_ups) =
             tlvs.split_at_mut(TLV_HEADER_LEN + TIMESTAMP_INFORMATION_LEN);
         tlv(UNRECOGNIZED, TIMESTAMP_INFORMATION, information);
-        tlv(UNRECOGNIZED, FOLLOW_UP, follow_up);
+        for follow_up in follow_ups.chunks_exact_mut(TLV_HEADER_LEN + FOLLOW_UP_LEN) {
+            tlv(UNRECOGNIZED, FOLLOW_UP, follow_up);
+        }
     }
 
     /// Reads a packet; `None` if it is too short.
@@ -128,7 +135,7 @@ impl Reply {
         // The hop limit of every test.
         packet[40] = 1;
         let tlvs = &mut packet[BASE_LEN..];
-        let (information, follow_up) =
+        let (information, follow_ups) =
             tlvs.split_at_mut(TLV_HEADER_LEN + TIMESTAMP_INFORMATION_LEN);
         let received_by = method(self.received.by);
         tlv(0, TIMESTAMP_INFORMATION, information).copy_from_slice(&[
@@ -137,11 +144,14 @@ impl Reply {
             FREE_RUNNING,
             method(Stamper::User),
         ]);
-        let value = tlv(0, FOLLOW_UP, follow_up);
-        if let Some(earlier) = &self.follow_up {
-            value[..4].copy_from_slice(&earlier.sequence.to_be_bytes());
-            value[4..12].copy_from_slice(&timestamp(earlier.sent_ns));
-            value[12] = method(Stamper::Kernel);
+        let follow_ups = follow_ups.chunks_exact_mut(TLV_HEADER_LEN + FOLLOW_UP_LEN);
+        for (bytes, earlier) in follow_ups.zip(&self.follow_ups) {
+            let value = tlv(0, FOLLOW_UP, bytes);
+            if let Some(earlier) = earlier {
+                value[..4].copy_from_slice(&earlier.sequence.to_be_bytes());
+                value[4..12].copy_from_slice(&timestamp(earlier.sent_ns));
+                value[12] = method(Stamper::Kernel);
+            }
         }
     }
 
@@ -160,19 +170,25 @@ impl Reply {
                 by: Stamper::User,
             },
             sent_ns: ns_at(base, 4),
-            follow_up: None,
+            follow_ups: [None; FOLLOW_UPS],
         };
+        let mut follow_ups = reply.follow_ups.iter_mut();
         while let Some((kind, value, rest)) = split_tlv(tlvs) {
             tlvs = rest;
             match (kind, value) {
                 (TIMESTAMP_INFORMATION, &[_, by, _, _]) if by == method(Stamper::Kernel) => {
                     reply.received.by = Stamper::Kernel;
                 }
-                (FOLLOW_UP, value) if value.len() == FOLLOW_UP_LEN => {
-                    reply.follow_up = (value[12] == method(Stamper::Kernel)).then(|| FollowUp {
-                        sequence: u32_at(value, 0),
-                        sent_ns: ns_at(value, 4),
-                    });
+                (FOLLOW_UP, value)
+                    if value.len() == FOLLOW_UP_LEN && value[12] == method(Stamper::Kernel) =>
+                {
+                    // More than there is room for is more than anybody sends.
+                    if let Some(follow_up) = follow_ups.next() {
+                        *follow_up = Some(FollowUp {
+                            sequence: u32_at(value, 0),
+                            sent_ns: ns_at(value, 4),
+                        });
+                    }
                 }
                 _ => {}
             }
@@ -237,6 +253,7 @@ mod tests {
         48a8 1234
         00000000 00000000 00000000 00000000 00000000 00000000 00000000
         80 03 0004 00000000
+        80 07 0010 00000000 00000000 00000000 00000000
         80 07 0010 00000000 00000000 00000000 00000000";
     const REPLY: &str = "
         00000005
@@ -248,7 +265,8 @@ mod tests {
         48a8 0000
         01 000000
         00 03 0004 05020503
-        00 07 0010 00000004 00000002 00000063 02 000000";
+        00 07 0010 00000004 00000002 00000063 02 000000
+        00 07 0010 00000003 00000001 00000064 02 000000";
 
     fn bytes(hex: &str) -> Vec<u8> {
         hex::decode(hex.split_whitespace().collect::<String>()).unwrap()
@@ -271,10 +289,16 @@ mod tests {
                 by: Stamper::Kernel,
             },
             sent_ns: 5 * SECOND_NS - 1,
-            follow_up: Some(FollowUp {
-                sequence: 4,
-                sent_ns: 2 * SECOND_NS + 99,
-            }),
+            follow_ups: [
+                Some(FollowUp {
+                    sequence: 4,
+                    sent_ns: 2 * SECOND_NS + 99,
+                }),
+                Some(FollowUp {
+                    sequence: 3,
+                    sent_ns: SECOND_NS + 100,
+                }),
+            ],
         }
     }
 
@@ -297,7 +321,7 @@ mod tests {
                 by: Stamper::User,
                 ..reply().received
             },
-            follow_up: None,
+            follow_ups: [None; FOLLOW_UPS],
             ..reply()
         };
         assert_eq!(Reply::parse(packet), Some(bare));
@@ -308,8 +332,10 @@ mod tests {
         let mut packet = bytes(REPLY);
         packet[BASE_LEN] = UNRECOGNIZED;
         packet[BASE_LEN + 8] = UNRECOGNIZED;
+        packet[BASE_LEN + 28] = UNRECOGNIZED;
         let read = Reply::parse(&packet).unwrap();
-        assert_eq!((read.received.by, read.follow_up), (Stamper::User, None));
+        assert_eq!(read.received.by, Stamper::User);
+        assert_eq!(read.follow_ups, [None; FOLLOW_UPS]);
     }
 
     proptest! {

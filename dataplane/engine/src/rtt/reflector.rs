@@ -1,4 +1,6 @@
-//! The peer's side of the measurement: a reply to every test, and when the reply before it really left.
+//! The peer's side of the measurement: a reply to every test, and when replies before it really left.
+
+use std::collections::VecDeque;
 
 use crate::stamp::{FollowUp, Reply, Stamp, Test};
 
@@ -7,8 +9,12 @@ use crate::stamp::{FollowUp, Reply, Stamp, Test};
 pub(crate) struct Reflector {
     session: Option<u16>,
     next_sequence: u32,
-    last_left: Option<FollowUp>,
+    /// Replies whose departure is known and was not told, the oldest first.
+    departed: VecDeque<FollowUp>,
 }
+
+/// Replies of one busy turn, after which there are two departures told for each that becomes known.
+const DEPARTED_MAX: usize = 64;
 
 impl Reflector {
     /// The reply to a test that arrived at `received`, written at `now_ns`.
@@ -24,7 +30,7 @@ impl Reflector {
             test,
             received,
             sent_ns: now_ns,
-            follow_up: self.last_left.take(),
+            follow_ups: [self.departed.pop_front(), self.departed.pop_front()],
         };
         self.next_sequence = self.next_sequence.wrapping_add(1);
         reply
@@ -32,12 +38,16 @@ impl Reflector {
 
     /// The kernel says when a reply left.
     pub(crate) fn left(&mut self, sequence: u32, at_ns: u64) {
-        if sequence.wrapping_add(1) == self.next_sequence {
-            self.last_left = Some(FollowUp {
-                sequence,
-                sent_ns: at_ns,
-            });
+        if sequence >= self.next_sequence {
+            return;
         }
+        if self.departed.len() == DEPARTED_MAX {
+            self.departed.pop_front();
+        }
+        self.departed.push_back(FollowUp {
+            sequence,
+            sent_ns: at_ns,
+        });
     }
 }
 
@@ -59,23 +69,45 @@ mod tests {
         }
     }
 
+    fn left(sequence: u32, sent_ns: u64) -> Option<FollowUp> {
+        Some(FollowUp { sequence, sent_ns })
+    }
+
     #[test]
-    fn a_reply_tells_when_the_one_before_it_left() {
+    fn a_reply_tells_when_those_before_it_left() {
         let mut reflector = Reflector::default();
-        assert_eq!(reflector.reflect(test(1, 10), RECEIVED, 6).follow_up, None);
+        assert_eq!(
+            reflector.reflect(test(1, 10), RECEIVED, 6).follow_ups,
+            [None; 2]
+        );
         reflector.left(0, 7);
         let second = reflector.reflect(test(1, 12), RECEIVED, 8);
-        assert_eq!(second.sequence, 1);
-        let left = FollowUp {
-            sequence: 0,
-            sent_ns: 7,
-        };
-        assert_eq!(second.follow_up, Some(left));
-        // The kernel says nothing of the second, or too late.
-        let third = reflector.reflect(test(1, 13), RECEIVED, 9);
-        assert_eq!(third.follow_up, None);
-        reflector.left(1, 10);
-        assert_eq!(reflector.reflect(test(1, 14), RECEIVED, 11).follow_up, None);
+        assert_eq!(
+            (second.sequence, second.follow_ups),
+            (1, [left(0, 7), None])
+        );
+        // In one turn, after which the kernel says of all of them when they left.
+        (13..16).for_each(|sequence| {
+            reflector.reflect(test(1, sequence), RECEIVED, 9);
+        });
+        (1..5).for_each(|sequence| reflector.left(sequence, 10 + u64::from(sequence)));
+        let next = reflector.reflect(test(1, 16), RECEIVED, 20);
+        assert_eq!(next.follow_ups, [left(1, 11), left(2, 12)]);
+        let next = reflector.reflect(test(1, 17), RECEIVED, 21);
+        assert_eq!(next.follow_ups, [left(3, 13), left(4, 14)]);
+    }
+
+    #[test]
+    fn departures_that_nobody_asks_about_are_forgotten() {
+        let mut reflector = Reflector::default();
+        let count = DEPARTED_MAX as u32 + 3;
+        for sequence in 0..count {
+            reflector.next_sequence = sequence + 1;
+            reflector.left(sequence, 5);
+        }
+        reflector.left(count, 5);
+        assert_eq!(reflector.departed.len(), DEPARTED_MAX);
+        assert_eq!(reflector.departed[0].sequence, 3);
     }
 
     #[test]
@@ -84,6 +116,6 @@ mod tests {
         reflector.reflect(test(1, 0), RECEIVED, 6);
         reflector.left(0, 7);
         let other = reflector.reflect(test(2, 0), RECEIVED, 8);
-        assert_eq!((other.sequence, other.follow_up), (0, None));
+        assert_eq!((other.sequence, other.follow_ups), (0, [None; 2]));
     }
 }

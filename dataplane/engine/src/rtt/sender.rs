@@ -207,7 +207,7 @@ impl Sender {
         });
         self.counts.answered += 1;
         self.account(sequence, reply.sequence);
-        if let Some(earlier) = reply.follow_up {
+        for earlier in reply.follow_ups.into_iter().flatten() {
             self.follow_up(earlier, delivered_ns);
         }
     }
