@@ -4,6 +4,7 @@ mod access;
 mod provision;
 mod seeing;
 mod service;
+mod workloads;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use access::{
 pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
 pub(crate) use seeing::{EventsArguments, OperationCommand};
 pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
+pub(crate) use workloads::{DeployCommand, ServiceArguments, WorkloadCommand};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -106,6 +108,12 @@ pub(crate) enum Command {
     /// The machines of the network
     #[command(subcommand)]
     Machine(MachineCommand),
+    /// Place workloads on machines
+    #[command(subcommand)]
+    Deploy(DeployCommand),
+    /// What machines run
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
     /// What is wrong here, or with this machine and another one; exit 1 if something is
     Doctor {
         /// The other machine: its id, its name, or the unique beginning of either

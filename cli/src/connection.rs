@@ -91,9 +91,21 @@ impl Connection {
         block_on(self.waiting(self.asked(request)))
     }
 
+    /// As [`Self::ask`], of a machine that has to answer itself.
+    pub(crate) fn ask_of(&self, destination: Destination, request: &Request) -> Outcome {
+        block_on(self.waiting(async {
+            let way = self.way(request, Some(destination)).await?;
+            self.asked_by(&way, request).await
+        }))
+    }
+
     /// The same among other things that are waited for.
     pub(crate) async fn asked(&self, request: &Request) -> Outcome {
-        let way = self.way(request).await?;
+        self.asked_by(&self.way(request, None).await?, request)
+            .await
+    }
+
+    async fn asked_by(&self, way: &Way, request: &Request) -> Outcome {
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
         let answer = match &way.destination {
@@ -135,7 +147,7 @@ impl Connection {
     }
 
     fn hear(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
-        let way = block_on(self.way(request))?;
+        let way = block_on(self.way(request, None))?;
         let patience = self.arguments.timeout;
         let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
         let followed = block_on(async {
@@ -171,8 +183,8 @@ impl Connection {
         }
     }
 
-    async fn way(&self, request: &Request) -> Result<Way, Failure> {
-        let way = self.find_way(request).await?;
+    async fn way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
+        let way = self.find_way(request, of).await?;
         self.notes.verbose(&format!(
             "asking {:?} for {:?}{}",
             way.credential.endpoints,
@@ -185,8 +197,8 @@ impl Connection {
         Ok(way)
     }
 
-    async fn find_way(&self, request: &Request) -> Result<Way, Failure> {
-        let on = self.arguments.on.clone().map(Destination::Machine);
+    async fn find_way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
+        let on = of.or_else(|| self.arguments.on.clone().map(Destination::Machine));
         if let Some(name) = self.context()? {
             let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
             if !self.arguments.connect.is_empty() {

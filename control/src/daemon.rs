@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use ployz_api::{Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret};
+use ployz_api::{
+    Code, Credential, Failure, InstanceId, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret,
+    WorkloadState,
+};
 use ployz_core::View;
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use quinn::Endpoint;
@@ -32,6 +35,7 @@ use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
 use crate::watchdog::Pulse;
+use crate::workloads::Workloads;
 
 /// Requests at a time: what all connections of both servers may ask together.
 const REQUESTS_MAX: u32 = 2 * server::REQUESTS_MAX;
@@ -46,6 +50,7 @@ pub(crate) struct Daemon {
     pub(crate) identity: Identity,
     pub(crate) overlay: Overlay,
     pub(crate) refusals: Refusals,
+    pub(crate) workloads: Workloads,
     /// Each request that is being carried out holds one.
     pub(crate) requests: Semaphore,
     local: OnceCell<Server>,
@@ -74,26 +79,29 @@ impl Drop for Entering<'_> {
 }
 
 impl Daemon {
-    /// A daemon in no network.
+    /// A daemon in no network, and what it runs all the same.
     pub(crate) fn new(
         config: Config,
         files: DataDirectory,
         identity: Identity,
         overlay: Overlay,
-    ) -> Self {
-        Self {
+    ) -> anyhow::Result<Self> {
+        let files = Rc::new(files);
+        let workloads = Workloads::open(&files, config.runtime)?;
+        Ok(Self {
             config,
-            files: Rc::new(files),
+            files,
             identity,
             overlay,
             refusals: Refusals::default(),
+            workloads,
             requests: Semaphore::new(REQUESTS_MAX as usize),
             local: OnceCell::new(),
             running: RefCell::new(None),
             entering: Cell::new(false),
             failed: Notify::new(),
             failure: OnceCell::new(),
-        }
+        })
     }
 
     /// The network that it is in.
@@ -309,8 +317,9 @@ impl Daemon {
         let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
         let task = tokio::task::spawn_local(async move {
             let run = tokio::select! {
-                run = Box::pin(driven.run(&*daemon)) => run,
+                run = Box::pin(Rc::clone(&driven).run(&*daemon)) => run,
                 () = reflector::serve(own_addresses) => Ok(()),
+                () = daemon.workloads.look_after(&driven) => Ok(()),
             };
             if let Err(error) = run {
                 let _first = daemon.failure.set(error);
@@ -393,6 +402,14 @@ impl Host for Daemon {
         Ok(sessions
             .filter_map(|(key, peer)| Some((key, peer.endpoint?)))
             .collect())
+    }
+
+    fn runtime(&self) -> &'static str {
+        self.workloads.runtime()
+    }
+
+    fn workloads(&self) -> BTreeMap<InstanceId, WorkloadState> {
+        self.workloads.states()
     }
 
     fn management(&self) -> Vec<SocketAddr> {

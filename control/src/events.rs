@@ -140,6 +140,10 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::MeshReady(_)
         | Payload::MeshSelfRecord(_)
         | Payload::MachineRecord(_)
+        | Payload::Workload(_)
+        | Payload::WorkloadList(_)
+        | Payload::WorkloadInspect(_)
+        | Payload::WorkloadLogs(_)
         | Payload::MachineLifecycle(_)
         | Payload::MachineRemove(_) => None,
     }

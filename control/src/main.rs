@@ -35,6 +35,7 @@ mod store;
 mod testkit;
 mod tls;
 mod watchdog;
+mod workloads;
 
 use std::process::ExitCode;
 

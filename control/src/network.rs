@@ -7,7 +7,7 @@
 //!     └────── resync ────────┘  └── observe ─────▶ store
 //! ```
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use ployz_api::{Failure, MachineId, RttRecord};
+use ployz_api::{Failure, InstanceId, MachineId, RttRecord, WorkloadName, WorkloadState};
 use ployz_core::{
     Control, Effect, Input, MachineRecord, ObservedRecord, RECORD_VERSION, SESSION_SECS,
     STALE_SECS, SavedView, View, peer_rtt,
@@ -56,6 +56,10 @@ pub(crate) trait Host {
     async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>>;
     /// Where its management server is reached.
     fn management(&self) -> Vec<SocketAddr>;
+    /// What runs workloads there.
+    fn runtime(&self) -> &'static str;
+    /// How each is that it holds.
+    fn workloads(&self) -> BTreeMap<InstanceId, WorkloadState>;
     /// Keeps the view for a start without the store.
     fn save(&self, view: &View) -> anyhow::Result<()>;
     /// Counts somebody whom the store's server has refused, as `said` has it.
@@ -79,6 +83,8 @@ pub(crate) struct Network {
     pub(crate) followers: Places,
     /// Who has a pair examined by this machine.
     pub(crate) examinations: Places,
+    /// Whether the store has been listed since the daemon was started.
+    listed: Cell<bool>,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -117,6 +123,7 @@ impl Network {
             admitted: watch::Sender::default(),
             followers: Places::default(),
             examinations: Places::default(),
+            listed: Cell::new(false),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -126,6 +133,26 @@ impl Network {
     /// What is known of it. Not to be held across an await.
     pub(crate) fn view(&self) -> Ref<'_, View> {
         Ref::map(self.control.borrow(), Control::view)
+    }
+
+    /// Who this machine is.
+    pub(crate) const fn own(&self) -> MachineId {
+        self.own
+    }
+
+    /// What this machine holds, once the store has said so since the daemon was started; none if it is in the network no
+    /// more.
+    pub(crate) fn own_claims(&self) -> Option<BTreeMap<InstanceId, WorkloadName>> {
+        if !self.listed.get() {
+            return None;
+        }
+        let view = self.view();
+        view.machine(self.own).map(|own| own.workloads.clone())
+    }
+
+    /// Tells the store how this machine is, without waiting for the next time.
+    pub(crate) fn report_soon(&self) {
+        self.observe.notify_one();
     }
 
     /// Waits until a machine has neither a peer here nor a way to the store.
@@ -180,7 +207,9 @@ impl Network {
                     self.control.borrow_mut().handle_timeout(clock::now());
                 }
                 Some(input) = news.recv() => {
+                    let is_listing = matches!(input, Input::Listed(_));
                     self.control.borrow_mut().handle(input, clock::now());
+                    self.listed.set(self.listed.get() || is_listing);
                 }
             }
         }
@@ -307,12 +336,17 @@ impl Network {
 
     async fn report_once(&self, host: &impl Host) -> anyhow::Result<()> {
         let sessions = host.sessions().await?.len();
+        let instances = host.workloads();
+        let states = instances.values();
+        let running = states.filter(|it| **it == WorkloadState::Running).count();
         let record = ObservedRecord {
             version: RECORD_VERSION,
             id: self.own,
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             backend: host.backend().to_owned(),
-            workloads: 0,
+            workloads: u32::try_from(running).context("too many workloads")?,
+            instances,
+            runtime: host.runtime().to_owned(),
             sessions: u32::try_from(sessions).context("too many peers")?,
             clock_unix_secs: Some(clock::now().unix_secs),
             management: host.management(),

@@ -46,7 +46,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let overlay = open_overlay(&config, &files, &identity).await?;
-    let daemon = Rc::new(Daemon::new(config, files, identity, overlay));
+    let daemon = Rc::new(Daemon::new(config, files, identity, overlay)?);
     daemon.resume().await?;
     open_local(&daemon).await?;
     let id = daemon.identity.machine_id;

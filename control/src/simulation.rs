@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use ployz_api::{InstanceId, WorkloadState};
 use ployz_core::{MachineRecord, View};
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
@@ -60,6 +61,14 @@ impl Host for Stub {
         let somewhere = SocketAddr::from(([192, 0, 2, 1], 1));
         let peers = self.peers.borrow();
         Ok(peers.iter().map(|key| (*key, somewhere)).collect())
+    }
+
+    fn runtime(&self) -> &'static str {
+        "stub"
+    }
+
+    fn workloads(&self) -> BTreeMap<InstanceId, WorkloadState> {
+        BTreeMap::new()
     }
 
     fn management(&self) -> Vec<SocketAddr> {

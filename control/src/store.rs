@@ -12,12 +12,13 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
-use ployz_api::{Code, Failure, RttRecord};
-use ployz_core::ObservedRecord;
+use ployz_api::{Code, Failure, InstanceId, MachineId, RttRecord};
+use ployz_core::{InstanceRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -26,13 +27,13 @@ use crate::events;
 use crate::identity::Identity;
 use crate::listing;
 use crate::membership::Membership;
-use crate::nats::{Version, inbox_prefix, refuse_old};
+use crate::nats::{Version, inbox_prefix, instance_subject, refuse_old};
 use crate::news::{self, Changes, Machines};
 use crate::tls::{self, Presence};
 
 pub(crate) use asking::AGAIN_WAIT;
 pub(crate) use buckets::{
-    CREDENTIALS, INVITES, LEASES, MACHINES, OBSERVED, OPERATIONS, RTT, stream_name,
+    CREDENTIALS, INVITES, LEASES, MACHINES, OBSERVED, OPERATIONS, RTT, WORKLOADS, stream_name,
 };
 
 /// A store that has not answered by then is not there.
@@ -374,6 +375,26 @@ impl Store {
         };
         self.within(publishing).await?;
         Ok(())
+    }
+
+    /// What a machine is to run. It is open to that machine, and to no other.
+    pub(crate) async fn instance(
+        &self,
+        machine: MachineId,
+        id: InstanceId,
+    ) -> Result<Option<InstanceRecord>, Failure> {
+        let client = self.client()?;
+        let subject = instance_subject(machine, id);
+        let asking = async || client.request(subject.clone(), Bytes::new()).await;
+        let answer = self.within(asking).await?;
+        if answer.status.is_some() {
+            return Ok(None);
+        }
+        let message = StreamMessage::try_from(answer).map_err(|error| unavailable(&error))?;
+        if message.headers.get("KV-Operation").is_some() {
+            return Ok(None);
+        }
+        parse(&subject, &message.payload).map(Some)
     }
 
     /// For what is more than a bucket.

@@ -16,6 +16,7 @@ pub enum Code {
     MachineUnreachable,
     InvalidTransition,
     MachineHoldsWorkloads,
+    WorkloadNotFound,
     CannotRemoveSelf,
     QuorumAtRisk,
     InviteInvalid,
@@ -51,6 +52,7 @@ impl Code {
             | Self::MachineUnreachable
             | Self::InvalidTransition
             | Self::MachineHoldsWorkloads
+            | Self::WorkloadNotFound
             | Self::CannotRemoveSelf
             | Self::QuorumAtRisk
             | Self::InviteInvalid

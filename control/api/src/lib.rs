@@ -57,7 +57,11 @@ pub use response::{
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
-pub use workload::{InvalidWorkload, WorkloadName};
+pub use workload::{
+    DeployRequest, InvalidSpec, InvalidWorkload, Program, PublishedPort, SPEC_LEN_MAX,
+    WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,
+    WorkloadState,
+};
 
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";

@@ -14,6 +14,7 @@ use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::label::{LabelKey, LabelValue};
 use crate::name::Name;
 use crate::secret::Secret;
+use crate::workload::{DeployRequest, WorkloadName};
 
 pub use operation::Operation;
 
@@ -98,6 +99,27 @@ pub enum Request {
         machine: String,
         /// Without asking the machine itself to clean up.
         force: bool,
+    },
+    /// Place a workload on a machine.
+    WorkloadDeploy(DeployRequest),
+    /// Which workloads do machines hold?
+    WorkloadList,
+    /// Everything about one of them.
+    WorkloadInspect {
+        /// Which one.
+        workload: WorkloadName,
+    },
+    /// From the machine that runs it: what has it written?
+    WorkloadLogs {
+        /// Which one.
+        workload: WorkloadName,
+        /// How many lines of the last ones.
+        lines: u32,
+    },
+    /// Stop a workload, and forget it.
+    WorkloadRemove {
+        /// Which one.
+        workload: WorkloadName,
     },
     /// Make an invite.
     InviteCreate(InviteRequest),
@@ -319,6 +341,8 @@ impl Request {
             | Self::MachineDrain { machine }
             | Self::MachineStandby { machine, .. }
             | Self::MachineRemove { machine, .. } => machine.clone(),
+            Self::WorkloadDeploy(request) => request.workload.to_string(),
+            Self::WorkloadRemove { workload } => workload.to_string(),
             Self::InviteRevoke { invite_id } => invite_id.to_string(),
             Self::InviteRedeem(request) => request.machine_id.to_string(),
             Self::CredentialRevoke { credential_id } => credential_id.to_string(),
@@ -330,6 +354,9 @@ impl Request {
             | Self::MachineList
             | Self::MachineRtt { .. }
             | Self::MachineInspect { .. }
+            | Self::WorkloadList
+            | Self::WorkloadInspect { .. }
+            | Self::WorkloadLogs { .. }
             | Self::InviteCreate(_)
             | Self::InviteList { .. }
             | Self::InviteImport { .. }
@@ -364,6 +391,11 @@ impl Request {
             Self::MachineDrain { .. } => Operation::MachineDrain,
             Self::MachineStandby { .. } => Operation::MachineStandby,
             Self::MachineRemove { .. } => Operation::MachineRemove,
+            Self::WorkloadDeploy(_) => Operation::WorkloadDeploy,
+            Self::WorkloadList => Operation::WorkloadList,
+            Self::WorkloadInspect { .. } => Operation::WorkloadInspect,
+            Self::WorkloadLogs { .. } => Operation::WorkloadLogs,
+            Self::WorkloadRemove { .. } => Operation::WorkloadRemove,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

@@ -22,7 +22,7 @@ use crate::operation::{OperationList, OperationRow};
 use crate::removal::MachineRemove;
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
-use crate::workload::WorkloadName;
+use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
 
 /// How a request ended.
 pub type Outcome = Result<Success, Failure>;
@@ -155,6 +155,10 @@ pub enum Payload {
     MachineInspect(Box<MachineInspect>),
     MachineLifecycle(MachineLifecycle),
     MachineRemove(MachineRemove),
+    Workload(Box<WorkloadRow>),
+    WorkloadList(WorkloadList),
+    WorkloadInspect(Box<WorkloadInspect>),
+    WorkloadLogs(WorkloadLogs),
     Invite(Invite),
     InviteList(InviteList),
     MachineJoin(MachineJoin),

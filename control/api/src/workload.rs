@@ -1,11 +1,14 @@
-//! What workloads are called.
+//! What workloads are called, what they are made of, and how they are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::{InstanceId, MachineId};
 use crate::name::Name;
+use crate::secret::Secret;
 
 /// Where workloads are that nobody has put elsewhere.
 const NAMESPACE_DEFAULT: &str = "default";
@@ -58,6 +61,207 @@ impl From<WorkloadName> for String {
     }
 }
 
+/// What a workload is made of. Values of its environment are shown to nobody but the machine that runs it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSpec {
+    /// What runs.
+    pub program: Program,
+    /// Its environment, beside what it gets anyway.
+    pub env: BTreeMap<String, Secret>,
+    /// Directories that are kept, by name, and where it finds them.
+    pub volumes: BTreeMap<Name, String>,
+    /// Ports of the machine that lead to its own.
+    pub publish: Vec<PublishedPort>,
+}
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Program {
+    /// A container of this image, with runtime `docker`.
+    Image(String),
+    /// A command for `/bin/sh -c`, with runtime `host`.
+    Exec(String),
+}
+
+impl Program {
+    /// The runtime that it takes.
+    pub const fn runtime(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "docker",
+            Self::Exec(_) => "host",
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(image) => f.write_str(image),
+            Self::Exec(command) => f.write_str(command),
+        }
+    }
+}
+
+/// A TCP port of the machine that leads to one of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The machine's.
+    pub machine: u16,
+    /// The workload's.
+    pub workload: u16,
+}
+
+/// A spec that cannot be run anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    /// Nothing would run.
+    #[error("there is nothing to run")]
+    Nothing,
+    /// No name of a variable.
+    #[error("'{0}' is no name of an environment variable: use letters, digits and _")]
+    Variable(String),
+    /// A value that no environment can hold.
+    #[error("the value of {0} holds a NUL")]
+    Value(String),
+    /// Not a place in a file system.
+    #[error("'{0}' is no absolute path without '..', ':' and control characters")]
+    Path(String),
+    /// A process of the host has no ports but the host's.
+    #[error("a command of the host listens on the host's own ports: there is nothing to publish")]
+    Publish,
+    /// It has to fit into a record.
+    #[error("it has {len} bytes as JSON, and may have {SPEC_LEN_MAX}")]
+    TooLong {
+        /// How long it is.
+        len: usize,
+    },
+}
+
+/// A record of the store has 64 KiB; this leaves room for what else is in it.
+pub const SPEC_LEN_MAX: usize = 48 * 1024;
+
+impl WorkloadSpec {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`].
+    pub fn check(&self) -> Result<(), InvalidSpec> {
+        let (Program::Image(what) | Program::Exec(what)) = &self.program;
+        if what.trim().is_empty() || what.contains('\0') {
+            return Err(InvalidSpec::Nothing);
+        }
+        if matches!(self.program, Program::Exec(_)) && !self.publish.is_empty() {
+            return Err(InvalidSpec::Publish);
+        }
+        for (name, value) in &self.env {
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            let begins = name
+                .bytes()
+                .next()
+                .is_some_and(|byte| !byte.is_ascii_digit());
+            if !begins || !name.bytes().all(inner) {
+                return Err(InvalidSpec::Variable(name.clone()));
+            }
+            if value.expose().contains('\0') {
+                return Err(InvalidSpec::Value(name.clone()));
+            }
+        }
+        for path in self.volumes.values() {
+            let odd = |c: char| c.is_control() || c == ':';
+            let is_up = path.split('/').any(|part| part == "..");
+            if !path.starts_with('/') || path.len() < 2 || is_up || path.contains(odd) {
+                return Err(InvalidSpec::Path(path.clone()));
+            }
+        }
+        let len = serde_json::to_vec(self).map_or(usize::MAX, |json| json.len());
+        if len > SPEC_LEN_MAX {
+            return Err(InvalidSpec::TooLong { len });
+        }
+        Ok(())
+    }
+}
+
+/// How an instance is, in its machine's own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadState {
+    /// Nobody has said yet, or for a while.
+    Unknown,
+    /// It is about to run.
+    Starting,
+    /// It runs.
+    Running,
+    /// It has failed, and is started again after a while.
+    Waiting,
+    /// It has ended well, and stays so.
+    Exited,
+}
+
+impl fmt::Display for WorkloadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Exited => "exited",
+        })
+    }
+}
+
+/// What to deploy, and where.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// What to call it.
+    pub workload: WorkloadName,
+    /// On which machine; the one that has the fewest if none is given.
+    pub machine: Option<String>,
+    /// What it is.
+    pub spec: WorkloadSpec,
+}
+
+/// Workloads that machines hold.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkloadList {
+    /// By name.
+    pub rows: Vec<WorkloadRow>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is named as its content is")]
+pub struct WorkloadRow {
+    pub workload: WorkloadName,
+    pub id: InstanceId,
+    pub machine: Name,
+    pub machine_id: MachineId,
+    pub state: WorkloadState,
+}
+
+/// Everything about one workload but the values of its environment.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is named as its content is")]
+pub struct WorkloadInspect {
+    pub workload: WorkloadRow,
+    pub created_at: u64,
+    pub program: Program,
+    pub env: Vec<String>,
+    pub volumes: BTreeMap<Name, String>,
+    pub publish: Vec<PublishedPort>,
+}
+
+/// What a workload has written to stdout and stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkloadLogs {
+    /// Which one.
+    pub workload: WorkloadName,
+    /// The last lines, the oldest first.
+    pub lines: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +276,41 @@ mod tests {
         assert_eq!(serde_json::from_str::<WorkloadName>(&json).unwrap(), web);
         for bad in ["", "/", "a/", "/a", "a/b/c", "A", "a b", "../x"] {
             assert!(bad.parse::<WorkloadName>().is_err(), "{bad}");
+        }
+    }
+
+    fn spec() -> WorkloadSpec {
+        WorkloadSpec {
+            program: Program::Exec("sleep 1".to_owned()),
+            env: BTreeMap::from([("A_1".to_owned(), Secret::new("b".to_owned()))]),
+            volumes: BTreeMap::from([(Name::nearest("data"), "/srv/data".to_owned())]),
+            publish: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_no_machine_could_run_is_refused() {
+        assert_eq!(spec().check(), Ok(()));
+        type Edit = fn(&mut WorkloadSpec);
+        let edits: [Edit; 8] = [
+            |spec| spec.program = Program::Exec(" ".to_owned()),
+            |spec| spec.program = Program::Image("a\0".to_owned()),
+            |spec| spec.env = BTreeMap::from([("1A".to_owned(), Secret::new(String::new()))]),
+            |spec| spec.env = BTreeMap::from([("A".to_owned(), Secret::new("\0".to_owned()))]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "srv".to_owned())]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "/a/../b".to_owned())]),
+            |spec| {
+                spec.publish = vec![PublishedPort {
+                    machine: 1,
+                    workload: 1,
+                }]
+            },
+            |spec| spec.program = Program::Exec("x".repeat(SPEC_LEN_MAX)),
+        ];
+        for (number, edit) in edits.into_iter().enumerate() {
+            let mut spec = spec();
+            edit(&mut spec);
+            assert!(spec.check().is_err(), "edit {number}");
         }
     }
 }

@@ -19,7 +19,9 @@ mod peers;
 mod permissions;
 mod removal;
 mod rtt;
+mod supervision;
 mod view;
+mod workloads;
 
 pub use addresses::{
     AddressError, AddressPlan, Addresses, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT,
@@ -35,6 +37,8 @@ pub use pair::{Pair, SESSION_SECS, STALE_SECS, Side, diagnose};
 pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
 pub use removal::{RemovalRefusal, may_remove};
+pub use supervision::{Seen, Supervision};
 pub use view::{SavedView, SelectError, View};
+pub use workloads::{HELD_MAX, InstanceRecord, ServiceRecord, pick, void_claims};
 
 pub use rtt::peer_rtt;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::Ipv4Net;
 use ployz_api::{
     Authority, InstanceId, Lifecycle, MachineId, Name, Posture, RegionRole, WorkloadName,
+    WorkloadState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -60,7 +61,14 @@ pub struct ObservedRecord {
     /// The daemon's.
     pub software_version: String,
     pub backend: String,
+    /// How many run.
     pub workloads: u32,
+    /// How each is that it holds.
+    #[serde(default)]
+    pub instances: BTreeMap<InstanceId, WorkloadState>,
+    /// What runs workloads there: `docker` or `host`.
+    #[serde(default)]
+    pub runtime: String,
     /// Peers that it has a session with.
     pub sessions: u32,
     /// What its clock said when it wrote this, in seconds since 1970. The store says when it got it.

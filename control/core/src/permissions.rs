@@ -10,6 +10,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MachineList
         | Operation::MachineRtt
         | Operation::MachineInspect
+        | Operation::WorkloadList
         | Operation::Doctor
         | Operation::PairReport
         | Operation::Events
@@ -38,7 +39,15 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MachineLabel
         | Operation::MachineActivate
         | Operation::MachineDrain
-        | Operation::MachineStandby => match role {
+        | Operation::MachineStandby
+        | Operation::WorkloadDeploy
+        | Operation::WorkloadInspect
+        | Operation::WorkloadRemove => match role {
+            Role::Admin | Role::Operator => true,
+            Role::Reader | Role::Machine | Role::Stranger => false,
+        },
+        // What a workload writes is as much its own as its environment.
+        Operation::WorkloadLogs => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -88,6 +97,11 @@ mod tests {
             (O::MachineDrain,     [true,  true,    false, false,  false]),
             (O::MachineStandby,   [true,  true,    false, false,  false]),
             (O::MachineRemove,    [true,  true,    false, false,  false]),
+            (O::WorkloadDeploy,   [true,  true,    false, false,  false]),
+            (O::WorkloadList,     [true,  true,    true,  true,   false]),
+            (O::WorkloadInspect,  [true,  true,    false, false,  false]),
+            (O::WorkloadLogs,     [true,  true,    false, false,  false]),
+            (O::WorkloadRemove,   [true,  true,    false, false,  false]),
             (O::InviteCreate,     [true,  true,    false, false,  false]),
             (O::InviteList,       [true,  true,    false, false,  false]),
             (O::InviteRevoke,     [true,  true,    false, false,  false]),

@@ -7,9 +7,10 @@ mod settings;
 mod unit;
 mod version;
 
+pub(crate) use process::Process;
 pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
 pub(crate) use settings::{
-    CHANGED, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, listing_subject,
+    CHANGED, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, instance_subject, listing_subject,
 };
 pub(crate) use unit::Unit;
 pub(crate) use version::{Version, refuse_old};

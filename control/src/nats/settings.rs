@@ -33,6 +33,8 @@ pub(crate) const NEWS: &str = "ployz.changed.>";
 pub(crate) const EVENT_NEWS: &str = "ployz.events.>";
 /// What machines write: each what ends with its own id.
 const WRITTEN: [&str; 3] = ["$KV.observed.*", "$KV.rtt.*", EVENT_SUBJECTS];
+/// What they read of a stream that they may not list: each what has its own id in this place.
+const READ: &str = "$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.*.*";
 /// What they hear.
 const HEARD: [&str; 2] = [NEWS, EVENT_NEWS];
 
@@ -100,10 +102,12 @@ impl Settings {
             .map(|subject| json!({ "service": subject, "response_type": "stream" }))
             .to_vec();
         exports.extend(WRITTEN.map(|subject| json!({ "service": subject })));
+        exports.push(json!({ "service": READ }));
         exports.extend(HEARD.map(|subject| json!({ "stream": subject })));
         let mut imports: Vec<Value> = listings
             .into_iter()
             .chain(WRITTEN.map(str::to_owned))
+            .chain([READ.to_owned()])
             .map(|subject| json!({ "service": { "account": STORE_ACCOUNT, "subject": subject } }))
             .collect();
         imports.extend(
@@ -137,6 +141,7 @@ impl User {
         let own = |subjects: &str| subjects.replace('*', &self.machine.to_string());
         let mut subjects = WRITTEN.map(own).to_vec();
         subjects.extend(LISTED.map(listing_subject));
+        subjects.push(instance_subject(self.machine, "*"));
         subjects
     }
 }
@@ -144,6 +149,11 @@ impl User {
 /// Where the whole content of a stream is asked for.
 pub(crate) fn listing_subject(stream: &str) -> String {
     format!("$JS.API.DIRECT.GET.{stream}")
+}
+
+/// Where a machine asks for what it is to run.
+pub(crate) fn instance_subject(machine: MachineId, id: impl std::fmt::Display) -> String {
+    format!("$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.{machine}.{id}")
 }
 
 /// Where answers to a machine go: its own, so that no other can listen in.
@@ -173,6 +183,7 @@ mod tests {
             "$JS.API.DIRECT.GET.KV_credentials".to_owned(),
             "$JS.API.DIRECT.GET.KV_operations".to_owned(),
             "$JS.API.DIRECT.GET.events".to_owned(),
+            format!("$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.{machine}.*"),
         ];
         assert_eq!(user.may_publish(), expected);
         let subscriptions = &user.render()["permissions"]["subscribe"]["allow"];
@@ -181,6 +192,8 @@ mod tests {
             json!([format!("_INBOX.{machine}.>"), NEWS, EVENT_NEWS])
         );
         assert_eq!(NEWS, format!("{CHANGED}.>"));
+        let own = machine.to_string();
+        assert_eq!(instance_subject(machine, "*"), READ.replacen('*', &own, 1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use ployz_api::{Failure, MachineLifecycle, Outcome, Payload, Success};
 use ployz_core::Transition;
 
+use super::placement::void_claims;
 use super::records::{Changed, change, selected};
 use crate::daemon::Daemon;
 
@@ -10,7 +11,9 @@ pub(super) async fn set(daemon: &Daemon, wanted: &str, transition: Transition) -
     let network = daemon.running_network()?;
     network.coordinator()?;
     let id = selected(daemon, wanted)?;
+    let void = void_claims(&network.store, id).await?;
     let changed = change(&network.store, id, |record| {
+        record.workloads.retain(|id, _| !void.contains(id));
         record.lifecycle = transition.apply(record).map_err(Failure::from)?;
         Ok(())
     });

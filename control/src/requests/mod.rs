@@ -12,12 +12,14 @@ mod mesh;
 mod mesh_init;
 mod operations;
 mod pair;
+mod placement;
 mod provision;
 mod records;
 mod redeem;
 mod remove;
 pub(crate) mod rtt;
 mod status;
+mod workloads;
 
 use std::rc::Rc;
 
@@ -54,6 +56,13 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
             lifecycle::set(&daemon, &machine, Transition::Standby { force }).await
         }
         Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
+        Request::WorkloadDeploy(request) => workloads::deploy(&daemon, request).await,
+        Request::WorkloadList => workloads::list(&daemon),
+        Request::WorkloadInspect { workload } => workloads::inspect(&daemon, &workload).await,
+        Request::WorkloadLogs { workload, lines } => {
+            workloads::logs(&daemon, workload, lines).await
+        }
+        Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,

@@ -16,6 +16,8 @@ pub(crate) const RTT: &str = "rtt";
 pub(crate) const INVITES: &str = "invites";
 /// Who has been certified, and who is believed no more.
 pub(crate) const CREDENTIALS: &str = "credentials";
+/// What workloads are called, and what each machine is to run.
+pub(crate) const WORKLOADS: &str = "workloads";
 /// Long work, for a month.
 pub(crate) const OPERATIONS: &str = "operations";
 /// Who has which subnet.
@@ -33,7 +35,7 @@ const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// All of them, as the stock tools make them but for what a single writer could do to all keys with a header (roll-up),
 /// and with news of every write.
-pub(super) fn configs() -> [Config; 7] {
+pub(super) fn configs() -> [Config; 8] {
     [
         (MACHINES, StorageType::File),
         (OBSERVED, StorageType::Memory),
@@ -42,6 +44,7 @@ pub(super) fn configs() -> [Config; 7] {
         (LEASES, StorageType::File),
         (CREDENTIALS, StorageType::File),
         (OPERATIONS, StorageType::File),
+        (WORKLOADS, StorageType::File),
     ]
     .map(|(bucket, storage)| config(bucket, storage))
 }

@@ -162,6 +162,8 @@ fn observed(id: MachineId) -> ObservedRecord {
         software_version: String::new(),
         backend: String::new(),
         workloads: 0,
+        instances: BTreeMap::new(),
+        runtime: String::new(),
         sessions: 0,
         clock_unix_secs: None,
         management: Vec::new(),

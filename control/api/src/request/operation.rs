@@ -22,6 +22,11 @@ pub enum Operation {
     MachineDrain,
     MachineStandby,
     MachineRemove,
+    WorkloadDeploy,
+    WorkloadList,
+    WorkloadInspect,
+    WorkloadLogs,
+    WorkloadRemove,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -43,7 +48,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 37] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -59,6 +64,11 @@ impl Operation {
         Self::MachineDrain,
         Self::MachineStandby,
         Self::MachineRemove,
+        Self::WorkloadDeploy,
+        Self::WorkloadList,
+        Self::WorkloadInspect,
+        Self::WorkloadLogs,
+        Self::WorkloadRemove,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -92,6 +102,8 @@ impl Operation {
             | Self::MachineDrain
             | Self::MachineStandby
             | Self::MachineRemove
+            | Self::WorkloadDeploy
+            | Self::WorkloadRemove
             | Self::InviteCreate
             | Self::InviteRevoke
             | Self::InviteImport
@@ -102,6 +114,9 @@ impl Operation {
             | Self::MachineList
             | Self::MachineRtt
             | Self::MachineInspect
+            | Self::WorkloadList
+            | Self::WorkloadInspect
+            | Self::WorkloadLogs
             | Self::InviteList
             | Self::CredentialList
             | Self::Doctor
@@ -125,6 +140,9 @@ impl Operation {
             | Self::MachineDrain
             | Self::MachineStandby
             | Self::MachineRemove
+            | Self::WorkloadDeploy
+            | Self::WorkloadInspect
+            | Self::WorkloadRemove
             | Self::InviteCreate
             | Self::InviteList
             | Self::InviteRevoke
@@ -142,6 +160,8 @@ impl Operation {
             | Self::MachineList
             | Self::MachineRtt
             | Self::MachineInspect
+            | Self::WorkloadList
+            | Self::WorkloadLogs
             | Self::InviteImport
             | Self::Doctor
             | Self::PairReport

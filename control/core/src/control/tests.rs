@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ployz_api::{CertificateName, CredentialId, Role};
 use proptest::prelude::*;
@@ -166,6 +166,8 @@ fn a_clock_that_is_wrong_shows_in_what_its_machine_reports() {
             software_version: String::new(),
             backend: String::new(),
             workloads: 0,
+            instances: BTreeMap::new(),
+            runtime: String::new(),
             sessions: 0,
             clock_unix_secs,
             management: Vec::new(),

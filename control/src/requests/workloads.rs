@@ -1,0 +1,157 @@
+//! Workloads: deployed, seen, removed.
+
+use ployz_api::{
+    Code, DeployRequest, Failure, InstanceId, MachineId, Outcome, Payload, Program, Success,
+    WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,
+    WorkloadState,
+};
+use ployz_core::{InstanceRecord, MachineRecord, STALE_SECS, View, pick};
+
+use super::machines::not_selected;
+use super::placement::{forget, instance_key, place, service};
+use crate::daemon::Daemon;
+use crate::network::Network;
+use crate::store::{MACHINES, Revised, WORKLOADS};
+
+/// More do not fit into an answer.
+const LOG_LINES_MAX: u32 = 10_000;
+
+pub(super) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let DeployRequest {
+        workload,
+        machine,
+        spec,
+    } = request;
+    let invalid = |error: ployz_api::InvalidSpec| {
+        Failure::new(Code::InvalidArgument, format!("{workload}: {error}"))
+    };
+    spec.check().map_err(invalid)?;
+    let target = target(&network, machine.as_deref(), &spec).await?;
+    let placed = place(&network.store, &workload, spec, target).await?;
+    let row = row(&network.view(), target, placed.id, workload);
+    let (workload, machine) = (&row.workload, &row.machine);
+    tracing::info!(%workload, %machine, id = %row.id, "workload placed");
+    Ok(Success {
+        message: format!("{workload} is placed on {machine}"),
+        payload: Some(Payload::Workload(Box::new(row))),
+    })
+}
+
+pub(super) fn list(daemon: &Daemon) -> Outcome {
+    let network = daemon.running_network()?;
+    let view = network.view();
+    let held = |machine: &MachineRecord| {
+        let claims = machine.workloads.iter();
+        let rows = claims.map(|(id, workload)| row(&view, machine.id, *id, workload.clone()));
+        rows.collect::<Vec<_>>()
+    };
+    let mut rows: Vec<WorkloadRow> = view.machines().flat_map(held).collect();
+    rows.sort_by(|a, b| (&a.workload, a.id).cmp(&(&b.workload, b.id)));
+    Ok(Payload::WorkloadList(WorkloadList { rows }).into())
+}
+
+pub(super) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let found = service(&network.store, workload).await?.value;
+    let key = instance_key(found.machine, found.id);
+    let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
+    let spec = instance.map(|it| it.value.spec).ok_or_else(|| {
+        let message = format!("{workload} was never placed to the end");
+        Failure::new(Code::WorkloadNotFound, message)
+            .hint(format!("ployzctl workload rm {workload}"))
+    })?;
+    let row = row(&network.view(), found.machine, found.id, workload.clone());
+    Ok(Payload::WorkloadInspect(Box::new(WorkloadInspect {
+        workload: row,
+        created_at: found.created_at,
+        program: spec.program,
+        env: spec.env.into_keys().collect(),
+        volumes: spec.volumes,
+        publish: spec.publish,
+    }))
+    .into())
+}
+
+pub(super) async fn logs(daemon: &Daemon, workload: WorkloadName, lines: u32) -> Outcome {
+    let lines = lines.min(LOG_LINES_MAX);
+    let lines = daemon.workloads.logs(&workload, lines).await?;
+    Ok(Payload::WorkloadLogs(WorkloadLogs { workload, lines }).into())
+}
+
+pub(super) async fn remove(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
+    let network = daemon.running_network()?;
+    network.coordinator()?;
+    let found = service(&network.store, workload).await?.value;
+    forget(&network.store, &found).await?;
+    tracing::info!(%workload, id = %found.id, "workload removed");
+    Ok(Success {
+        message: format!("{workload} is removed; its volumes stay where they are"),
+        payload: None,
+    })
+}
+
+/// The machine that was named, or the best one.
+async fn target(
+    network: &Network,
+    wanted: Option<&str>,
+    spec: &WorkloadSpec,
+) -> Result<MachineId, Failure> {
+    if let Program::Image(_) = spec.program {
+        let message = "this version runs commands of the host, and no containers yet";
+        return Err(Failure::new(Code::Unsupported, message).hint("say --exec instead of --image"));
+    }
+    let runtime = spec.program.runtime();
+    if let Some(wanted) = wanted {
+        let view = network.view();
+        let machine = view.select(wanted).map_err(not_selected)?;
+        if !fits(&view, machine, runtime) {
+            let message = format!(
+                "{} does not run workloads of runtime {runtime}",
+                machine.name
+            );
+            return Err(Failure::new(Code::Unsupported, message));
+        }
+        return Ok(machine.id);
+    }
+    // From the store and not from the view, which has not heard yet of what has just been placed.
+    let machines: Vec<MachineRecord> = network.store.list(MACHINES).await?;
+    let view = network.view();
+    let picked = pick(machines.iter(), |machine| fits(&view, machine, runtime));
+    picked.ok_or_else(|| {
+        let message = format!("no active machine takes a workload of runtime {runtime}");
+        Failure::new(Code::Conflict, message)
+            .hint("ployzctl machine ls, machine activate <machine>")
+    })
+}
+
+/// Whether a machine runs such workloads, as far as it has said.
+fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
+    let observed = view.observed(machine.id);
+    observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
+}
+
+fn row(view: &View, machine: MachineId, id: InstanceId, workload: WorkloadName) -> WorkloadRow {
+    let record = view.machine(machine);
+    WorkloadRow {
+        workload,
+        id,
+        machine: record.map_or_else(
+            || ployz_api::Name::nearest(&machine.to_string()),
+            |record| record.name.clone(),
+        ),
+        machine_id: machine,
+        state: state(view, machine, id),
+    }
+}
+
+fn state(view: &View, machine: MachineId, id: InstanceId) -> WorkloadState {
+    let Some((observed, at)) = view.observed(machine) else {
+        return WorkloadState::Unknown;
+    };
+    let said = observed.instances.get(&id).copied();
+    let is_recent = crate::clock::now().unix_secs.saturating_sub(at) <= STALE_SECS;
+    said.filter(|_| is_recent).unwrap_or(WorkloadState::Unknown)
+}

@@ -1,0 +1,252 @@
+//! What this machine runs for the network. It follows its own record for itself: what that claims is run, what it claims
+//! no more is stopped. What it is told to run is kept on disk, so that it takes no store to start it again.
+//!
+//! ```text
+//!   workloads/<instance>/instance.json     what to run; only root reads it, as it holds an environment
+//!   volumes/<namespace>/<name>/<volume>/   what it keeps
+//! ```
+
+mod engine;
+mod processes;
+mod units;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ployz_api::{Code, Failure, InstanceId, Name, WorkloadName, WorkloadState};
+use ployz_core::{InstanceRecord, Seen, Supervision};
+
+use crate::clock;
+use crate::config::Runtime;
+use crate::files::DataDirectory;
+use crate::network::Network;
+
+use engine::{Engine, Job};
+
+/// How soon an end, or a change of the record, is noticed.
+const POLL: Duration = Duration::from_secs(1);
+const DIRECTORY: &str = "workloads";
+const VOLUMES: &str = "volumes";
+
+/// What runs here.
+#[derive(Debug)]
+pub(crate) struct Workloads {
+    files: Rc<DataDirectory>,
+    runtime: Runtime,
+    engine: Engine,
+    instances: RefCell<BTreeMap<InstanceId, Instance>>,
+}
+
+#[derive(Debug)]
+struct Instance {
+    record: Rc<InstanceRecord>,
+    supervision: Supervision,
+    state: WorkloadState,
+}
+
+impl Workloads {
+    /// What lies in the data directory. Nothing is started yet, and what runs goes on.
+    pub(crate) fn open(files: &Rc<DataDirectory>, runtime: Runtime) -> anyhow::Result<Self> {
+        let workloads = Self {
+            files: Rc::clone(files),
+            runtime,
+            engine: Engine::of_host(Rc::clone(files)),
+            instances: RefCell::default(),
+        };
+        for id in workloads.kept()? {
+            match files.read::<InstanceRecord>(&instance_file(id)) {
+                Ok(Some(record)) => workloads.adopt(record),
+                // Without it nothing can be said of it; the store has it.
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%id, error = format!("{error:#}"), "not adopted"),
+            }
+        }
+        Ok(workloads)
+    }
+
+    /// `docker` or `host`.
+    pub(crate) const fn runtime(&self) -> &'static str {
+        self.runtime.name()
+    }
+
+    /// How each is.
+    pub(crate) fn states(&self) -> BTreeMap<InstanceId, WorkloadState> {
+        let instances = self.instances.borrow();
+        instances.iter().map(|(id, it)| (*id, it.state)).collect()
+    }
+
+    /// Looks after what the network has this machine run. Never returns.
+    pub(crate) async fn look_after(&self, network: &Network) {
+        loop {
+            if let Err(error) = self.round(network).await {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "workloads are not looked after"
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The last lines of what an instance has written.
+    pub(crate) async fn logs(
+        &self,
+        workload: &WorkloadName,
+        lines: u32,
+    ) -> Result<Vec<String>, Failure> {
+        let found = {
+            let instances = self.instances.borrow();
+            let of_it = |it: &&Instance| it.record.workload == *workload;
+            instances.values().find(of_it).map(|it| it.record.id)
+        };
+        let id = found.ok_or_else(|| {
+            let message = format!("{workload} does not run on this machine");
+            Failure::new(Code::WorkloadNotFound, message).hint("ployzctl workload ls")
+        })?;
+        let logs = self.engine.logs(id, lines).await;
+        logs.map_err(|error| Failure::new(Code::Internal, format!("{error:#}")))
+    }
+
+    async fn round(&self, network: &Network) -> anyhow::Result<()> {
+        let before = self.states();
+        // What the last start had saved may be older than what is wanted now.
+        let claims = network.own_claims();
+        if let Some(claims) = claims {
+            self.fetch(network, &claims).await;
+            let unwanted = |id: &InstanceId| !claims.contains_key(id);
+            let unwanted: Vec<InstanceId> = before.keys().copied().filter(unwanted).collect();
+            for id in unwanted {
+                self.remove(id).await?;
+            }
+        }
+        self.supervise(network).await?;
+        if self.states() != before {
+            network.report_soon();
+        }
+        Ok(())
+    }
+
+    /// Gets what is claimed and not known yet. What cannot be had now is asked for again.
+    async fn fetch(&self, network: &Network, claims: &BTreeMap<InstanceId, WorkloadName>) {
+        for (id, workload) in claims {
+            if self.instances.borrow().contains_key(id) {
+                continue;
+            }
+            match network.store.instance(network.own(), *id).await {
+                Ok(Some(record)) => match self.keep(&record) {
+                    Ok(()) => self.adopt(record),
+                    Err(error) => {
+                        tracing::warn!(%workload, error = format!("{error:#}"), "not kept");
+                    }
+                },
+                // It is being removed, or its coordinator has died before it was written.
+                Ok(None) => {}
+                Err(failure) => tracing::debug!(%workload, cause = %failure, "not known yet"),
+            }
+        }
+    }
+
+    /// Starts what has to run and does not.
+    async fn supervise(&self, network: &Network) -> anyhow::Result<()> {
+        let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
+        let seen = self.engine.see(&ids).await?;
+        for id in ids {
+            let seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
+            if let Some(record) = self.judge(id, seen) {
+                let job = self.job(network, &record)?;
+                if let Err(error) = self.engine.start(&job).await {
+                    let workload = &record.workload;
+                    tracing::warn!(%workload, error = format!("{error:#}"), "it does not start");
+                    self.judge(id, Seen::Failed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how an instance is; what to start, if it is to be started now.
+    fn judge(&self, id: InstanceId, seen: Seen) -> Option<Rc<InstanceRecord>> {
+        let mut instances = self.instances.borrow_mut();
+        let instance = instances.get_mut(&id)?;
+        let (state, starts) = instance.supervision.handle(seen, clock::now().instant);
+        if state != instance.state {
+            tracing::info!(workload = %instance.record.workload, %id, %state, "workload");
+            instance.state = state;
+        }
+        starts.then(|| Rc::clone(&instance.record))
+    }
+
+    fn job<'a>(&self, network: &Network, record: &'a InstanceRecord) -> anyhow::Result<Job<'a>> {
+        let mut volumes = Vec::new();
+        for (name, place) in &record.spec.volumes {
+            let directory = volume(&record.workload, name);
+            self.files.make_directory(&directory)?;
+            volumes.push((self.files.path(&directory), place.as_str()));
+        }
+        Ok(Job {
+            record,
+            volumes,
+            address: network.membership.overlay_ip,
+        })
+    }
+
+    async fn remove(&self, id: InstanceId) -> anyhow::Result<()> {
+        self.engine.stop(id).await?;
+        self.files.remove(&directory(id))?;
+        if let Some(gone) = self.instances.borrow_mut().remove(&id) {
+            tracing::info!(workload = %gone.record.workload, %id, "workload removed");
+        }
+        Ok(())
+    }
+
+    fn keep(&self, record: &InstanceRecord) -> anyhow::Result<()> {
+        self.files.make_directory(&directory(record.id))?;
+        self.files.write(&instance_file(record.id), record)
+    }
+
+    fn adopt(&self, record: InstanceRecord) {
+        let instance = Instance {
+            supervision: Supervision::default(),
+            state: WorkloadState::Unknown,
+            record: Rc::new(record),
+        };
+        let id = instance.record.id;
+        self.instances.borrow_mut().insert(id, instance);
+    }
+
+    fn kept(&self) -> anyhow::Result<Vec<InstanceId>> {
+        let path = self.files.path(DIRECTORY);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let entries = std::fs::read_dir(&path).with_context(|| path.display().to_string())?;
+        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(ids.collect())
+    }
+}
+
+/// Where everything of an instance is, within the data directory.
+fn directory(id: InstanceId) -> String {
+    format!("{DIRECTORY}/{id}")
+}
+
+fn instance_file(id: InstanceId) -> String {
+    format!("{}/instance.json", directory(id))
+}
+
+/// Where a volume is, within the data directory.
+fn volume(workload: &WorkloadName, name: &Name) -> String {
+    let path: PathBuf = [
+        VOLUMES,
+        workload.namespace.as_str(),
+        workload.name.as_str(),
+        name.as_str(),
+    ]
+    .iter()
+    .collect();
+    path.display().to_string()
+}

@@ -1,0 +1,203 @@
+//! Workloads as processes that outlive this daemon and are adopted by the next one, where there is no systemd.
+//!
+//! ```text
+//!   workloads/<instance>/process.json   which process it is
+//!                        status         how it ended, written by the shell around it: nobody else could ask later
+//!                        log, log.1     what it writes
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use ployz_api::{InstanceId, Program};
+use ployz_core::Seen;
+use tokio::process::Command;
+
+use super::directory;
+use super::engine::{Job, last_lines};
+use crate::files::DataDirectory;
+use crate::nats::Process;
+
+/// What a workload is given to end by itself.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+const STOP_POLL: Duration = Duration::from_millis(20);
+/// A log that has become so long is set aside, and the one before it goes: twice this, and what is written in a second.
+const LOG_LEN_MAX: u64 = 4 << 20;
+/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
+const LOGS_LEN_MAX: u64 = 128 << 10;
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Mounts volumes, runs the command and writes down how it ended. It hears of a SIGTERM and waits for the command all the
+/// same, so that it lives as long as that.
+const AROUND: &str = r#"
+umask 022
+trap : TERM
+status=$1
+shift
+while [ "$1" != -- ]; do
+  mkdir -p "$2" && mount --bind "$1" "$2" || exit 1
+  shift 2
+done
+/bin/sh -c "$2"
+echo $? >"$status.new" && mv "$status.new" "$status"
+"#;
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    files: Rc<DataDirectory>,
+}
+
+impl Processes {
+    pub(super) const fn new(files: Rc<DataDirectory>) -> Self {
+        Self { files }
+    }
+
+    pub(super) fn see(&self, ids: &[InstanceId]) -> BTreeMap<InstanceId, Seen> {
+        ids.iter().map(|id| (*id, self.see_one(*id))).collect()
+    }
+
+    pub(super) fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+        let (id, spec) = (job.record.id, &job.record.spec);
+        let Program::Exec(command) = &spec.program else {
+            bail!("runtime host runs no containers");
+        };
+        self.files.remove(&file(id, "status"))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.files.path(&file(id, "log")))?;
+        let mut child = self
+            .around(job)
+            .args(["--", command])
+            .env_clear()
+            .env("PATH", PATH)
+            .env("PLOYZ_ADDRESS", job.address.to_string())
+            .envs(job.environment())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A signal to our group is none of its business, and one to its own is for all of it.
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id().context("it ended at once")?;
+        if let Some(process) = Process::of(pid) {
+            self.files.write(&file(id, "process.json"), &process)?;
+        }
+        tokio::task::spawn_local(async move {
+            // Somebody has to ask how it ended, or its remains stay.
+            let _written_down = child.wait().await;
+        });
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+        let Some(process) = self.running(id) else {
+            return Ok(());
+        };
+        let group = Pid::from_raw(i32::try_from(process.pid)?);
+        let signal = |signal| killpg(group, signal);
+        let _already_gone = signal(Signal::SIGTERM);
+        let gone = async {
+            while process.is_alive() {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        let _stubborn = tokio::time::timeout(STOP_WAIT, gone).await;
+        // And what it has left behind.
+        let _already_gone = signal(Signal::SIGKILL);
+        Ok(())
+    }
+
+    pub(super) fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+        let before = tail(&self.files.path(&file(id, "log.1")))?;
+        let text = before + &tail(&self.files.path(&file(id, "log")))?;
+        let first = text.len().saturating_sub(usize::try_from(LOGS_LEN_MAX)?);
+        Ok(last_lines(&text[text.ceil_char_boundary(first)..], lines))
+    }
+
+    fn see_one(&self, id: InstanceId) -> Seen {
+        if self.running(id).is_some() {
+            self.bound_log(id);
+            return Seen::Running;
+        }
+        let status = fs::read_to_string(self.files.path(&file(id, "status"))).ok();
+        match status.as_deref().map(str::trim) {
+            Some("0") => Seen::Succeeded,
+            Some(_) => Seen::Failed,
+            None if self.files.path(&file(id, "process.json")).exists() => Seen::Failed,
+            None => Seen::Nothing,
+        }
+    }
+
+    fn running(&self, id: InstanceId) -> Option<Process> {
+        let status = self.files.path(&file(id, "status"));
+        if status.exists() {
+            return None;
+        }
+        let noted = self.files.read::<Process>(&file(id, "process.json"));
+        match noted.ok().flatten() {
+            Some(process) => process.is_alive().then_some(process),
+            // We may have ended between starting it and noting that. Nobody else is told of this file.
+            None => Process::with_argument(status.as_os_str()),
+        }
+    }
+
+    /// The command around the workload's.
+    fn around(&self, job: &Job<'_>) -> Command {
+        let status = self.files.path(&file(job.record.id, "status"));
+        let mut command = if job.volumes.is_empty() {
+            Command::new("/bin/sh")
+        } else {
+            // Where it finds its volumes is nobody else's business.
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "--", "/bin/sh"]);
+            unshare
+        };
+        command.args(["-c", AROUND, "ployz"]).arg(status);
+        for (directory, place) in &job.volumes {
+            command.arg(directory).arg(place);
+        }
+        command
+    }
+
+    /// It writes to the file itself, so that is what has to be cut.
+    fn bound_log(&self, id: InstanceId) {
+        let [log, before] = ["log", "log.1"].map(|name| self.files.path(&file(id, name)));
+        let is_long = fs::metadata(&log).is_ok_and(|it| it.len() > LOG_LEN_MAX);
+        if is_long && let Err(error) = set_aside(&log, &before) {
+            tracing::warn!(%id, %error, "a log grows");
+        }
+    }
+}
+
+fn set_aside(log: &Path, before: &PathBuf) -> std::io::Result<()> {
+    fs::copy(log, before)?;
+    OpenOptions::new().write(true).open(log)?.set_len(0)
+}
+
+fn file(id: InstanceId, name: &str) -> String {
+    format!("{}/{name}", directory(id))
+}
+
+/// The end of a file; nothing if there is none.
+fn tail(path: &Path) -> anyhow::Result<String> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LOGS_LEN_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(LOGS_LEN_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,182 @@
+//! Workloads as transient units of systemd, which outlive this daemon by themselves.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use ployz_api::{InstanceId, Program};
+use ployz_core::Seen;
+use tokio::process::Command;
+use zeroize::Zeroizing;
+
+use super::directory;
+use super::engine::{Job, last_lines};
+use crate::files::DataDirectory;
+
+/// A unit's own deadline for stopping is shorter.
+const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_WAIT_SECS: u64 = 10;
+/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
+const LOGS_LEN_MAX: usize = 128 << 10;
+
+#[derive(Debug)]
+pub(super) struct Units {
+    files: Rc<DataDirectory>,
+}
+
+impl Units {
+    pub(super) const fn new(files: Rc<DataDirectory>) -> Self {
+        Self { files }
+    }
+
+    pub(super) async fn see(
+        &self,
+        ids: &[InstanceId],
+    ) -> anyhow::Result<BTreeMap<InstanceId, Seen>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut line = vec!["show", "--property=Id,ActiveState,SubState"];
+        let units: Vec<String> = ids.iter().map(|id| unit(*id)).collect();
+        line.extend(units.iter().map(String::as_str));
+        let said = run("systemctl", &line).await?;
+        let blocks = said.split("\n\n").map(properties);
+        let seen = blocks.filter_map(|unit| {
+            let at = units
+                .iter()
+                .position(|known| unit.get("Id") == Some(&known.as_str()))?;
+            Some((
+                ids[at],
+                seen(unit.get("ActiveState")?, unit.get("SubState")?),
+            ))
+        });
+        Ok(seen.collect())
+    }
+
+    pub(super) async fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+        let (id, spec) = (job.record.id, &job.record.spec);
+        let Program::Exec(command) = &spec.program else {
+            anyhow::bail!("runtime host runs no containers");
+        };
+        // What failed before keeps its name until it is forgotten.
+        let _unless_it_never_ran = run("systemctl", &["stop", &unit(id)]).await;
+        let _unless_it_never_failed = run("systemctl", &["reset-failed", &unit(id)]).await;
+        let env = format!("{}/env", directory(id));
+        self.files
+            .write_bytes(&env, environment_file(job).as_bytes())?;
+        let mut line = vec![
+            "--quiet".to_owned(),
+            format!("--unit={}", unit(id)),
+            format!("--description=ployz workload {}", job.record.workload),
+            "--property=RemainAfterExit=yes".to_owned(),
+            format!("--property=TimeoutStopSec={STOP_WAIT_SECS}"),
+            format!(
+                "--property=EnvironmentFile={}",
+                self.files.path(&env).display()
+            ),
+        ];
+        for (directory, place) in &job.volumes {
+            line.push(format!(
+                "--property=BindPaths={}:{place}",
+                directory.display()
+            ));
+        }
+        line.extend(["--", "/bin/sh", "-c", command].map(str::to_owned));
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        run("systemd-run", &line).await.map(drop)
+    }
+
+    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+        let seen = self.see(&[id]).await?;
+        if seen.get(&id).is_none_or(|seen| *seen == Seen::Nothing) {
+            return Ok(());
+        }
+        run("systemctl", &["stop", &unit(id)]).await?;
+        let _unless_it_never_failed = run("systemctl", &["reset-failed", &unit(id)]).await;
+        Ok(())
+    }
+
+    pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+        let (unit, lines_wanted) = (unit(id), lines.to_string());
+        let line = [
+            "--unit",
+            &unit,
+            "--lines",
+            &lines_wanted,
+            "--output=cat",
+            "--no-pager",
+        ];
+        let said = run("journalctl", &line).await?;
+        let first = said.len().saturating_sub(LOGS_LEN_MAX);
+        let first = said.ceil_char_boundary(first);
+        Ok(last_lines(&said[first..], lines))
+    }
+}
+
+fn unit(id: InstanceId) -> String {
+    format!("ployz-workload-{id}.service")
+}
+
+fn properties(block: &str) -> BTreeMap<&str, &str> {
+    block
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect()
+}
+
+fn seen(active: &str, sub: &str) -> Seen {
+    match (active, sub) {
+        ("active", "exited") => Seen::Succeeded,
+        ("active" | "activating" | "deactivating" | "reloading", _) => Seen::Running,
+        ("failed", _) => Seen::Failed,
+        _ => Seen::Nothing,
+    }
+}
+
+/// systemd.exec(5): within single quotes everything stands for itself.
+fn environment_file(job: &Job<'_>) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(format!("PLOYZ_ADDRESS={}\n", job.address));
+    for (name, value) in job.environment() {
+        let quoted = Zeroizing::new(value.replace('\'', "'\\''"));
+        // To a string.
+        let _infallible = writeln!(text, "{name}='{}'", *quoted);
+    }
+    text
+}
+
+async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
+    let running = Command::new(program)
+        .args(line)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, running)
+        .await
+        .with_context(|| format!("{program} does not end"))?
+        .with_context(|| program.to_owned())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program}: {}", said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_units_are_understood() {
+        for (active, sub, expected) in [
+            ("inactive", "dead", Seen::Nothing),
+            ("activating", "start", Seen::Running),
+            ("active", "running", Seen::Running),
+            ("deactivating", "stop-sigterm", Seen::Running),
+            ("active", "exited", Seen::Succeeded),
+            ("failed", "failed", Seen::Failed),
+        ] {
+            assert_eq!(seen(active, sub), expected, "{active} {sub}");
+        }
+    }
+}
