@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::{nats_server, ployzctl};
 use crate::command::{Finished, mortal, run, words};
-use crate::contender::ployzd;
 use crate::lab::Lab;
+use crate::release::side_by_side;
 use crate::stage::Stage;
 
 /// A host is a machine in ten seconds; four at once, of binaries without optimisation, on two processors, in a minute.
@@ -37,14 +36,7 @@ impl<'a> Operator<'a> {
     /// Lays out the programs side by side, as an installation has them.
     pub fn new(stage: &Stage, lab: &'a Lab) -> Result<Self> {
         let programs = stage.place("programs");
-        fs::create_dir(&programs)?;
-        for (name, path) in [
-            ("ployzd", ployzd()),
-            ("ployzctl", ployzctl()),
-            ("nats-server", nats_server()),
-        ] {
-            fs::copy(&path, programs.join(name)).with_context(|| path.display().to_string())?;
-        }
+        side_by_side(&programs)?;
         Ok(Self {
             lab,
             programs,
@@ -71,6 +63,23 @@ impl<'a> Operator<'a> {
         let document: Value = serde_json::from_str(&finished.stdout)?;
         ensure!(document["ok"] == true, "{document}");
         Ok(document["payload"].clone())
+    }
+
+    /// Copies the programs into a directory of a machine's user, as somebody who has no installation there does.
+    pub fn bring_programs(&self, machine: u8, directory: &str) -> Result<()> {
+        let from = self.programs.display().to_string();
+        let to = format!("{}:{directory}", Lab::target(machine));
+        let copy = [
+            "scp",
+            "-q",
+            "-r",
+            "-o",
+            "StrictHostKeyChecking=accept-new",
+            &from,
+            &to,
+        ];
+        self.lab.run(&copy, b"", ADD_PATIENCE)?.success()?;
+        Ok(())
     }
 
     /// Starts a command whose output goes to files.

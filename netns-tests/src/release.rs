@@ -53,6 +53,11 @@ impl Published {
         Ok(published)
     }
 
+    /// The public key, in a word.
+    pub fn public_key(&self) -> Result<String> {
+        Ok(PublicKey::read(&self.key)?.to_string())
+    }
+
     /// It, as whoever installs knows it.
     pub fn release(&self) -> Result<Release> {
         let base = Base::Directory(self.base.clone());

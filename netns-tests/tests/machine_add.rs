@@ -11,6 +11,7 @@ use anyhow::Result;
 use ployz_netns_tests::cluster::text;
 use ployz_netns_tests::command::{PATIENCE, run};
 use ployz_netns_tests::operator::{ADD_PATIENCE, Operator};
+use ployz_netns_tests::release::Published;
 use ployz_netns_tests::stage::{Stage, tell_with};
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Backend, Contender, Lab, Outcome};
@@ -25,6 +26,7 @@ fn hosts_become_machines() -> Outcome {
         let lab = Lab::up(4)?;
         let operator = Operator::new(stage, &lab)?;
         a_network_is_founded_on_a_bare_host(&operator)?;
+        what_nobody_has_signed_is_not_installed(stage, &lab, &operator)?;
         several_at_once_and_those_that_cannot(&lab, &operator)?;
         again_is_no_harm(&operator)?;
         a_host_without_power_is_gone_on_with(stage, &lab, &operator)?;
@@ -55,12 +57,43 @@ fn a_network_is_founded_on_a_bare_host(operator: &Operator<'_>) -> Result<()> {
     Ok(())
 }
 
+fn what_nobody_has_signed_is_not_installed(
+    stage: &Stage,
+    lab: &Lab,
+    operator: &Operator<'_>,
+) -> Result<()> {
+    let (published, other) = (Published::new(stage)?, Published::new(stage)?);
+    let base = published.base.display();
+    let flags = format!("{} --yes --release-base {base}", add(&[2]));
+    let refused = operator.json(&format!("{flags} --release-key {}", other.public_key()?))?;
+    assert_eq!(refused["code"], "INSTALL_FAILED", "{refused}");
+    assert!(
+        !lab.root(2).join("opt/ployz").exists(),
+        "nothing was changed"
+    );
+    let key = published.public_key()?;
+    let older = operator.json(&format!(
+        "{flags} --release-key {key} --install-version 0.0.9"
+    ))?;
+    assert_eq!(
+        older["payload"]["failed"][0]["code"], "INSTALL_FAILED",
+        "{older}"
+    );
+    operator.done(&format!("{flags} --release-key {key} --label tier=db"))?;
+    let settings = lab.ssh(2, "cat /etc/ployz/release.pub /etc/ployz/ployzd.toml")?;
+    assert!(
+        settings.stdout.contains(&key),
+        "for its updates: {settings}"
+    );
+    Ok(())
+}
+
 fn several_at_once_and_those_that_cannot(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
     let wrong = operator.json(&format!("{} --yes", add(&[2]).replace("acme", "other")))?;
     assert_eq!(wrong["code"], "NETWORK_MISMATCH", "{wrong}");
 
     lab.ssh(3, "sudo mv /etc/sudoers.d/op /root/")?.success()?;
-    let cannot = operator.json(&format!("{} --yes --label tier=db", add(&[2, 3])))?;
+    let cannot = operator.json(&format!("{} --yes", add(&[2, 3])))?;
     let payload = &cannot["payload"];
     assert_eq!(
         text(payload, "/joined/0/target"),

@@ -1,4 +1,4 @@
-# Builds the programs from their source, and packs them to stdout's last line: the path of the artifact. $1: the repository,
+# Builds the programs from their source, and packs them. The last line says where the artifact is. $1: the repository,
 # $2: a branch, a tag or a commit.
 set -eu
 PATH="$HOME/.cargo/bin:$PATH"
@@ -15,9 +15,10 @@ git checkout -q --force --detach FETCH_HEAD
 echo "building $(git rev-parse --short HEAD)"
 scripts/setup build run 2>&1
 cargo build --locked --release -p ployzd -p ployzctl 2>&1
-. scripts/lib.sh
-rm -rf target/ployz-built
-mkdir -p target/ployz-built/ployz
-cp "$(nats_server_path)" "$(target_dir)/release/ployzd" "$(target_dir)/release/ployzctl" target/ployz-built/ployz
-tar -cz -C target/ployz-built -f target/ployz-built/artifact.tar.gz ployz
-echo "$source/target/ployz-built/artifact.tar.gz"
+nats_server=$(bash -c '. scripts/lib.sh && nats_server_path')
+built=${CARGO_TARGET_DIR:-$source/target}
+rm -rf "$built/ployz-built"
+mkdir -p "$built/ployz-built/ployz"
+cp "$nats_server" "$built/release/ployzd" "$built/release/ployzctl" "$built/ployz-built/ployz"
+tar -cz -C "$built/ployz-built" -f "$built/ployz-built/artifact.tar.gz" ployz
+echo "$built/ployz-built/artifact.tar.gz"

@@ -178,7 +178,7 @@ fn obstacles(facts: &Facts, wanted: Wanted<'_>, found: &Found, unix_secs: u64) -
         }
     }
     if wanted.source == InstallSource::Git && matches!(found, Found::Bare) {
-        for tool in ["git", "cargo"] {
+        for tool in ["git", "cargo", "bash"] {
             if !facts.has(&format!("has_{tool}")) {
                 let what = format!("it has no {tool} to build with");
                 obstacle(

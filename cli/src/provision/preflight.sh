@@ -30,7 +30,8 @@ done
 directory=/opt
 [ -d $directory ] || directory=/
 fact free_kib "$(df -Pk $directory | awk 'NR == 2 { print $4 }')"
-for tool in tar gzip sha256sum timeout git cargo; do
+PATH="$HOME/.cargo/bin:$PATH"
+for tool in tar gzip timeout git cargo bash; do
   command -v $tool >/dev/null && fact has_$tool yes
 done
 if [ -S /run/docker.sock ] || [ -S /run/podman/podman.sock ]; then fact has_docker yes; fi
