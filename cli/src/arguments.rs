@@ -301,7 +301,7 @@ pub(crate) struct RemoveArguments {
     /// Its id, its name, or the unique beginning of either
     #[arg(add = ArgValueCompleter::new(completion::machines))]
     pub(crate) machine: String,
-    /// Do not clean up on the machine itself: it is gone, or cannot be reached
+    /// Do not ask the machine itself to clean up: it is gone, or cannot be reached
     #[arg(long)]
     pub(crate) force: bool,
     /// Do not ask whether this is meant

@@ -177,6 +177,14 @@ impl Daemon {
         self.enter(membership, store, storage, management)
     }
 
+    /// Takes no new requests from afar, and waits, within reason, until those who have asked have their answers.
+    pub(crate) async fn answered(&self) {
+        let server = self.running.borrow().as_ref().map(|it| it.server.clone());
+        if let Some(server) = server {
+            server.drain().await;
+        }
+    }
+
     /// Takes part no more. What lies on disk stays.
     pub(crate) async fn leave(&self) -> anyhow::Result<()> {
         let Some(running) = self.running.take() else {

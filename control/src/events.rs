@@ -145,7 +145,8 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::WorkloadInspect(_)
         | Payload::WorkloadLogs(_)
         | Payload::MachineLifecycle(_)
-        | Payload::MachineRemove(_) => None,
+        | Payload::MachineRemove(_)
+        | Payload::MachineRetired(_) => None,
     }
 }
 

@@ -13,8 +13,9 @@ use anyhow::Context as _;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
-    BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT, LOCAL_NETWORK,
-    Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role, body_len, encode,
+    Authority, BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT,
+    LOCAL_NETWORK, Operation, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role,
+    body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -105,9 +106,16 @@ impl Server {
     pub(crate) fn retire(self) {
         self.refuse();
         tokio::task::spawn_local(async move {
-            let _ = tokio::time::timeout(RETIRE_WAIT, self.endpoint.wait_idle()).await;
+            self.drain().await;
             self.close().await;
         });
+    }
+
+    /// Takes no new connections, and lets those that are there hear what they wait for.
+    pub(crate) async fn drain(&self) {
+        self.refuse();
+        // Whoever stays for longer has nothing to wait for.
+        let _ = tokio::time::timeout(RETIRE_WAIT, self.endpoint.wait_idle()).await;
     }
 
     /// Ends every connection.
@@ -348,7 +356,21 @@ async fn hear(
         let message = format!("role {} may not ask for {operation:?}", caller.role.name());
         return Err(Failure::new(Code::Forbidden, message));
     }
+    if operation == Operation::MachineRetire && !holds_store(daemon, caller) {
+        let message = "only a machine that holds the store removes others";
+        return Err(Failure::new(Code::Forbidden, message));
+    }
     Ok(request)
+}
+
+/// Whether it is one of the machines that the network's authority is with.
+fn holds_store(daemon: &Daemon, caller: &CertificateName) -> bool {
+    let (Some(network), Ok(id)) = (daemon.network(), caller.subject.parse()) else {
+        return false;
+    };
+    let view = network.view();
+    let machine = view.machine(id);
+    machine.is_some_and(|machine| machine.authority == Authority::Storage)
 }
 
 /// Connections may be older than the news of whose certificate is believed no more, and relayed sessions have not been
@@ -388,7 +410,7 @@ async fn reply(
         }
         Ok(request) => {
             let attempt = Attempt::of(&request);
-            let outcome = carry_out(Rc::clone(daemon), request).await;
+            let outcome = carry_out(Rc::clone(daemon), caller, request).await;
             if let Some(attempt) = attempt {
                 attempt.tell(daemon, caller, &outcome).await;
             }
@@ -448,10 +470,10 @@ async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure
     })
 }
 
-async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
+async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Request) -> Outcome {
     // It is never closed.
     let _under_way = daemon.requests.acquire().await;
-    let carrying_out = requests::carry_out(Rc::clone(&daemon), request);
+    let carrying_out = requests::carry_out(Rc::clone(&daemon), caller, request);
     tokio::time::timeout(ANSWER_WAIT, carrying_out)
         .await
         .unwrap_or_else(|_| {

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _};
 
 use ployz_api::{Code, Failure, MachineRemove, Payload, Request};
+use serde_json::Value;
 
 use super::unexpected;
 use crate::arguments::RemoveArguments;
@@ -11,7 +12,7 @@ use crate::outcome::{Outcome, Success};
 
 pub(crate) fn run(connection: &Connection, arguments: RemoveArguments) -> Outcome {
     if !arguments.yes {
-        confirm(&arguments.machine)?;
+        confirm(connection, &arguments)?;
     }
     let answer = connection.ask(&Request::MachineRemove {
         machine: arguments.machine,
@@ -32,9 +33,40 @@ fn described(message: &str, removed: &MachineRemove) -> String {
     std::iter::once(message.to_owned()).chain(steps).collect()
 }
 
+/// What goes with the machine, one thing a line.
+fn what_is_lost(
+    connection: &Connection,
+    arguments: &RemoveArguments,
+) -> Result<Vec<String>, Failure> {
+    let machine = arguments.machine.clone();
+    let answer = connection.ask(&Request::MachineInspect { machine })?;
+    let Some(Payload::MachineInspect(inspected)) = answer.payload else {
+        return Err(unexpected());
+    };
+    let holds = inspected.desired["workloads"].as_object();
+    let workloads = holds
+        .into_iter()
+        .flat_map(|holds| holds.values().filter_map(Value::as_str))
+        .map(|name| {
+            let fate = if arguments.force {
+                "is not stopped, and nobody reaches it any more"
+            } else {
+                "is stopped, and its volumes are deleted"
+            };
+            format!("workload {name} {fate}")
+        });
+    let rest = if arguments.force {
+        "whatever is on the machine itself stays there"
+    } else {
+        "the daemon goes with its data, and the machine's identity in it"
+    };
+    Ok(workloads.chain([rest.to_owned()]).collect())
+}
+
 /// Asks whoever sits there; whoever does not sit there has to have said so before.
 #[expect(clippy::print_stderr, reason = "a question is not an answer")]
-fn confirm(machine: &str) -> Result<(), Failure> {
+fn confirm(connection: &Connection, arguments: &RemoveArguments) -> Result<(), Failure> {
+    let machine = &arguments.machine;
     let refused = |message: &str| {
         Err(Failure::new(Code::InvalidArgument, message)
             .hint(format!("ployzctl machine rm --yes {machine}")))
@@ -42,6 +74,9 @@ fn confirm(machine: &str) -> Result<(), Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return refused("removing a machine cannot be undone, and there is nobody to ask");
+    }
+    for line in what_is_lost(connection, arguments)? {
+        eprintln!("{line}");
     }
     eprint!("Remove {machine} from the network? It cannot be undone. [y/N] ");
     let mut answer = String::new();

@@ -43,7 +43,7 @@ pub use machine::{
 };
 pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
-pub use removal::{CleanupStep, MachineRemove};
+pub use removal::{CleanupStep, MachineRemove, MachineRetired};
 pub use request::{
     CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, ProvisionReport,
     RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,

@@ -25,3 +25,10 @@ pub struct CleanupStep {
     /// One sentence about it.
     pub message: String,
 }
+
+/// A machine has done its own part of its removal, as far as it could.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MachineRetired {
+    /// What was done, in this order; the first step that failed is the last one.
+    pub cleanup: Vec<CleanupStep>,
+}

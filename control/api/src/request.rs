@@ -100,6 +100,9 @@ pub enum Request {
         /// Without asking the machine itself to clean up.
         force: bool,
     },
+    /// Get out of the network, and take down what there is of it and of the daemon. Only who holds the store may ask that of
+    /// another machine, which it is about to remove.
+    MachineRetire,
     /// Place a workload on a machine.
     WorkloadDeploy(DeployRequest),
     /// Which workloads do machines hold?
@@ -354,6 +357,7 @@ impl Request {
             | Self::MachineList
             | Self::MachineRtt { .. }
             | Self::MachineInspect { .. }
+            | Self::MachineRetire
             | Self::WorkloadList
             | Self::WorkloadInspect { .. }
             | Self::WorkloadLogs { .. }
@@ -391,6 +395,7 @@ impl Request {
             Self::MachineDrain { .. } => Operation::MachineDrain,
             Self::MachineStandby { .. } => Operation::MachineStandby,
             Self::MachineRemove { .. } => Operation::MachineRemove,
+            Self::MachineRetire => Operation::MachineRetire,
             Self::WorkloadDeploy(_) => Operation::WorkloadDeploy,
             Self::WorkloadList => Operation::WorkloadList,
             Self::WorkloadInspect { .. } => Operation::WorkloadInspect,

@@ -19,7 +19,7 @@ use crate::machine::{
 };
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
-use crate::removal::MachineRemove;
+use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
 use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
@@ -155,6 +155,7 @@ pub enum Payload {
     MachineInspect(Box<MachineInspect>),
     MachineLifecycle(MachineLifecycle),
     MachineRemove(MachineRemove),
+    MachineRetired(MachineRetired),
     Workload(Box<WorkloadRow>),
     WorkloadList(WorkloadList),
     WorkloadInspect(Box<WorkloadInspect>),

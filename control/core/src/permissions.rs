@@ -20,6 +20,11 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
             Role::Stranger => false,
         },
+        // Of machines, only those that hold the store may: the server looks at who it is.
+        Operation::MachineRetire => match role {
+            Role::Machine => true,
+            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
+        },
         // Whose session it is that is relayed is seen, and judged, by whom it is with. Whoever wants round trips asks for the
         // matrix.
         Operation::Relayed | Operation::RttReport => match role {
@@ -97,6 +102,7 @@ mod tests {
             (O::MachineDrain,     [true,  true,    false, false,  false]),
             (O::MachineStandby,   [true,  true,    false, false,  false]),
             (O::MachineRemove,    [true,  true,    false, false,  false]),
+            (O::MachineRetire,    [false, false,   false, true,   false]),
             (O::WorkloadDeploy,   [true,  true,    false, false,  false]),
             (O::WorkloadList,     [true,  true,    true,  true,   false]),
             (O::WorkloadInspect,  [true,  true,    false, false,  false]),

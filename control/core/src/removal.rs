@@ -8,7 +8,7 @@ use crate::machines::MachineRecord;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalRefusal {
     /// Nobody saws off the branch that they sit on.
-    #[error("this is the machine that you are asking: it cannot remove itself")]
+    #[error("this is the machine that would have to do it: it cannot remove itself")]
     Own,
     /// The store would have no majority.
     #[error(
@@ -33,17 +33,19 @@ impl From<RemovalRefusal> for Failure {
     }
 }
 
-/// Judges the removal of `target`, asked of machine `own`. `answers` says which machines can be reached.
+/// Judges the removal of `target` by machine `own`, `asked_here` by somebody who sits at it. `answers` says which machines can be
+/// reached.
 ///
 /// # Errors
 /// [`RemovalRefusal`].
 pub fn may_remove<'a>(
     own: MachineId,
+    asked_here: bool,
     target: &MachineRecord,
     machines: impl Iterator<Item = &'a MachineRecord>,
     answers: impl Fn(MachineId) -> bool,
 ) -> Result<(), RemovalRefusal> {
-    if target.id == own {
+    if target.id == own && asked_here {
         return Err(RemovalRefusal::Own);
     }
     if target.authority != Authority::Storage {
@@ -61,6 +63,9 @@ pub fn may_remove<'a>(
     if remaining < needed {
         return Err(RemovalRefusal::Quorum { remaining, needed });
     }
+    if target.id == own {
+        return Err(RemovalRefusal::Own);
+    }
     Ok(())
 }
 
@@ -70,7 +75,12 @@ mod tests {
     use crate::machines::examples::{id, machine};
 
     /// The first `storage` of five machines hold the store; machine 0 is asked.
-    fn judge(storage: u8, target: u8, silent: &[u8]) -> Result<(), RemovalRefusal> {
+    fn judge(
+        asked_here: bool,
+        storage: u8,
+        target: u8,
+        silent: &[u8],
+    ) -> Result<(), RemovalRefusal> {
         let machines: Vec<MachineRecord> = (0..5)
             .map(|number| MachineRecord {
                 authority: if number < storage {
@@ -83,6 +93,7 @@ mod tests {
             .collect();
         may_remove(
             id(0),
+            asked_here,
             &machines[usize::from(target)],
             machines.iter(),
             |other| !silent.iter().any(|number| id(*number) == other),
@@ -104,10 +115,19 @@ mod tests {
             (5, 4, &[2, 3], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge(storage, target, silent),
+                judge(true, storage, target, silent),
                 expected,
                 "{storage} hold the store, {target} goes, {silent:?} are silent"
             );
         }
+    }
+
+    #[test]
+    fn who_does_not_sit_at_the_machine_is_told_what_the_network_would_lose() {
+        let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
+        assert_eq!(judge(false, 1, 0, &[]), quorum(0, 1));
+        assert_eq!(judge(false, 3, 0, &[1]), quorum(1, 2));
+        assert_eq!(judge(false, 3, 0, &[]), Err(RemovalRefusal::Own));
+        assert_eq!(judge(false, 3, 1, &[]), Ok(()));
     }
 }

@@ -19,6 +19,7 @@ mod arch;
 mod archive;
 mod base;
 mod changes;
+mod departure;
 mod docker;
 mod files;
 mod http;

@@ -116,7 +116,7 @@ impl Layout {
         for program in LINKED {
             let link = self.program_link(program);
             // Only ours: somebody may have a program of their own there.
-            if fs::read_link(&link).is_ok_and(|target| target == self.linked_program(program)) {
+            if fs::read_link(&link).is_ok_and(|target| target == self.program(program)) {
                 remove_file(&link)?;
             }
         }
@@ -136,7 +136,7 @@ impl Layout {
             changes.file(&path, format!("{key}\n").as_bytes(), 0o644)?;
         }
         for program in LINKED {
-            changes.link(&self.program_link(program), &self.linked_program(program))?;
+            changes.link(&self.program_link(program), &self.program(program))?;
         }
         for (unit, text) in UNITS {
             changes.file(&self.unit(unit), text.as_bytes(), 0o644)?;
@@ -204,7 +204,7 @@ impl Layout {
         self.root().join("var/lib/ployz")
     }
 
-    fn unit(&self, unit: &str) -> PathBuf {
+    pub(crate) fn unit(&self, unit: &str) -> PathBuf {
         self.root().join("etc/systemd/system").join(unit)
     }
 
@@ -218,7 +218,8 @@ impl Layout {
         self.root().join("usr/local/bin").join(program)
     }
 
-    fn linked_program(&self, program: &str) -> PathBuf {
+    /// One of the current version's.
+    pub(crate) fn program(&self, program: &str) -> PathBuf {
         self.directory().join("current").join(program)
     }
 }

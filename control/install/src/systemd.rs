@@ -12,16 +12,23 @@ pub(crate) fn is_here() -> bool {
 
 /// Has `systemctl` do something. Every job in it has systemd's own deadline.
 pub(crate) fn systemctl(arguments: &[&str]) -> Result<String, Failure> {
-    let line = format!("systemctl {}", arguments.join(" "));
-    let output = output("systemctl", arguments)
-        .map_err(|error| Failure::new(Code::InstallFailed, format!("{line}: {error}")))?;
+    tell("systemctl", arguments)
+}
+
+/// Has systemd run something as a unit of its own.
+pub(crate) fn systemd_run(arguments: &[&str]) -> Result<String, Failure> {
+    tell("systemd-run", arguments)
+}
+
+fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+    let failed = |cause: &str| {
+        let message = format!("{program} {}: {cause}", arguments.join(" "));
+        Failure::new(Code::InstallFailed, message)
+    };
+    let output = output(program, arguments).map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let cause = said.lines().next().unwrap_or_default();
-        return Err(Failure::new(
-            Code::InstallFailed,
-            format!("{line}: {cause}"),
-        ));
+        return Err(failed(said.lines().next().unwrap_or_default()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

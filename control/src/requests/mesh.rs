@@ -88,15 +88,20 @@ pub(super) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) ->
     }
     let _entering = daemon.begin_entering()?;
     daemon.leave().await.map_err(internal)?;
-    // The file that makes it a member goes first: what is left after that is of no consequence.
-    daemon.files.remove(FILE).map_err(internal)?;
-    for file in [nats::DIRECTORY, VIEW_FILE, AUTHORITY_FILE] {
-        daemon.files.remove(file).map_err(internal)?;
-    }
+    forget(daemon).map_err(internal)?;
     Ok(message(format!(
         "network {} is gone from here",
         membership.network
     )))
+}
+
+/// Takes away what there is of a network that has been left.
+pub(super) fn forget(daemon: &Daemon) -> anyhow::Result<()> {
+    // The file that makes it a member goes first: what is left after that is of no consequence.
+    for file in [FILE, nats::DIRECTORY, VIEW_FILE, AUTHORITY_FILE] {
+        daemon.files.remove(file)?;
+    }
+    Ok(())
 }
 
 /// A network goes with its last machine, and a machine leaves by being removed.

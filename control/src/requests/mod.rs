@@ -17,13 +17,16 @@ mod provision;
 mod records;
 mod redeem;
 mod remove;
+mod retire;
 pub(crate) mod rtt;
 mod status;
 mod workloads;
 
 use std::rc::Rc;
 
-use ployz_api::{Code, EVENTS_LIMIT_MAX, Failure, Outcome, Request};
+use ployz_api::{
+    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, LOCAL_NETWORK, Outcome, Request,
+};
 use ployz_core::Transition;
 
 use crate::daemon::Daemon;
@@ -32,7 +35,11 @@ use crate::events;
 pub(crate) use machines::not_selected;
 
 /// Does what is asked.
-pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
+pub(crate) async fn carry_out(
+    daemon: Rc<Daemon>,
+    caller: &CertificateName,
+    request: Request,
+) -> Outcome {
     match request {
         Request::Status => status::status(&daemon).await,
         Request::MeshInit(request) => mesh_init::init(&daemon, request).await,
@@ -55,7 +62,11 @@ pub(crate) async fn carry_out(daemon: Rc<Daemon>, request: Request) -> Outcome {
         Request::MachineStandby { machine, force } => {
             lifecycle::set(&daemon, &machine, Transition::Standby { force }).await
         }
-        Request::MachineRemove { machine, force } => remove::remove(&daemon, &machine, force).await,
+        Request::MachineRemove { machine, force } => {
+            let asked_here = caller.network == LOCAL_NETWORK;
+            remove::remove(&daemon, asked_here, &machine, force).await
+        }
+        Request::MachineRetire => retire::retire(&daemon).await,
         Request::WorkloadDeploy(request) => workloads::deploy(&daemon, request).await,
         Request::WorkloadList => workloads::list(&daemon),
         Request::WorkloadInspect { workload } => workloads::inspect(&daemon, &workload).await,

@@ -1,24 +1,36 @@
-//! Taking a machine out of the network, without asking it.
+//! Taking a machine out of the network: it cleans up, unless it is not to be asked, and then nobody knows it any more.
 //!
-//! One write does it: the record is deleted, by compare-and-set. Everything else follows from that record's absence, on
+//! One write does the latter: the record is deleted, by compare-and-set. Everything else follows from that record's absence, on
 //! every machine by itself: peers, the store's users, who is let in with a certificate, and when its name and subnet are
 //! free again. So a coordinator that dies halfway has removed the machine or has not.
 
 use std::time::Duration;
 
-use ployz_api::{CleanupStep, Code, Failure, MachineId, MachineRemove, Outcome, Payload, Success};
+use ployz_api::{
+    CleanupStep, Code, Failure, MachineId, MachineRemove, Name, Outcome, Payload, Request, Success,
+};
 use ployz_core::{MachineRecord, may_remove};
 
 use super::machines::{not_selected, peer, traffic};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
+use crate::relay;
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
 const FORGET_WAIT: Duration = Duration::from_secs(2);
 
-pub(super) async fn remove(daemon: &Daemon, wanted: &str, force: bool) -> Outcome {
+/// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
+const CLEANUP_WAIT: Duration = Duration::from_secs(90);
+
+/// `asked_here` by root of this machine.
+pub(super) async fn remove(
+    daemon: &Daemon,
+    asked_here: bool,
+    wanted: &str,
+    force: bool,
+) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let traffic = traffic(daemon, clock::now().instant).await?;
@@ -27,6 +39,7 @@ pub(super) async fn remove(daemon: &Daemon, wanted: &str, force: bool) -> Outcom
         let target = view.select(wanted).map_err(not_selected)?;
         may_remove(
             daemon.identity.machine_id,
+            asked_here,
             target,
             view.machines(),
             |other| {
@@ -38,23 +51,74 @@ pub(super) async fn remove(daemon: &Daemon, wanted: &str, force: bool) -> Outcom
         )?;
         (target.id, target.name.clone())
     };
-    if !force {
-        let message = format!("this version cannot clean up on {name} itself");
-        return Err(Failure::new(Code::Unsupported, message).hint(format!(
-            "ployzctl machine rm --force --yes {name} (then its data directory can be deleted there)"
-        )));
-    }
+    let mut cleanup = if force {
+        Vec::new()
+    } else {
+        clean_up(daemon, id, &name).await?
+    };
     delete_record(&network, id).await?;
     tracing::info!(%id, %name, "machine removed");
-    let cleanup = vec![
+    cleanup.extend([
         step("record", Ok("deleted".to_owned())),
         step("observed", delete_observed(&network, id).await),
         step("credentials and peer", forgotten(&network, id).await),
-    ];
+    ]);
     Ok(Success {
         message: format!("{name} is out of the network"),
         payload: Some(Payload::MachineRemove(MachineRemove { id, force, cleanup })),
     })
+}
+
+/// Has the machine itself do its part. All of it has to be done before its record goes: without one nobody could ask again.
+async fn clean_up(
+    daemon: &Daemon,
+    id: MachineId,
+    name: &Name,
+) -> Result<Vec<CleanupStep>, Failure> {
+    let mend = format!("ployzctl machine rm --force {name}");
+    let session = relay::reach(daemon, id)
+        .await
+        .map_err(|failure| failure.hint(&mend))?;
+    let asking = async {
+        let mut answers = session.open(&Request::MachineRetire).await?;
+        answers.next().await
+    };
+    let lost = |cause: String| {
+        let message =
+            format!("{name} was asked to clean up, and it is not known whether it did: {cause}");
+        Failure::new(Code::MachineUnreachable, message).hint(&mend)
+    };
+    let answer = tokio::time::timeout(CLEANUP_WAIT, asking)
+        .await
+        .map_err(|_| lost(format!("no answer within {CLEANUP_WAIT:?}")))?
+        .map_err(|error| lost(error.to_string()))?
+        .ok_or_else(|| lost("it hung up".to_owned()))?;
+    match Outcome::from(answer)?.payload {
+        Some(Payload::MachineRetired(retired)) => all_done(name, retired.cleanup, mend),
+        Some(_) | None => Err(lost("it answered something else".to_owned())),
+    }
+}
+
+fn all_done(
+    name: &Name,
+    cleanup: Vec<CleanupStep>,
+    mend: String,
+) -> Result<Vec<CleanupStep>, Failure> {
+    if cleanup.iter().all(|step| step.ok) {
+        return Ok(cleanup);
+    }
+    let said: Vec<String> = cleanup
+        .into_iter()
+        .map(|step| {
+            let verdict = if step.ok { "done" } else { "failed" };
+            format!("{} {verdict}: {}", step.step, step.message)
+        })
+        .collect();
+    let message = format!(
+        "{name} stays in the network, for it could not clean up: {}",
+        said.join("; ")
+    );
+    Err(Failure::new(Code::Internal, message).hint(format!("mend it on {name}, or {mend}")))
 }
 
 async fn delete_record(network: &Network, id: MachineId) -> Result<(), Failure> {
@@ -90,7 +154,8 @@ async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> 
         })
 }
 
-fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
+/// How a step of a removal ended.
+pub(super) fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
     CleanupStep {
         step: step.to_owned(),
         ok: done.is_ok(),

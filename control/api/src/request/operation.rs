@@ -22,6 +22,7 @@ pub enum Operation {
     MachineDrain,
     MachineStandby,
     MachineRemove,
+    MachineRetire,
     WorkloadDeploy,
     WorkloadList,
     WorkloadInspect,
@@ -48,7 +49,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -64,6 +65,7 @@ impl Operation {
         Self::MachineDrain,
         Self::MachineStandby,
         Self::MachineRemove,
+        Self::MachineRetire,
         Self::WorkloadDeploy,
         Self::WorkloadList,
         Self::WorkloadInspect,
@@ -102,6 +104,7 @@ impl Operation {
             | Self::MachineDrain
             | Self::MachineStandby
             | Self::MachineRemove
+            | Self::MachineRetire
             | Self::WorkloadDeploy
             | Self::WorkloadRemove
             | Self::InviteCreate
@@ -160,6 +163,7 @@ impl Operation {
             | Self::MachineList
             | Self::MachineRtt
             | Self::MachineInspect
+            | Self::MachineRetire
             | Self::WorkloadList
             | Self::WorkloadLogs
             | Self::InviteImport

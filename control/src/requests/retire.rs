@@ -1,0 +1,78 @@
+//! Getting out of the network that is about to remove this machine, and taking the daemon away.
+//!
+//! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer goes once it has
+//! been heard.
+
+use std::rc::Rc;
+
+use ployz_api::{CleanupStep, Failure, MachineRetired, Outcome, Payload};
+use ployz_install::Layout;
+
+use super::internal;
+use super::mesh::forget;
+use super::remove::step;
+use crate::daemon::Daemon;
+use crate::installation;
+use crate::membership::FILE;
+
+pub(super) async fn retire(daemon: &Rc<Daemon>) -> Outcome {
+    let network = daemon.running_network()?.membership.network.clone();
+    let _entering = daemon.begin_entering()?;
+    let service = installation::own().filter(Layout::has_service);
+    let going = take_away(service.clone()).await;
+    if going.is_err() {
+        return Ok(retired(vec![step("daemon", going)]));
+    }
+    // The file that makes it a member.
+    if let Err(error) = daemon.files.remove(FILE) {
+        let stays = stay(service).await;
+        let error = stays.map_or_else(|it| it, |()| internal(error));
+        return Ok(retired(vec![step("mesh", Err(error))]));
+    }
+    tracing::info!(%network, "removed from the network");
+    tokio::task::spawn_local(leave(Rc::clone(daemon)));
+    Ok(retired(vec![
+        step("mesh", Ok(format!("out of network {network}"))),
+        step("daemon", going),
+    ]))
+}
+
+fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
+    Payload::MachineRetired(MachineRetired { cleanup }).into()
+}
+
+/// A daemon that was started by hand is its supervisor's to stop.
+async fn take_away(service: Option<Layout>) -> Result<String, Failure> {
+    let Some(layout) = service else {
+        return Ok("not installed as a service: it stays, in no network".to_owned());
+    };
+    let secs = blocking(move || layout.uninstall_soon()).await?;
+    Ok(format!("uninstalled in {secs} s, with its data"))
+}
+
+async fn stay(service: Option<Layout>) -> Result<(), Failure> {
+    match service {
+        Some(layout) => blocking(move || layout.stay()).await,
+        None => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| internal(error.into()))?
+}
+
+/// Whoever has asked has heard by then, or never will.
+async fn leave(daemon: Rc<Daemon>) {
+    daemon.answered().await;
+    let left = daemon.leave().await;
+    if let Err(error) = left.and_then(|()| forget(&daemon)) {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "left half-way: restart ployzd"
+        );
+    }
+}
