@@ -410,7 +410,7 @@ async fn reply(
         }
         Ok(request) => {
             let attempt = Attempt::of(&request);
-            let outcome = carry_out(Rc::clone(daemon), caller, request).await;
+            let outcome = carry_out(Rc::clone(daemon), caller, address, request).await;
             if let Some(attempt) = attempt {
                 attempt.tell(daemon, caller, &outcome).await;
             }
@@ -470,10 +470,15 @@ async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure
     })
 }
 
-async fn carry_out(daemon: Rc<Daemon>, caller: &CertificateName, request: Request) -> Outcome {
+async fn carry_out(
+    daemon: Rc<Daemon>,
+    caller: &CertificateName,
+    address: IpAddr,
+    request: Request,
+) -> Outcome {
     // It is never closed.
     let _under_way = daemon.requests.acquire().await;
-    let carrying_out = requests::carry_out(Rc::clone(&daemon), caller, request);
+    let carrying_out = requests::carry_out(Rc::clone(&daemon), caller, address, request);
     tokio::time::timeout(ANSWER_WAIT, carrying_out)
         .await
         .unwrap_or_else(|_| {

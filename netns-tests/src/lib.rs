@@ -12,6 +12,7 @@
 //! the story from a fault of the daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not
 //! choose itself.
 
+pub mod as_machine;
 pub mod attack;
 pub mod cluster;
 pub mod command;

@@ -56,7 +56,8 @@ fn a_service_is_installed_restarted_and_taken_away_again() -> Outcome {
 
     the_store_outlives_the_daemon(&lab)?;
     settings_change_and_stay(&lab)?;
-    leaves_nothing(&lab)
+    goes_when_it_is_removed(&lab)?;
+    leaves_nothing(&lab, 1)
 }
 
 fn refuses_what_cannot_be(lab: &Lab) -> Outcome {
@@ -158,32 +159,56 @@ fn settings_change_and_stay(lab: &Lab) -> Outcome {
     wait_ready(lab)
 }
 
-fn leaves_nothing(lab: &Lab) -> Outcome {
-    for machine in [1, 2] {
-        let refused = document(&root(lab, machine, "ployzctl --json daemon uninstall")?)?;
-        ensure!(refused["code"] == "CONFLICT", "{refused}");
-        ensure!(
-            refused["hint"].to_string().contains("machine rm"),
-            "{refused}"
-        );
-        root(lab, machine, "ployzctl mesh ready")?.success()?;
-        root(lab, machine, "ployzctl daemon uninstall --force")?.success()?;
-        has_no_traces(lab, machine)?;
-        // It forgets what nobody refers to any more in its own time.
-        wait_until("systemd to know of no unit", PATIENCE, || {
-            root(
-                lab,
-                machine,
-                "systemctl list-units --all --no-legend 'ployz*'",
-            )
-            .is_ok_and(|units| units.stdout.is_empty())
-        })?;
-        let processes = root(lab, machine, "pgrep -l '^(ployzd|nats)'")?;
-        ensure!(processes.stdout.is_empty(), "{processes}");
-    }
+/// The founder removes the second machine, and with it everything of ployz there.
+fn goes_when_it_is_removed(lab: &Lab) -> Outcome {
+    refuses_to_go(lab, 2)?;
+    let removed = document(&root(lab, 1, "ployzctl --json machine rm second --yes")?)?;
+    ensure!(removed["ok"] == true, "{removed}");
+    let daemon = &removed["payload"]["cleanup"][1];
+    ensure!(
+        daemon["step"] == "daemon" && daemon["message"].to_string().contains("uninstalled"),
+        "{removed}"
+    );
+    wait_until("ployz to be gone from m2", PATIENCE, || {
+        has_no_traces(lab, 2).is_ok()
+    })?;
+    knows_of_nothing(lab, 2)
+}
+
+fn leaves_nothing(lab: &Lab, machine: u8) -> Outcome {
+    refuses_to_go(lab, machine)?;
+    root(lab, machine, "ployzctl daemon uninstall --force")?.success()?;
+    has_no_traces(lab, machine)?;
+    knows_of_nothing(lab, machine)?;
     // As often as one likes.
     let line = format!("{SOURCE}/ployzctl daemon uninstall");
-    root(lab, 1, &line)?.success()?;
+    root(lab, machine, &line)?.success()?;
+    Ok(())
+}
+
+fn refuses_to_go(lab: &Lab, machine: u8) -> Outcome {
+    let refused = document(&root(lab, machine, "ployzctl --json daemon uninstall")?)?;
+    ensure!(refused["code"] == "CONFLICT", "{refused}");
+    ensure!(
+        refused["hint"].to_string().contains("machine rm"),
+        "{refused}"
+    );
+    root(lab, machine, "ployzctl mesh ready")?.success()?;
+    Ok(())
+}
+
+fn knows_of_nothing(lab: &Lab, machine: u8) -> Outcome {
+    // It forgets what nobody refers to any more in its own time.
+    wait_until("systemd to know of no unit", PATIENCE, || {
+        root(
+            lab,
+            machine,
+            "systemctl list-units --all --no-legend 'ployz*'",
+        )
+        .is_ok_and(|units| units.stdout.is_empty())
+    })?;
+    let processes = root(lab, machine, "pgrep -l '^(ployzd|nats)'")?;
+    ensure!(processes.stdout.is_empty(), "{processes}");
     Ok(())
 }
 

@@ -13,10 +13,9 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ployz_api::client::{ClientError, ask, ask_invited};
-use ployz_api::{
-    Code, Credential, MachineId, Name, RedeemRequest, Request, Response, Secret, Token,
-};
+use ployz_api::client::{ClientError, ask_invited};
+use ployz_api::{Code, MachineId, Name, RedeemRequest, Request, Response, Secret, Token};
+use ployz_netns_tests::as_machine::ask_as;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::{now, wait_until};
@@ -225,23 +224,7 @@ fn removed_means_removed(machines: &[Machine]) -> Result<()> {
 
 /// What the founder answers to the machine's own certificate, by which it may look.
 fn certified(machine: &Machine) -> Result<Response> {
-    let read = |file: &str| -> Result<Value> {
-        let bytes = fs::read(machine.data_dir.join(file))?;
-        Ok(serde_json::from_slice(&bytes)?)
-    };
-    let (network, identity) = (read("network.json")?, read("identity.json")?);
-    let credential = Credential {
-        endpoints: vec![([10, 0, 0, 1], 51_821).into()],
-        network: text(&network, "/network_id"),
-        ca_pem: text(&network, "/ca_pem"),
-        certificate_pem: text(&network, "/certificate_pem"),
-        key_pem: Secret::new(text(&identity, "/certificate_key_pem")),
-    };
-    machine.netns.enter(|| {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().build()?;
-        Ok(runtime.block_on(ask(&credential, &Request::Status, REDEEM_WAIT))?)
-    })
+    ask_as(machine, [10, 0, 0, 1], &Request::Status)
 }
 
 /// The store's configuration, which names its users.

@@ -8,7 +8,9 @@ use crate::machines::MachineRecord;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalRefusal {
     /// Nobody saws off the branch that they sit on.
-    #[error("this is the machine that would have to do it: it cannot remove itself")]
+    #[error(
+        "this is the machine that you are asking, or that would have to do it: it cannot remove itself"
+    )]
     Own,
     /// The store would have no majority.
     #[error(
@@ -26,26 +28,26 @@ impl From<RemovalRefusal> for Failure {
     fn from(refusal: RemovalRefusal) -> Self {
         match refusal {
             RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
-                .hint("run it on another machine that holds the store"),
+                .hint("ask another machine, or through another one: ployzctl --connect quic://…"),
             RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
                 .hint("ployzctl machine storage promote <machine...>"),
         }
     }
 }
 
-/// Judges the removal of `target` by machine `own`, `asked_here` by somebody who sits at it. `answers` says which machines can be
-/// reached.
+/// Judges the removal of `target` by machine `own`, `asked_there` if by somebody who sits at the target or asks through it.
+/// `answers` says which machines can be reached.
 ///
 /// # Errors
 /// [`RemovalRefusal`].
 pub fn may_remove<'a>(
     own: MachineId,
-    asked_here: bool,
+    asked_there: bool,
     target: &MachineRecord,
     machines: impl Iterator<Item = &'a MachineRecord>,
     answers: impl Fn(MachineId) -> bool,
 ) -> Result<(), RemovalRefusal> {
-    if target.id == own && asked_here {
+    if asked_there {
         return Err(RemovalRefusal::Own);
     }
     if target.authority != Authority::Storage {
@@ -76,7 +78,7 @@ mod tests {
 
     /// The first `storage` of five machines hold the store; machine 0 is asked.
     fn judge(
-        asked_here: bool,
+        asked_there: bool,
         storage: u8,
         target: u8,
         silent: &[u8],
@@ -93,7 +95,7 @@ mod tests {
             .collect();
         may_remove(
             id(0),
-            asked_here,
+            asked_there,
             &machines[usize::from(target)],
             machines.iter(),
             |other| !silent.iter().any(|number| id(*number) == other),
@@ -115,7 +117,7 @@ mod tests {
             (5, 4, &[2, 3], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge(true, storage, target, silent),
+                judge(target == 0, storage, target, silent),
                 expected,
                 "{storage} hold the store, {target} goes, {silent:?} are silent"
             );
@@ -129,5 +131,6 @@ mod tests {
         assert_eq!(judge(false, 3, 0, &[1]), quorum(1, 2));
         assert_eq!(judge(false, 3, 0, &[]), Err(RemovalRefusal::Own));
         assert_eq!(judge(false, 3, 1, &[]), Ok(()));
+        assert_eq!(judge(true, 3, 4, &[]), Err(RemovalRefusal::Own));
     }
 }

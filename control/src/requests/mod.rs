@@ -22,6 +22,7 @@ pub(crate) mod rtt;
 mod status;
 mod workloads;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use ployz_api::{
@@ -38,6 +39,7 @@ pub(crate) use machines::not_selected;
 pub(crate) async fn carry_out(
     daemon: Rc<Daemon>,
     caller: &CertificateName,
+    address: IpAddr,
     request: Request,
 ) -> Outcome {
     match request {
@@ -63,8 +65,9 @@ pub(crate) async fn carry_out(
             lifecycle::set(&daemon, &machine, Transition::Standby { force }).await
         }
         Request::MachineRemove { machine, force } => {
-            let asked_here = caller.network == LOCAL_NETWORK;
-            remove::remove(&daemon, asked_here, &machine, force).await
+            let is_here = caller.network == LOCAL_NETWORK;
+            let asker = remove::Asker { is_here, address };
+            remove::remove(&daemon, asker, &machine, force).await
         }
         Request::MachineRetire => retire::retire(&daemon).await,
         Request::WorkloadDeploy(request) => workloads::deploy(&daemon, request).await,

@@ -4,6 +4,7 @@
 //! every machine by itself: peers, the store's users, who is let in with a certificate, and when its name and subnet are
 //! free again. So a coordinator that dies halfway has removed the machine or has not.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ployz_api::{
@@ -21,25 +22,37 @@ use crate::store::{MACHINES, OBSERVED, Revised};
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
 const FORGET_WAIT: Duration = Duration::from_secs(2);
 
+/// Where the one is who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// Root of this host.
+    pub(super) is_here: bool,
+    /// Of what is relayed, the address of the machine between.
+    pub(super) address: IpAddr,
+}
+
+impl Asker {
+    /// Whether the answer has to go through a machine that will not pass it on any more.
+    fn sits_at(self, own: MachineId, machine: &MachineRecord) -> bool {
+        let overlay = [IpAddr::from(machine.overlay_ip), machine.overlay_ip6.into()];
+        (self.is_here && machine.id == own) || overlay.contains(&self.address)
+    }
+}
+
 /// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
 const CLEANUP_WAIT: Duration = Duration::from_secs(90);
 
-/// `asked_here` by root of this machine.
-pub(super) async fn remove(
-    daemon: &Daemon,
-    asked_here: bool,
-    wanted: &str,
-    force: bool,
-) -> Outcome {
+pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: bool) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
+    let own = daemon.identity.machine_id;
     let traffic = traffic(daemon, clock::now().instant).await?;
     let (id, name) = {
         let view = network.view();
         let target = view.select(wanted).map_err(not_selected)?;
         may_remove(
-            daemon.identity.machine_id,
-            asked_here,
+            own,
+            asker.sits_at(own, target),
             target,
             view.machines(),
             |other| {

@@ -1,0 +1,35 @@
+//! Asking a daemon with the certificate of a machine, as its own daemon does.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use ployz_api::client::ask;
+use ployz_api::{Credential, Request, Response, Secret};
+use serde_json::Value;
+
+use crate::cluster::{Machine, text};
+
+/// As the daemon's own patience.
+const ASK_WAIT: Duration = Duration::from_secs(30);
+
+/// What the daemon at an address answers to `machine`, asked from there.
+pub fn ask_as(machine: &Machine, address: [u8; 4], request: &Request) -> Result<Response> {
+    let read = |file: &str| -> Result<Value> {
+        let bytes = fs::read(machine.data_dir.join(file))?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    let (network, identity) = (read("network.json")?, read("identity.json")?);
+    let credential = Credential {
+        endpoints: vec![(address, 51_821).into()],
+        network: text(&network, "/network_id"),
+        ca_pem: text(&network, "/ca_pem"),
+        certificate_pem: text(&network, "/certificate_pem"),
+        key_pem: Secret::new(text(&identity, "/certificate_key_pem")),
+    };
+    machine.netns.enter(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build()?;
+        Ok(runtime.block_on(ask(&credential, request, ASK_WAIT))?)
+    })
+}

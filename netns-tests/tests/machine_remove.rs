@@ -1,0 +1,168 @@
+//! Machines are removed with their own help: what each does itself, who may ask it to, and what happens when it does not answer.
+//!
+//! ```text
+//!   m1 founds, m2 and m3 join ── switch
+//! ```
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use ployz_api::{Code, Request};
+use ployz_netns_tests::as_machine::ask_as;
+use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::command::PATIENCE;
+use ployz_netns_tests::wait::{now, wait_until};
+use ployz_netns_tests::{Backend, Outcome, Stage, tell};
+
+/// What is granted until a machine that was removed is nobody's peer.
+const FORGET_WAIT: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
+    tell(Backend::IoUring, |stage| {
+        let segment = Segment::new(stage)?;
+        let mut machines = segment.running_machines(stage, 3)?;
+        let [founder, second, third] = &mut machines[..] else {
+            anyhow::bail!("three machines");
+        };
+        ensure!(founder.code("mesh init acme")? == "OK");
+        for machine in [&*second, &*third] {
+            machine.join(founder)?;
+            machine.wait_ready(PATIENCE)?;
+        }
+        wait_until("m2 and m3 to have a session", PATIENCE, || {
+            second.reaches("10.101.2.1")
+        })?;
+        nobody_else_may_ask(second, third)?;
+        it_leaves_by_itself(founder, second, third)?;
+        it_comes_back_as_if_it_had_not_been(stage, founder, second)?;
+        the_founder_is_not_removed_from_afar(stage, founder, second)?;
+        silence_is_no_consent(founder, third)
+    })
+}
+
+/// A machine that does not hold the store has no say over another one.
+fn nobody_else_may_ask(second: &Machine, third: &Machine) -> Outcome {
+    let answer = ask_as(third, [10, 0, 0, 2], &Request::MachineRetire)?;
+    ensure!(answer.code == Code::Forbidden, "{answer:?}");
+    ensure!(second.code("mesh ready")? == "OK");
+    Ok(())
+}
+
+fn it_leaves_by_itself(founder: &Machine, second: &Machine, third: &Machine) -> Outcome {
+    let asked = now();
+    let removed = founder.json("machine rm m2 --yes")?;
+    ensure!(removed["ok"] == true, "{removed}");
+    let steps = removed["payload"]["cleanup"].as_array().context("steps")?;
+    let named: Vec<String> = steps.iter().map(|step| text(step, "/step")).collect();
+    let expected = [
+        "mesh",
+        "daemon",
+        "record",
+        "observed",
+        "credentials and peer",
+    ];
+    ensure!(named == expected, "{removed}");
+    ensure!(steps.iter().all(|step| step["ok"] == true), "{removed}");
+    ensure!(removed["payload"]["force"] == false);
+    for machine in [founder, third] {
+        let left = FORGET_WAIT.saturating_sub(asked.elapsed());
+        wait_until("nobody to have the peer", left, || {
+            let shown = machine
+                .netns
+                .attempt(&format!("wg show {} allowed-ips", machine.interface));
+            shown.is_ok_and(|it| it.succeeded() && !it.stdout.contains("10.101.1.0/24"))
+        })?;
+    }
+    show("removal, until nobody has the peer", asked.elapsed());
+    wait_until("m2 to have left", PATIENCE, || {
+        second
+            .json("status")
+            .is_ok_and(|it| it["payload"]["network"].is_null())
+    })?;
+    for file in ["network.json", "view.json", "member.json"] {
+        wait_until(format!("{file} to be gone"), PATIENCE, || {
+            !second.data_dir.join(file).exists()
+        })?;
+    }
+    let addresses = second
+        .netns
+        .run(&format!("ip address show dev {}", second.interface))?;
+    ensure!(!addresses.stdout.contains("10.101."), "{addresses}");
+    Ok(())
+}
+
+/// Its identity is still its own.
+fn it_comes_back_as_if_it_had_not_been(
+    stage: &Stage,
+    founder: &Machine,
+    second: &mut Machine,
+) -> Outcome {
+    second.stop()?;
+    second.start(stage)?;
+    ensure!(second.code("mesh ready")? == "NETWORK_NOT_RUNNING");
+    second.join(founder)?;
+    second.wait_ready(PATIENCE)
+}
+
+/// It is the only one with the store, whoever asks; and nobody removes the machine that they sit at.
+fn the_founder_is_not_removed_from_afar(
+    stage: &Stage,
+    founder: &Machine,
+    second: &Machine,
+) -> Outcome {
+    let file = stage.place("operator.json");
+    let make = format!(
+        "credential create --role operator --name o --output {}",
+        file.display()
+    );
+    founder.ctl(&make)?.success()?;
+    let contexts = stage.place("contexts.toml");
+    let with = format!("--config {}", contexts.display());
+    second
+        .ctl(&format!(
+            "{with} context import {} --name o",
+            file.display()
+        ))?
+        .success()?;
+    for flags in ["", "--force"] {
+        let line = format!("{with} --connect quic://10.0.0.2:51821 machine rm m1 --yes {flags}");
+        ensure!(
+            second.code(&line)? == "QUORUM_AT_RISK",
+            "{}",
+            second.json(&line)?
+        );
+        let own = founder.code(&format!("machine rm m1 --yes {flags}"))?;
+        ensure!(own == "CANNOT_REMOVE_SELF", "{own}");
+    }
+    // The answer could not get back through a machine that is out of the network; through another one it can.
+    let line =
+        |through: u8| format!("{with} --connect quic://10.0.0.{through}:51821 machine rm m2 --yes");
+    ensure!(second.code(&line(2))? == "CANNOT_REMOVE_SELF");
+    let removed = second.json(&line(3))?;
+    ensure!(removed["ok"] == true, "{removed}");
+    wait_until("m2 to have left", PATIENCE, || {
+        second
+            .json("status")
+            .is_ok_and(|it| it["payload"]["network"].is_null())
+    })
+}
+
+fn silence_is_no_consent(founder: &Machine, third: &mut Machine) -> Outcome {
+    third.kill();
+    let refused = founder.json("machine rm m3 --yes")?;
+    ensure!(refused["code"] == "MACHINE_UNREACHABLE", "{refused}");
+    ensure!(text(&refused, "/hint").contains("--force"), "{refused}");
+    ensure!(
+        founder.code("machine inspect m3")? == "OK",
+        "its record stays"
+    );
+    ensure!(founder.code("machine rm m3 --yes --force")? == "OK");
+    ensure!(founder.code("machine inspect m3")? == "MACHINE_NOT_FOUND");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a figure for whoever runs the story")]
+fn show(what: &str, took: Duration) {
+    println!("{what}: {took:.1?}");
+}
