@@ -45,6 +45,20 @@ pub enum Fate {
 /// Decides what becomes of a datagram of this length; true is for those of the client.
 pub type Judge = dyn FnMut(bool, usize) -> Fate + Send;
 
+/// Holds everything for a time, and up to another time longer.
+#[must_use]
+pub fn held(hold: Duration, jitter: Duration) -> Box<Judge> {
+    let mut state = 1_u32;
+    Box::new(move |_, _| {
+        // Numerical Recipes' generator; its high bits are good enough to shake a relay.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let share = f64::from(state) / f64::from(u32::MAX);
+        Fate::Passed {
+            after: hold + jitter.mul_f64(share),
+        }
+    })
+}
+
 /// Stands between a client, the last one who wrote to it, and `server`.
 #[derive(Debug)]
 pub struct KnownWay {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ployz_netns_tests::cluster::freeze;
-use ployz_netns_tests::known_way::{Fate, Judge};
+use ployz_netns_tests::known_way::{Fate, Judge, held};
 use ployz_netns_tests::measured_way::{Measured, MeasuredWay, TEST_LEN};
 use ployz_netns_tests::pair::{Family, RttCounts};
 use ployz_netns_tests::traffic::{self, Iperf};
@@ -59,7 +59,7 @@ fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
         (1_000, 1_000),
     ] {
         let hold = Duration::from_micros(hold_us);
-        let met = MeasuredWay::meet(stage, jittered(hold, Duration::from_micros(jitter_us)))?;
+        let met = MeasuredWay::meet(stage, held(hold, Duration::from_micros(jitter_us)))?;
         let measured = met.measure(COUNT)?;
         account(&format!(
             "held {hold:?} each way and up to {jitter_us} us more: {measured:?}"
@@ -78,7 +78,7 @@ fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
 }
 
 fn it_is_as_far_under_load(stage: &Stage) -> Result<()> {
-    let met = MeasuredWay::meet(stage, jittered(Duration::from_millis(1), Duration::ZERO))?;
+    let met = MeasuredWay::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
     let Pair { a, b } = &met.pair;
     let mut measured = None;
     let load = Iperf::tcp(a, b, Family::V4, 4).run_during(|| {
@@ -140,7 +140,7 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
 /// Two processes that do not run for 200 ms, one after the other.
 fn who_stands_still_is_not_far_away(stage: &Stage) -> Result<()> {
     const STALL: Duration = Duration::from_millis(200);
-    let met = MeasuredWay::meet(stage, jittered(Duration::from_millis(1), Duration::ZERO))?;
+    let met = MeasuredWay::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
     let Pair { a, b } = &met.pair;
     for host in [b, a] {
         let before = a.rtt().context("a measures")?.counts;
@@ -201,19 +201,6 @@ fn is_true(measured: &Measured, error_max: Duration) -> Result<()> {
     let error = measured.report.p50.abs_diff(measured.truth);
     ensure!(error <= error_max, "{error:?}: {measured:?}");
     Ok(())
-}
-
-/// Holds everything for a time, and up to another time longer.
-fn jittered(hold: Duration, jitter: Duration) -> Box<Judge> {
-    let mut state = 1_u32;
-    Box::new(move |_, _| {
-        // Numerical Recipes' generator; its high bits are good enough to shake a relay.
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let share = f64::from(state) / f64::from(u32::MAX);
-        Fate::Passed {
-            after: hold + jitter.mul_f64(share),
-        }
-    })
 }
 
 /// Of the tests, while `forward` holds, and of the replies, while `reverse` does: loses some, holds some until two others have passed,

@@ -82,6 +82,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TICK: Duration = Duration::from_millis(100);
@@ -150,5 +152,63 @@ mod tests {
             world.pass(100, |_| true) >= 8,
             "it was replaced by one of ours"
         );
+    }
+
+    /// Remembers everything that ever happened, in ticks, and begins to think anew at each.
+    #[derive(Default)]
+    struct Twin {
+        used: Vec<u64>,
+        sent: Vec<u64>,
+        answered: Option<u64>,
+    }
+
+    impl Twin {
+        fn is_due(&mut self, tick: u64, used: bool, answered: bool, phase: u64) -> bool {
+            if used {
+                self.used.push(tick);
+            }
+            if answered {
+                self.answered.get_or_insert(tick);
+            }
+            let is_used = self.used.iter().any(|at| tick - at < 600);
+            let last = self.sent.last();
+            let (due, wanted) = match self.answered {
+                None => {
+                    let doublings = self.sent.len().saturating_sub(1).min(10);
+                    let due = last.map_or(10, |last| last + (10 << doublings).min(600));
+                    (due, is_used || self.sent.len() < 4)
+                }
+                Some(answered) => {
+                    let since = last.filter(|last| **last >= answered);
+                    (since.map_or(answered + phase, |last| last + 50), is_used)
+                }
+            };
+            let is_due = tick >= due && wanted;
+            if is_due {
+                self.sent.push(tick);
+            }
+            is_due
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_test_is_due_when_the_whole_history_says_so(
+            uses in proptest::collection::vec(0..4_000_u64, 0..12),
+            answered_after in proptest::option::of(0..3_000_u64),
+            phase in 0..50_u64,
+        ) {
+            // Between two ticks, and so at the later one.
+            let random = (f64::from(u32::MAX) * (phase as f64 + 0.5) / 50.0) as u32;
+            let mut world = World::new(random);
+            let mut twin = Twin::default();
+            for tick in 0..4_000 {
+                let used = uses.contains(&tick);
+                let answered = answered_after.is_some_and(|after| tick > after) && !twin.sent.is_empty();
+                let expected = twin.is_due(tick, used, answered, phase + 1);
+                prop_assert_eq!(world.schedule.is_due(world.now, used, answered), expected, "tick {}", tick);
+                world.now += TICK;
+            }
+        }
     }
 }

@@ -179,5 +179,29 @@ mod tests {
             }
             prop_assert_eq!(Some(summary.min), kept.iter().min().map(|ns| Duration::from_nanos(*ns)));
         }
+
+        /// The twin computes in one long sum of squares, and of steps.
+        #[test]
+        fn deviation_and_jitter_are_what_the_textbook_says(all in proptest::collection::vec(0..5_000_000_u64, 2..600)) {
+            let kept: Vec<f64> = all[all.len().saturating_sub(WINDOW_LEN)..].iter().map(|ns| *ns as f64).collect();
+            let count = kept.len() as f64;
+            let mean = kept.iter().sum::<f64>() / count;
+            let deviation = (kept.iter().map(|ns| ns * ns).sum::<f64>() / count - mean * mean).max(0.0).sqrt();
+            let steps: f64 = kept.windows(2).map(|pair| (pair[1] - pair[0]).abs()).sum();
+            let summary = window(&all).network().unwrap();
+            let ns = |time: Duration| time.as_nanos() as f64;
+            prop_assert!((ns(summary.standard_deviation) - deviation).abs() <= 2.0);
+            prop_assert!((ns(summary.jitter) - steps / (count - 1.0)).abs() <= 1.0);
+        }
+
+        /// The twin is a list that only grows.
+        #[test]
+        fn the_last_are_kept(all in proptest::collection::vec(0..5_000_u64, 0..600), count in 0..300_usize) {
+            let mut window = window(&all);
+            window.keep_last(count);
+            let last = &all[all.len().saturating_sub(count.min(WINDOW_LEN))..];
+            let kept: Vec<Sample> = window.samples().copied().collect();
+            prop_assert_eq!(kept, last.iter().map(|ns| sample(*ns)).collect::<Vec<_>>());
+        }
     }
 }
