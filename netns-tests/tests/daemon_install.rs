@@ -162,9 +162,16 @@ fn settings_change_and_stay(lab: &Lab) -> Outcome {
 /// The founder removes the second machine, and with it everything of ployz there.
 fn goes_when_it_is_removed(lab: &Lab) -> Outcome {
     refuses_to_go(lab, 2)?;
+    let line = "ployzctl deploy service web --machine second --exec 'exec sleep 1000'";
+    root(lab, 1, line)?.success()?;
+    wait_until("the workload to run", PATIENCE, || {
+        root(lab, 2, "systemctl is-active 'ployz-workload-*'").is_ok_and(|it| it.succeeded())
+    })?;
     let removed = document(&root(lab, 1, "ployzctl --json machine rm second --yes")?)?;
     ensure!(removed["ok"] == true, "{removed}");
-    let daemon = &removed["payload"]["cleanup"][1];
+    let cleanup = &removed["payload"]["cleanup"];
+    ensure!(cleanup[0]["message"] == "1 stopped", "{removed}");
+    let daemon = &cleanup[2];
     ensure!(
         daemon["step"] == "daemon" && daemon["message"].to_string().contains("uninstalled"),
         "{removed}"

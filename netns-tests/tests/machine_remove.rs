@@ -4,13 +4,15 @@
 //!   m1 founds, m2 and m3 join ── switch
 //! ```
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ployz_api::{Code, Request};
 use ployz_netns_tests::as_machine::ask_as;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
-use ployz_netns_tests::command::PATIENCE;
+use ployz_netns_tests::command::{PATIENCE, run, words};
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 
@@ -21,7 +23,13 @@ const FORGET_WAIT: Duration = Duration::from_secs(2);
 fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
     tell(Backend::IoUring, |stage| {
         let segment = Segment::new(stage)?;
-        let mut machines = segment.running_machines(stage, 3)?;
+        let mut machines = (1..=3)
+            .map(|number| segment.machine(stage, number))
+            .collect::<Result<Vec<_>>>()?;
+        for machine in &mut machines {
+            machine.flags = words("--runtime host");
+            machine.start(stage)?;
+        }
         let [founder, second, third] = &mut machines[..] else {
             anyhow::bail!("three machines");
         };
@@ -34,7 +42,9 @@ fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
             second.reaches("10.101.2.1")
         })?;
         nobody_else_may_ask(second, third)?;
+        let process = a_workload(stage, founder, "m2")?;
         it_leaves_by_itself(founder, second, third)?;
+        it_holds_nothing(stage, founder, &process)?;
         it_comes_back_as_if_it_had_not_been(stage, founder, second)?;
         the_founder_is_not_removed_from_afar(stage, founder, second)?;
         silence_is_no_consent(founder, third)
@@ -49,6 +59,36 @@ fn nobody_else_may_ask(second: &Machine, third: &Machine) -> Outcome {
     Ok(())
 }
 
+/// One that says which process it is; that process.
+fn a_workload(stage: &Stage, founder: &Machine, machine: &str) -> Result<PathBuf> {
+    let said = stage.place("pid");
+    let line = format!("--json deploy service web --machine {machine} --exec");
+    let mut argv = founder.ctl_argv(&line);
+    argv.push(format!("echo $$ >{}; exec sleep 1000", said.display()));
+    run(&argv, b"", PATIENCE)?.success()?;
+    let mut pid = String::new();
+    wait_until("the workload to run", PATIENCE, || {
+        pid = fs::read_to_string(&said).unwrap_or_default();
+        pid.ends_with('\n')
+    })?;
+    let process = Path::new("/proc").join(pid.trim());
+    ensure!(process.exists());
+    Ok(process)
+}
+
+/// Its workload has ended, and another machine can have one of that name.
+fn it_holds_nothing(stage: &Stage, founder: &Machine, process: &Path) -> Outcome {
+    ensure!(!process.exists(), "the workload runs on");
+    let listed = founder.json("workload ls")?;
+    ensure!(
+        listed["payload"]["rows"] == serde_json::json!([]),
+        "{listed}"
+    );
+    a_workload(stage, founder, "m1")?;
+    founder.ctl("workload rm web")?.success()?;
+    Ok(())
+}
+
 fn it_leaves_by_itself(founder: &Machine, second: &Machine, third: &Machine) -> Outcome {
     let asked = now();
     let removed = founder.json("machine rm m2 --yes")?;
@@ -56,9 +96,11 @@ fn it_leaves_by_itself(founder: &Machine, second: &Machine, third: &Machine) -> 
     let steps = removed["payload"]["cleanup"].as_array().context("steps")?;
     let named: Vec<String> = steps.iter().map(|step| text(step, "/step")).collect();
     let expected = [
+        "workloads",
         "mesh",
         "daemon",
         "record",
+        "workload records",
         "observed",
         "credentials and peer",
     ];

@@ -49,9 +49,9 @@ fn what_is_lost(
         .flat_map(|holds| holds.values().filter_map(Value::as_str))
         .map(|name| {
             let fate = if arguments.force {
-                "is not stopped, and nobody reaches it any more"
+                "is not stopped there, and not known here any more"
             } else {
-                "is stopped, and its volumes are deleted"
+                "is stopped, and its volumes go with the machine's data"
             };
             format!("workload {name} {fate}")
         });

@@ -13,7 +13,7 @@ use crate::programs::Programs;
 use crate::settings::Settings;
 use crate::signature::PublicKey;
 use crate::systemd::{is_active, is_here, last_error, systemctl};
-use crate::units::{DAEMON_UNIT, NATS_UNIT, UNITS};
+use crate::units::{DAEMON_UNIT, NATS_UNIT, UNITS, WORKLOAD_UNITS};
 use crate::version::Version;
 
 /// The programs that are in everybody's PATH.
@@ -109,7 +109,7 @@ impl Layout {
         if is_here() {
             systemctl(&["daemon-reload"])?;
             // A unit that has failed is remembered until it is told.
-            let _none = systemctl(&["reset-failed", DAEMON_UNIT, NATS_UNIT]);
+            let _none = systemctl(&["reset-failed", DAEMON_UNIT, WORKLOAD_UNITS, NATS_UNIT]);
         }
         remove_directory(&self.data())?;
         remove_directory(&self.root().join("etc/ployz"))?;
@@ -189,13 +189,13 @@ impl Layout {
         ))
     }
 
+    /// The daemon first, which would start the others again.
     fn stop_units(&self) -> Result<(), Failure> {
-        if !is_here() {
+        if !self.has_service() {
             return Ok(());
         }
-        let there = UNITS.iter().filter(|(unit, _)| self.unit(unit).exists());
-        for (unit, _) in there {
-            systemctl(&["stop", unit])?;
+        for units in [DAEMON_UNIT, WORKLOAD_UNITS, NATS_UNIT] {
+            systemctl(&["stop", units])?;
         }
         Ok(())
     }

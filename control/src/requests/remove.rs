@@ -4,15 +4,18 @@
 //! every machine by itself: peers, the store's users, who is let in with a certificate, and when its name and subnet are
 //! free again. So a coordinator that dies halfway has removed the machine or has not.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ployz_api::{
-    CleanupStep, Code, Failure, MachineId, MachineRemove, Name, Outcome, Payload, Request, Success,
+    CleanupStep, Code, Failure, InstanceId, MachineId, MachineRemove, Name, Outcome, Payload,
+    Request, Success, WorkloadName,
 };
 use ployz_core::{MachineRecord, may_remove};
 
 use super::machines::{not_selected, peer, traffic};
+use super::placement::{forget, release, service};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::network::{Network, is_session};
@@ -47,7 +50,7 @@ pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
     network.coordinator()?;
     let own = daemon.identity.machine_id;
     let traffic = traffic(daemon, clock::now().instant).await?;
-    let (id, name) = {
+    let (id, name, held) = {
         let view = network.view();
         let target = view.select(wanted).map_err(not_selected)?;
         may_remove(
@@ -62,7 +65,7 @@ pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
                 is_session(peer.and_then(|peer| peer.handshake_age_secs))
             },
         )?;
-        (target.id, target.name.clone())
+        (target.id, target.name.clone(), target.workloads.clone())
     };
     let mut cleanup = if force {
         Vec::new()
@@ -73,6 +76,7 @@ pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
     tracing::info!(%id, %name, "machine removed");
     cleanup.extend([
         step("record", Ok("deleted".to_owned())),
+        step("workload records", forget_all(&network, id, &held).await),
         step("observed", delete_observed(&network, id).await),
         step("credentials and peer", forgotten(&network, id).await),
     ]);
@@ -146,6 +150,28 @@ async fn delete_record(network: &Network, id: MachineId) -> Result<(), Failure> 
     }
     let message = format!("the record of machine {id} is being changed by somebody else");
     Err(Failure::new(Code::Conflict, message).hint("run the same command again"))
+}
+
+/// What it was to run is nobody's any more.
+async fn forget_all(
+    network: &Network,
+    id: MachineId,
+    held: &BTreeMap<InstanceId, WorkloadName>,
+) -> Result<String, Failure> {
+    for (instance, workload) in held {
+        match service(&network.store, workload).await {
+            Ok(found) if found.value.id == *instance => {
+                forget(&network.store, &found.value).await?;
+            }
+            // Another machine has it by now.
+            Ok(_) => release(&network.store, id, *instance).await?,
+            Err(failure) if failure.code == Code::WorkloadNotFound => {
+                release(&network.store, id, *instance).await?;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(format!("{} deleted", held.len()))
 }
 
 async fn delete_observed(network: &Network, id: MachineId) -> Result<String, Failure> {

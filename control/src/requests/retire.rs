@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use ployz_api::{CleanupStep, Failure, MachineRetired, Outcome, Payload};
+use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
 use ployz_install::Layout;
 
 use super::internal;
@@ -18,23 +18,36 @@ use crate::membership::FILE;
 pub(super) async fn retire(daemon: &Rc<Daemon>) -> Outcome {
     let network = daemon.running_network()?.membership.network.clone();
     let _entering = daemon.begin_entering()?;
+    let stopped = match daemon.workloads.lay_down().await {
+        Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
+        Err(error) => return Ok(retired(vec![step("workloads", Err(internal(error)))])),
+    };
+    match get_out(daemon, &network).await {
+        Ok([mesh, going]) => {
+            tokio::task::spawn_local(leave(Rc::clone(daemon)));
+            Ok(retired(vec![stopped, mesh, going]))
+        }
+        Err(failed) => {
+            daemon.workloads.take_up();
+            Ok(retired(vec![stopped, failed]))
+        }
+    }
+}
+
+/// Both steps or none; which one failed.
+async fn get_out(daemon: &Daemon, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
     let service = installation::own().filter(Layout::has_service);
     let going = take_away(service.clone()).await;
-    if going.is_err() {
-        return Ok(retired(vec![step("daemon", going)]));
-    }
+    let going = going.map_err(|failure| step("daemon", Err(failure)))?;
     // The file that makes it a member.
     if let Err(error) = daemon.files.remove(FILE) {
         let stays = stay(service).await;
         let error = stays.map_or_else(|it| it, |()| internal(error));
-        return Ok(retired(vec![step("mesh", Err(error))]));
+        return Err(step("mesh", Err(error)));
     }
     tracing::info!(%network, "removed from the network");
-    tokio::task::spawn_local(leave(Rc::clone(daemon)));
-    Ok(retired(vec![
-        step("mesh", Ok(format!("out of network {network}"))),
-        step("daemon", going),
-    ]))
+    let mesh = step("mesh", Ok(format!("out of network {network}")));
+    Ok([mesh, step("daemon", Ok(going))])
 }
 
 fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
@@ -44,7 +57,7 @@ fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
 /// A daemon that was started by hand is its supervisor's to stop.
 async fn take_away(service: Option<Layout>) -> Result<String, Failure> {
     let Some(layout) = service else {
-        return Ok("not installed as a service: it stays, in no network".to_owned());
+        return Ok("it is no service and stays, in no network".to_owned());
     };
     let secs = blocking(move || layout.uninstall_soon()).await?;
     Ok(format!("uninstalled in {secs} s, with its data"))
@@ -69,6 +82,8 @@ async fn blocking<T: Send + 'static>(
 async fn leave(daemon: Rc<Daemon>) {
     daemon.answered().await;
     let left = daemon.leave().await;
+    // For the next network.
+    daemon.workloads.take_up();
     if let Err(error) = left.and_then(|()| forget(&daemon)) {
         tracing::warn!(
             error = format!("{error:#}"),

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ployz_api::{Code, Failure, InstanceId, Name, WorkloadName, WorkloadState};
 use ployz_core::{InstanceRecord, Seen, Supervision};
+use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::config::Runtime;
@@ -39,6 +40,8 @@ pub(crate) struct Workloads {
     runtime: Runtime,
     engine: Engine,
     instances: RefCell<BTreeMap<InstanceId, Instance>>,
+    /// There is one: whoever starts or stops anything has it meanwhile.
+    turn: Semaphore,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Workloads {
             runtime,
             engine: Engine::of_host(Rc::clone(files)),
             instances: RefCell::default(),
+            turn: Semaphore::new(1),
         };
         for id in workloads.kept()? {
             match files.read::<InstanceRecord>(&instance_file(id)) {
@@ -82,14 +86,33 @@ impl Workloads {
     /// Looks after what the network has this machine run. Never returns.
     pub(crate) async fn look_after(&self, network: &Network) {
         loop {
+            // It is never closed.
+            let turn = self.turn.acquire().await;
             if let Err(error) = self.round(network).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "workloads are not looked after"
                 );
             }
+            drop(turn);
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Stops all of them, for good; how many that were. Until [`Self::take_up`] nothing is started.
+    pub(crate) async fn lay_down(&self) -> anyhow::Result<usize> {
+        let turn = self.turn.acquire().await?;
+        let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
+        for id in &ids {
+            self.remove(*id).await?;
+        }
+        turn.forget();
+        Ok(ids.len())
+    }
+
+    /// After [`Self::lay_down`]: what is claimed is run again.
+    pub(crate) fn take_up(&self) {
+        self.turn.add_permits(1);
     }
 
     /// The last lines of what an instance has written.
