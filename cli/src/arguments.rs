@@ -215,6 +215,22 @@ pub(crate) struct MeshInitArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct UpdateArguments {
+    /// Their ids, names, or the unique beginnings of either [default: all machines]
+    #[arg(add = ArgValueCompleter::new(completion::machines), value_name = "MACHINE")]
+    pub(crate) machines: Vec<String>,
+    /// The version that they are to have [default: the latest that is released]
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// Watch the first N for half a minute before the others follow
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) canary: Option<u32>,
+    /// Leave the new version where it is not healthy
+    #[arg(long)]
+    pub(crate) no_rollback: bool,
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct TokenArguments {
     /// The token that `machine invite create` printed; other users of this machine can see it here
@@ -269,6 +285,8 @@ pub(crate) enum MachineCommand {
     Init(Box<InitArguments>),
     /// Make machines of bare hosts
     Add(Box<AddArguments>),
+    /// Bring machines to another version, one after the other, without breaking connections
+    Update(UpdateArguments),
     /// Take a machine out of the network
     Rm(RemoveArguments),
     /// Letting machines in

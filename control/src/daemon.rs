@@ -34,6 +34,7 @@ use crate::refusals::Refusals;
 use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
+use crate::update::{self, Turn};
 use crate::watchdog::Pulse;
 use crate::workloads::Workloads;
 
@@ -53,6 +54,8 @@ pub(crate) struct Daemon {
     pub(crate) workloads: Workloads,
     /// Each request that is being carried out holds one.
     pub(crate) requests: Semaphore,
+    /// Updates of machines take turns.
+    pub(crate) update: Turn,
     local: OnceCell<Server>,
     running: RefCell<Option<Running>>,
     entering: Cell<bool>,
@@ -96,6 +99,7 @@ impl Daemon {
             refusals: Refusals::default(),
             workloads,
             requests: Semaphore::new(REQUESTS_MAX as usize),
+            update: Turn::default(),
             local: OnceCell::new(),
             running: RefCell::new(None),
             entering: Cell::new(false),
@@ -322,6 +326,9 @@ impl Daemon {
         let own_addresses = [membership.overlay_ip.into(), membership.overlay_ip6.into()];
         let network = Network::new(self.identity.machine_id, membership, store, storage, saved);
         let network = Rc::new(network);
+        if network.storage.is_some() {
+            tokio::task::spawn_local(update::resume(Rc::clone(self), Rc::clone(&network)));
+        }
         let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
         let task = tokio::task::spawn_local(async move {
             let run = tokio::select! {

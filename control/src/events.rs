@@ -146,7 +146,9 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::WorkloadLogs(_)
         | Payload::MachineLifecycle(_)
         | Payload::MachineRemove(_)
-        | Payload::MachineRetired(_) => None,
+        | Payload::MachineRetired(_)
+        | Payload::MachineUpdate(_)
+        | Payload::MachineHealth(_) => None,
     }
 }
 

@@ -34,6 +34,7 @@ mod store;
 #[cfg(test)]
 mod testkit;
 mod tls;
+mod update;
 mod watchdog;
 mod workloads;
 

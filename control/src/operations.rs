@@ -1,7 +1,7 @@
 //! Long work as it goes on: every stage is written to the store, for whoever wants to know. What cannot be written goes
 //! to the log only, and the work goes on.
 
-use ployz_api::{Failure, MachineId, OperationId};
+use ployz_api::{Failure, MachineId, MachineUpdate, Name, OperationId};
 use ployz_core::OperationRecord;
 
 use crate::clock;
@@ -34,6 +34,36 @@ impl Work {
         }
     }
 
+    /// Goes on with work of the daemon before this one.
+    pub(crate) fn resume(store: &Store, record: OperationRecord) -> Self {
+        Self {
+            store: store.clone(),
+            record,
+        }
+    }
+
+    /// Under which it is found.
+    pub(crate) const fn id(&self) -> OperationId {
+        self.record.row().operation_id
+    }
+
+    /// An update is so far; written with the next stage.
+    pub(crate) fn set_update(&mut self, update: &MachineUpdate) {
+        self.record.set_update(update.clone());
+    }
+
+    /// The next stage of one machine begins.
+    pub(crate) async fn stage_of(&mut self, target: &Name, stage: &str) {
+        let now = clock::now().unix_secs;
+        self.record.stage_of(Some(target.as_str()), stage, now);
+        self.write().await;
+    }
+
+    /// One machine is done with.
+    pub(crate) fn end_of(&mut self, target: &Name) {
+        self.record.end_of(target.as_str(), None);
+    }
+
     /// The next stage begins.
     pub(crate) async fn stage(&mut self, stage: &str) {
         self.record.stage(stage, clock::now().unix_secs);
@@ -47,12 +77,25 @@ impl Work {
     }
 
     /// Nobody else writes it while it runs.
-    async fn write(&self) {
+    pub(crate) async fn write(&self) {
         let id = self.record.row().operation_id.to_string();
         if let Err(failure) = self.store.put(OPERATIONS, &id, &self.record).await {
             tracing::warn!(id, cause = %failure, "a stage is not in the store");
         }
     }
+}
+
+/// The updates that a machine had begun and not ended.
+pub(crate) async fn unfinished_updates(
+    store: &Store,
+    own: MachineId,
+) -> Result<Vec<OperationRecord>, Failure> {
+    let mut records = store.list::<OperationRecord>(OPERATIONS).await?;
+    records.retain(|record| {
+        let row = record.row();
+        row.machine == own && row.ended_at.is_none() && row.update.is_some()
+    });
+    Ok(records)
 }
 
 /// What a machine was at when its daemon ended before this time (milliseconds since 1970) goes on no more.
@@ -66,7 +109,8 @@ pub(crate) async fn interrupt_former(
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
         // A client's goes on without us.
-        let is_ours = row.machine == own && row.lease_until.is_none();
+        // Updates are gone on with.
+        let is_ours = row.machine == own && row.lease_until.is_none() && row.update.is_none();
         if !is_ours || row.ended_at.is_some() || row.operation_id >= first {
             continue;
         }

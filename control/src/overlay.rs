@@ -182,6 +182,11 @@ impl Overlay {
             .sum())
     }
 
+    /// For how long there was no traffic when it was taken over from the process before, as soon as that is known.
+    pub(crate) const fn gap(&self) -> Option<Duration> {
+        self.gap.get()
+    }
+
     /// `io_uring` or `epoll`.
     pub(crate) fn backend(&self) -> &'static str {
         self.device.backend().name()

@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ployz_api::client::{Session, connect};
 use ployz_api::{
-    Code, Credential, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Secret, Success,
-    encode,
+    Code, Credential, Destination, Failure, MEMBER_CREDENTIAL_FILE, MachineId, Outcome,
+    RESPONSE_LEN_MAX, Request, Response, Secret, Success, encode,
 };
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
@@ -109,10 +109,42 @@ fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Fail
 
 /// Connects to a machine, as this one.
 pub(crate) async fn reach(daemon: &Daemon, machine: MachineId) -> Result<Session, Failure> {
+    reach_as(daemon, machine, own_credential(daemon)?).await
+}
+
+/// Asks a machine as root of this host, who is an admin where the network's authority lies.
+pub(crate) async fn ask_as_admin(
+    daemon: &Daemon,
+    machine: MachineId,
+    request: &Request,
+) -> Outcome {
+    let broken = |cause: &dyn std::fmt::Display| {
+        let message = format!("machine {machine} did not answer: {cause}");
+        Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
+    };
+    let credential: Option<Credential> = daemon
+        .files
+        .read(MEMBER_CREDENTIAL_FILE)
+        .map_err(|error| broken(&error))?;
+    let credential = credential.ok_or_else(|| broken(&"this daemon is stopping"))?;
+    let session = reach_as(daemon, machine, credential).await?;
+    let asking = async { session.open(request).await?.only().await };
+    let response = asking.await;
+    session.close().await;
+    response
+        .map_err(|error| broken(&error))
+        .and_then(Outcome::from)
+}
+
+async fn reach_as(
+    daemon: &Daemon,
+    machine: MachineId,
+    credential: Credential,
+) -> Result<Session, Failure> {
     let network = daemon.running_network()?;
     let credential = Credential {
         endpoints: endpoints(daemon, &network, machine),
-        ..own_credential(daemon)?
+        ..credential
     };
     connect(&credential, Instant::now() + CONNECT_WAIT)
         .await

@@ -37,6 +37,13 @@ impl Published {
             key: key.with_extension("pub"),
             programs,
         };
+        published.add(&published.programs)?;
+        Ok(published)
+    }
+
+    /// Packs, sums up and signs the programs in a directory, of which `ployzctl` says what version they are.
+    pub fn add(&self, programs: &Path) -> Result<()> {
+        let key = self.key.with_extension("");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/release");
         let argv = [
             script.as_os_str(),
@@ -44,13 +51,13 @@ impl Published {
             "--key".as_ref(),
             key.as_os_str(),
             "--out".as_ref(),
-            published.base.as_os_str(),
+            self.base.as_os_str(),
             "--programs".as_ref(),
-            published.programs.as_os_str(),
+            programs.as_os_str(),
         ];
         let argv = argv.map(|word| word.to_string_lossy().into_owned());
         run(&argv, b"", PATIENCE)?.success()?;
-        Ok(published)
+        Ok(())
     }
 
     /// The public key, in a word.

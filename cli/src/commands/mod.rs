@@ -16,6 +16,7 @@ mod provision;
 pub(crate) mod remove;
 mod rtt;
 pub(crate) mod status;
+mod update;
 pub(crate) mod workload;
 
 use std::io::Read as _;

@@ -25,6 +25,7 @@ mod response;
 mod rtt;
 mod secret;
 mod token;
+mod update;
 mod workload;
 
 pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
@@ -57,6 +58,10 @@ pub use response::{
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
+pub use update::{
+    FailedMachine, MachineHealth, MachineUpdate, Switch, UpdateRequest, UpdateStep, UpdatedMachine,
+    UpdatingMachine,
+};
 pub use workload::{
     DeployRequest, InvalidSpec, InvalidWorkload, Program, PublishedPort, SPEC_LEN_MAX,
     WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,

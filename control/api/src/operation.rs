@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::id::{MachineId, OperationId};
+use crate::update::MachineUpdate;
 
 /// How long work goes on that a client does and of which nothing is heard, in seconds: four times as long as it waits
 /// before it says again that it is alive.
@@ -85,6 +86,9 @@ pub struct OperationRow {
     pub message: String,
     /// What to do about it if it did not end well.
     pub next: String,
+    /// What an update has come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Box<MachineUpdate>>,
 }
 
 /// Long work, the oldest first.

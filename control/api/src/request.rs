@@ -14,6 +14,7 @@ use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::label::{LabelKey, LabelValue};
 use crate::name::Name;
 use crate::secret::Secret;
+use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
 
 pub use operation::Operation;
@@ -124,6 +125,10 @@ pub enum Request {
         /// Which one.
         workload: WorkloadName,
     },
+    /// Bring machines to another version.
+    MachineUpdate(UpdateRequest),
+    /// From the machine that coordinates an update: do this.
+    UpdateStep(UpdateStep),
     /// Make an invite.
     InviteCreate(InviteRequest),
     /// Which invites are there?
@@ -346,6 +351,7 @@ impl Request {
             | Self::MachineRemove { machine, .. } => machine.clone(),
             Self::WorkloadDeploy(request) => request.workload.to_string(),
             Self::WorkloadRemove { workload } => workload.to_string(),
+            Self::MachineUpdate(request) => request.machines.join(" "),
             Self::InviteRevoke { invite_id } => invite_id.to_string(),
             Self::InviteRedeem(request) => request.machine_id.to_string(),
             Self::CredentialRevoke { credential_id } => credential_id.to_string(),
@@ -368,6 +374,7 @@ impl Request {
             | Self::Doctor { .. }
             | Self::PairReport { .. }
             | Self::RttReport { .. }
+            | Self::UpdateStep(_)
             | Self::Events { .. }
             | Self::OperationList
             | Self::OperationGet { .. }
@@ -401,6 +408,8 @@ impl Request {
             Self::WorkloadInspect { .. } => Operation::WorkloadInspect,
             Self::WorkloadLogs { .. } => Operation::WorkloadLogs,
             Self::WorkloadRemove { .. } => Operation::WorkloadRemove,
+            Self::MachineUpdate(_) => Operation::MachineUpdate,
+            Self::UpdateStep(_) => Operation::UpdateStep,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

@@ -22,6 +22,7 @@ use crate::operation::{OperationList, OperationRow};
 use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
+use crate::update::{MachineHealth, MachineUpdate};
 use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
 
 /// How a request ended.
@@ -160,6 +161,8 @@ pub enum Payload {
     WorkloadList(WorkloadList),
     WorkloadInspect(Box<WorkloadInspect>),
     WorkloadLogs(WorkloadLogs),
+    MachineUpdate(Box<MachineUpdate>),
+    MachineHealth(Box<MachineHealth>),
     Invite(Invite),
     InviteList(InviteList),
     MachineJoin(MachineJoin),

@@ -20,6 +20,7 @@ mod permissions;
 mod removal;
 mod rtt;
 mod supervision;
+mod update;
 mod view;
 mod workloads;
 
@@ -38,6 +39,7 @@ pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
 pub use removal::{RemovalRefusal, may_remove};
 pub use supervision::{Seen, Supervision};
+pub use update::{Candidate, UpdatePlan, VersionStep, judge, plan_update};
 pub use view::{SavedView, SelectError, View};
 pub use workloads::{HELD_MAX, InstanceRecord, ServiceRecord, pick, void_claims};
 

@@ -10,7 +10,8 @@
 //! interrupted, and nobody has to write that.
 
 use ployz_api::{
-    Code, Failure, LEASE_SECS, MachineId, OperationId, OperationRow, Stage, WorkState,
+    Code, Failure, LEASE_SECS, MachineId, MachineUpdate, OperationId, OperationRow, Stage,
+    WorkState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,6 +53,7 @@ impl OperationRecord {
                 code: None,
                 message: String::new(),
                 next: next.to_owned(),
+                update: None,
             },
             unknown: Map::new(),
         }
@@ -104,6 +106,11 @@ impl OperationRecord {
                 self.finish(WorkState::Failed, failure.code, &failure.message, now);
             }
         }
+    }
+
+    /// An update is so far.
+    pub fn set_update(&mut self, update: MachineUpdate) {
+        self.row.update = Some(Box::new(update));
     }
 
     /// Whoever did it is no more.

@@ -36,10 +36,12 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::InviteList
         | Operation::InviteRevoke
         | Operation::Provision
-        | Operation::MachineRemove => match role {
+        | Operation::MachineRemove
+        | Operation::MachineUpdate => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
+        // What a workload writes is as much its own as its environment.
         Operation::MachineRename
         | Operation::MachineLabel
         | Operation::MachineActivate
@@ -47,12 +49,8 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MachineStandby
         | Operation::WorkloadDeploy
         | Operation::WorkloadInspect
+        | Operation::WorkloadLogs
         | Operation::WorkloadRemove => match role {
-            Role::Admin | Role::Operator => true,
-            Role::Reader | Role::Machine | Role::Stranger => false,
-        },
-        // What a workload writes is as much its own as its environment.
-        Operation::WorkloadLogs => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -62,6 +60,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MeshStop
         | Operation::MeshDestroy
         | Operation::InviteImport
+        | Operation::UpdateStep
         | Operation::CredentialCreate
         | Operation::CredentialList
         | Operation::CredentialRevoke => match role {
@@ -108,6 +107,8 @@ mod tests {
             (O::WorkloadInspect,  [true,  true,    false, false,  false]),
             (O::WorkloadLogs,     [true,  true,    false, false,  false]),
             (O::WorkloadRemove,   [true,  true,    false, false,  false]),
+            (O::MachineUpdate,    [true,  true,    false, false,  false]),
+            (O::UpdateStep,       [true,  false,   false, false,  false]),
             (O::InviteCreate,     [true,  true,    false, false,  false]),
             (O::InviteList,       [true,  true,    false, false,  false]),
             (O::InviteRevoke,     [true,  true,    false, false,  false]),

@@ -30,6 +30,7 @@ mod service;
 mod settings;
 mod signature;
 mod sums;
+mod switch;
 mod systemd;
 #[cfg(test)]
 mod testkit;

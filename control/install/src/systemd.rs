@@ -33,6 +33,22 @@ fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Starts a program as a unit of its own, which outlives whoever starts it and is forgotten when it has ended.
+pub(crate) fn run_aside(unit: &str, command: &[&str]) -> Result<(), Failure> {
+    let unit = format!("--unit={unit}");
+    let arguments = [&[&unit, "--collect", "--quiet", "--"], command].concat();
+    let refused = |cause: &str| {
+        let message = format!("systemd-run {unit}: {cause}");
+        Failure::new(Code::InstallFailed, message)
+    };
+    let output = output("systemd-run", &arguments).map_err(|error| refused(&error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(refused(said.lines().next().unwrap_or_default()))
+}
+
 /// Whether a unit runs.
 pub(crate) fn is_active(unit: &str) -> bool {
     systemctl(&["is-active", "--quiet", unit]).is_ok()

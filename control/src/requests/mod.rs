@@ -20,6 +20,7 @@ mod remove;
 mod retire;
 pub(crate) mod rtt;
 mod status;
+pub(crate) mod update;
 mod workloads;
 
 use std::net::IpAddr;
@@ -77,6 +78,8 @@ pub(crate) async fn carry_out(
             workloads::logs(&daemon, workload, lines).await
         }
         Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
+        Request::MachineUpdate(request) => crate::update::begin(&daemon, request).await,
+        Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,

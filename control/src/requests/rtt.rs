@@ -129,7 +129,7 @@ async fn ask(daemon: &Daemon, machine: MachineId, request: &Request) -> Result<R
     }
 }
 
-async fn measure(
+pub(super) async fn measure(
     daemon: &Daemon,
     peers: &[MachineId],
     count: Option<u16>,

@@ -48,7 +48,10 @@ impl Answers {
     }
 
     /// The one answer to a request that has one.
-    pub(super) async fn only(mut self) -> Result<Response, ClientError> {
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn only(mut self) -> Result<Response, ClientError> {
         let response = self.next().await?;
         response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))
     }

@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Says goodbye: a connection that is merely left keeps its place at the daemon until it is missed.
-    pub(super) async fn close(self) {
+    pub async fn close(self) {
         self.connection.close(VarInt::from_u32(0), b"");
         // The goodbye leaves at once; whether it has arrived is not worth waiting for.
         let _ = tokio::time::timeout(GOODBYE_WAIT, self.endpoint.wait_idle()).await;

@@ -28,6 +28,8 @@ pub enum Operation {
     WorkloadInspect,
     WorkloadLogs,
     WorkloadRemove,
+    MachineUpdate,
+    UpdateStep,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -49,7 +51,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -71,6 +73,8 @@ impl Operation {
         Self::WorkloadInspect,
         Self::WorkloadLogs,
         Self::WorkloadRemove,
+        Self::MachineUpdate,
+        Self::UpdateStep,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -107,6 +111,7 @@ impl Operation {
             | Self::MachineRetire
             | Self::WorkloadDeploy
             | Self::WorkloadRemove
+            | Self::MachineUpdate
             | Self::InviteCreate
             | Self::InviteRevoke
             | Self::InviteImport
@@ -125,6 +130,7 @@ impl Operation {
             | Self::Doctor
             | Self::PairReport
             | Self::RttReport
+            | Self::UpdateStep
             | Self::Events
             | Self::OperationList
             | Self::OperationGet
@@ -146,6 +152,7 @@ impl Operation {
             | Self::WorkloadDeploy
             | Self::WorkloadInspect
             | Self::WorkloadRemove
+            | Self::MachineUpdate
             | Self::InviteCreate
             | Self::InviteList
             | Self::InviteRevoke
@@ -170,6 +177,7 @@ impl Operation {
             | Self::Doctor
             | Self::PairReport
             | Self::RttReport
+            | Self::UpdateStep
             | Self::Events
             | Self::OperationList
             | Self::OperationGet

@@ -1,0 +1,134 @@
+//! `ployzctl machine update`: begun by a daemon, which goes on with it whoever watches; here it is watched.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ployz_api::{
+    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, Request, UpdateRequest,
+    WorkState,
+};
+
+use super::unexpected;
+use crate::arguments::UpdateArguments;
+use crate::connection::Connection;
+use crate::outcome::{Outcome, Success};
+use crate::table::Table;
+
+/// How often it is asked how far it is.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often nobody may answer in a row: the daemon that is asked is updated as well. Two minutes, if nothing answers at all.
+const SILENCE_MAX: u32 = 240;
+
+pub(crate) fn run(connection: &Connection, arguments: UpdateArguments) -> Outcome {
+    let answer = connection.ask(&Request::MachineUpdate(UpdateRequest {
+        machines: arguments.machines,
+        version: arguments.version,
+        canary: arguments.canary,
+        rollback: !arguments.no_rollback,
+    }))?;
+    let Some(Payload::MachineUpdate(begun)) = answer.payload else {
+        return Err(unexpected());
+    };
+    let row = watch(connection, begun.operation_id)?;
+    let Some(update) = &row.update else {
+        return Err(unexpected());
+    };
+    Ok(Success {
+        has_failed: row.state != WorkState::Done,
+        ..Success::new(
+            row.message.clone(),
+            described(&row, update),
+            Some(&Payload::MachineUpdate(update.clone())),
+        )
+    })
+}
+
+/// Says every stage as it begins, until it is over.
+fn watch(connection: &Connection, operation_id: OperationId) -> Result<OperationRow, Failure> {
+    let mut said = BTreeSet::new();
+    let mut silence = 0;
+    loop {
+        match connection.ask(&Request::OperationGet { operation_id }) {
+            Ok(answer) => {
+                let Some(Payload::Operation(row)) = answer.payload else {
+                    return Err(unexpected());
+                };
+                silence = 0;
+                for stage in &row.stages {
+                    let target = stage.target.clone().unwrap_or_default();
+                    if said.insert((target.clone(), stage.stage.clone())) {
+                        connection.progress(&format!("{target}: {}", stage.stage));
+                    }
+                }
+                if row.state != WorkState::Running {
+                    return Ok(*row);
+                }
+            }
+            Err(failure) if !is_passing(failure.code) || silence == SILENCE_MAX => {
+                return Err(failure.hint(format!("ployzctl operation watch {operation_id}")));
+            }
+            Err(_) => silence += 1,
+        }
+        if !connection.pause(WATCH_INTERVAL) {
+            let message = "it goes on although nobody watches";
+            return Err(Failure::new(Code::Timeout, message)
+                .hint(format!("ployzctl operation watch {operation_id}")));
+        }
+    }
+}
+
+/// What a daemon that is being replaced, or its store, is the cause of.
+fn is_passing(code: Code) -> bool {
+    [
+        Code::DaemonUnreachable,
+        Code::MachineUnreachable,
+        Code::StoreUnavailable,
+        Code::NetworkNotRunning,
+        Code::Timeout,
+        Code::Busy,
+    ]
+    .contains(&code)
+}
+
+fn described(row: &OperationRow, update: &MachineUpdate) -> String {
+    let mut table = Table::new(&["MACHINE", "VERSION", "BEFORE", "NO TRAFFIC FOR"]);
+    for machine in &update.updated {
+        let gap = machine.gap_ms.map(|ms| format!("{ms} ms"));
+        table.row(vec![
+            machine.name.to_string(),
+            machine.to.clone(),
+            machine.from.clone(),
+            gap.unwrap_or_default(),
+        ]);
+    }
+    let mut text = if update.updated.is_empty() {
+        format!("no machine was updated to {}", update.version)
+    } else {
+        table.render()
+    };
+    let ids = |ids: &[ployz_api::MachineId]| {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        ids.join(" ")
+    };
+    if !update.unchanged.is_empty() {
+        text += &format!("\nhad it before: {}", ids(&update.unchanged));
+    }
+    for failed in &update.failed {
+        let state = if failed.rolled_back {
+            "it runs what it ran before"
+        } else {
+            "it does NOT run what it ran before"
+        };
+        text += &format!(
+            "\nfailed: {} in stage {}: {}; {state}",
+            failed.name, failed.stage, failed.message
+        );
+    }
+    if !update.untouched.is_empty() {
+        text += &format!("\nnot touched: {}", ids(&update.untouched));
+    }
+    if row.state != WorkState::Done {
+        text += &format!("\nnext: {}", row.next);
+    }
+    text
+}
