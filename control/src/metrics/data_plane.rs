@@ -183,6 +183,20 @@ impl State {
             .map(|(way, lost)| (format!("{{{peer},direction=\"{way}\"}}"), lost))
         });
         family(text, "ployz_peer_rtt_lost", "gauge", help, lost);
+        let help = "What else became of tests and replies: overtaken on the way, answered twice, late or by nobody we asked, or held up by a process that stood still.";
+        let events = measured().flat_map(|(peer, rtt)| {
+            let counts = &rtt.counts;
+            [
+                ("reordered_forward", counts.reordered_forward),
+                ("reordered_reverse", counts.reordered_reverse),
+                ("duplicate", counts.duplicates),
+                ("late", counts.late),
+                ("forged", counts.forged),
+                ("stall", counts.stalls),
+            ]
+            .map(|(event, count)| (format!("{{{peer},event=\"{event}\"}}"), count))
+        });
+        family(text, "ployz_peer_rtt_events_total", "counter", help, events);
         let help = "Round trips to the peer, between the network drivers of both machines.";
         histogram(text, "ployz_peer_rtt_seconds", help, measured());
     }
@@ -239,6 +253,7 @@ mod tests {
                 counts: Counts {
                     sent: 9,
                     lost_forward: 2,
+                    stalls: 4,
                     ..Counts::default()
                 },
                 ..RttSnapshot::default()
@@ -293,6 +308,7 @@ mod tests {
             format!("ployz_peer_rtt_tests_total{zeros} 9"),
             format!("ployz_peer_rtt_lost{first},direction=\"forward\"}} 2"),
             format!("ployz_peer_rtt_lost{first},direction=\"reverse\"}} 0"),
+            format!("ployz_peer_rtt_events_total{first},event=\"stall\"}} 4"),
             "# TYPE ployz_peer_rtt_seconds histogram".to_owned(),
             format!("ployz_peer_rtt_seconds_bucket{first},le=\"0.00002\"}} 0"),
             format!("ployz_peer_rtt_seconds_bucket{first},le=\"+Inf\"}} 0"),
