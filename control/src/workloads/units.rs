@@ -84,7 +84,8 @@ impl Units {
                 directory.display()
             ));
         }
-        line.extend(["--", "/bin/sh", "-c", command].map(str::to_owned));
+        line.extend(["--", "/bin/sh", "-c"].map(str::to_owned));
+        line.push(for_the_shell(command));
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         run("systemd-run", &line).await.map(drop)
     }
@@ -136,15 +137,33 @@ fn seen(active: &str, sub: &str) -> Seen {
     }
 }
 
-/// systemd.exec(5): within single quotes everything stands for itself.
+/// systemd.service(5): it would put variables in before the shell could, unless they are said twice.
+fn for_the_shell(command: &str) -> String {
+    command.replace('$', "$$")
+}
+
+/// systemd.exec(5).
 fn environment_file(job: &Job<'_>) -> Zeroizing<String> {
     let mut text = Zeroizing::new(format!("PLOYZ_ADDRESS={}\n", job.address));
     for (name, value) in job.environment() {
-        let quoted = Zeroizing::new(value.replace('\'', "'\\''"));
         // To a string.
-        let _infallible = writeln!(text, "{name}='{}'", *quoted);
+        let _infallible = writeln!(text, "{name}={}", *quoted(value));
     }
     text
+}
+
+/// Within double quotes these four want a backslash, and all else stands for itself.
+fn quoted(value: &str) -> Zeroizing<String> {
+    let mut quoted = Zeroizing::new(String::with_capacity(2 * value.len() + 2));
+    quoted.push('"');
+    for letter in value.chars() {
+        if matches!(letter, '"' | '\\' | '`' | '$') {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted.push('"');
+    quoted
 }
 
 async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
@@ -165,6 +184,13 @@ async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_comes_through_as_it_is() {
+        let value = r#"it's $HOME "quoted" `id` \"#;
+        assert_eq!(*quoted(value), r#""it's \$HOME \"quoted\" \`id\` \\""#);
+        assert_eq!(for_the_shell("echo $A $$"), "echo $$A $$$$");
+    }
 
     #[test]
     fn states_of_units_are_understood() {
