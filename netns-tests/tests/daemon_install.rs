@@ -55,6 +55,7 @@ fn a_service_is_installed_restarted_and_taken_away_again() -> Outcome {
     lab.ssh(1, "ping -c 3 -i 0.2 10.101.1.1")?.success()?;
 
     the_store_outlives_the_daemon(&lab)?;
+    the_units_are_sandboxes(&lab)?;
     settings_change_and_stay(&lab)?;
     goes_when_it_is_removed(&lab)?;
     leaves_nothing(&lab, 1)
@@ -131,6 +132,20 @@ fn the_store_outlives_the_daemon(lab: &Lab) -> Outcome {
     );
     root(lab, 1, "ployzctl mesh start")?.success()?;
     wait_ready(lab)
+}
+
+/// What the sandbox must not take away, and that it is one (100 is none).
+fn the_units_are_sandboxes(lab: &Lab) -> Outcome {
+    let status = document(&root(lab, 1, "ployzctl --json status")?)?;
+    ensure!(
+        status["payload"]["data_plane"]["backend"] == "io_uring",
+        "{status}"
+    );
+    for (unit, exposure_max) in [("ployzd", 26), ("ployz-nats", 17)] {
+        let line = format!("systemd-analyze security --no-pager --threshold {exposure_max} {unit}");
+        root(lab, 1, &line)?.success()?;
+    }
+    Ok(())
 }
 
 fn settings_change_and_stay(lab: &Lab) -> Outcome {

@@ -14,7 +14,7 @@ use ployz_netns_tests::as_machine::ask_as;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::{PATIENCE, run, words};
 use ployz_netns_tests::wait::{now, wait_until};
-use ployz_netns_tests::{Backend, Outcome, Stage, tell};
+use ployz_netns_tests::{Backend, Outcome, Stage, netns, tell};
 
 /// What is granted until a machine that was removed is nobody's peer.
 const FORGET_WAIT: Duration = Duration::from_secs(2);
@@ -43,6 +43,7 @@ fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
         })?;
         nobody_else_may_ask(second, third)?;
         let process = a_workload(stage, founder, "m2")?;
+        a_step_that_fails_keeps_it(founder, second)?;
         it_leaves_by_itself(founder, second, third)?;
         it_holds_nothing(stage, founder, &process)?;
         it_comes_back_as_if_it_had_not_been(stage, founder, second)?;
@@ -74,6 +75,31 @@ fn a_workload(stage: &Stage, founder: &Machine, machine: &str) -> Result<PathBuf
     let process = Path::new("/proc").join(pid.trim());
     ensure!(process.exists());
     Ok(process)
+}
+
+/// A member it is by a file, which cannot be deleted here.
+fn a_step_that_fails_keeps_it(founder: &Machine, second: &Machine) -> Outcome {
+    let file = second.data_dir.join("network.json");
+    netns::host(&format!("chattr +i {}", file.display()))?;
+    let refused = founder.json("machine rm m2 --yes");
+    netns::host(&format!("chattr -i {}", file.display()))?;
+    let refused = refused?;
+    ensure!(refused["ok"] == false, "{refused}");
+    let message = text(&refused, "/message");
+    ensure!(
+        message.contains("workloads done: 1 stopped; mesh failed"),
+        "{refused}"
+    );
+    ensure!(text(&refused, "/hint").contains("--force"), "{refused}");
+    ensure!(
+        founder.code("machine inspect m2")? == "OK",
+        "its record stays"
+    );
+    ensure!(second.code("mesh ready")? == "OK");
+    wait_until("the workload to run again", PATIENCE, || {
+        let listed = founder.json("workload ls").unwrap_or_default();
+        text(&listed, "/payload/rows/0/state") == "running"
+    })
 }
 
 /// Its workload has ended, and another machine can have one of that name.

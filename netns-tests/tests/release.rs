@@ -37,6 +37,11 @@ fn a_release_is_installed_whole_and_genuine_or_not_at_all() -> Outcome {
             .base
             .join(format!("{version}/{}", arch.artifact(&version)));
         let mut bytes = fs::read(&artifact)?;
+        published.add(&published.programs)?;
+        ensure!(
+            fs::read(&artifact)? == bytes,
+            "the same programs, other bytes"
+        );
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&artifact, bytes)?;

@@ -31,22 +31,19 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },
-        // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'.
+        // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'. What a
+        // workload writes is as much its own as its environment.
         Operation::InviteCreate
         | Operation::InviteList
         | Operation::InviteRevoke
         | Operation::Provision
-        | Operation::MachineRemove
-        | Operation::MachineUpdate => match role {
-            Role::Admin | Role::Operator => true,
-            Role::Reader | Role::Machine | Role::Stranger => false,
-        },
-        // What a workload writes is as much its own as its environment.
-        Operation::MachineRename
+        | Operation::MachineUpdate
+        | Operation::MachineRename
         | Operation::MachineLabel
         | Operation::MachineActivate
         | Operation::MachineDrain
         | Operation::MachineStandby
+        | Operation::MachineRemove
         | Operation::WorkloadDeploy
         | Operation::WorkloadInspect
         | Operation::WorkloadLogs
