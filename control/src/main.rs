@@ -31,6 +31,7 @@ mod server;
 #[cfg(test)]
 mod simulation;
 mod store;
+mod systemd;
 #[cfg(test)]
 mod testkit;
 mod tls;

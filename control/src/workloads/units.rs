@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::process::Stdio;
 use std::rc::Rc;
-use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
-use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use super::directory;
 use super::engine::{Job, last_lines};
 use crate::files::DataDirectory;
+use crate::systemd::run;
 
-/// A unit's own deadline for stopping is shorter.
-const PATIENCE: Duration = Duration::from_secs(30);
 const STOP_WAIT_SECS: u64 = 10;
 /// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
 const LOGS_LEN_MAX: usize = 128 << 10;
@@ -164,21 +159,6 @@ fn quoted(value: &str) -> Zeroizing<String> {
     }
     quoted.push('"');
     quoted
-}
-
-async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
-    let running = Command::new(program)
-        .args(line)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, running)
-        .await
-        .with_context(|| format!("{program} does not end"))?
-        .with_context(|| program.to_owned())?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program}: {}", said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
