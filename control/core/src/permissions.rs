@@ -25,8 +25,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },
-        // Whose session it is that is relayed is seen, and judged, by whom it is with. Whoever wants round trips asks for the
-        // matrix.
+        // Whose session it is that is relayed is seen, and judged, by whom it is with.
         Operation::Relayed | Operation::RttReport => match role {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
