@@ -134,7 +134,7 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         result = server.serve(&device) => result?,
         () = follow_mtu(watch, &device) => {}
         () = follow_host(host_watch, &device) => {}
-        () = interface::attend(&device, &gap) => {}
+        () = interface::attend(&device, None, &gap) => {}
         () = reflector::serve(config.addresses.iter().map(IpNet::addr)) => {}
         () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
         () = device.ended() => {}

@@ -17,6 +17,8 @@ use ployz_dataplane::{Adoption, Device, DeviceError, DeviceOptions, Kept, TunErr
 use ployz_engine::Update;
 use sd_notify::NotifyState;
 
+use crate::clock;
+
 /// Opens it with `update` in force from the first packet on, and has the supervisor keep it for the next process.
 ///
 /// # Errors
@@ -31,15 +33,15 @@ pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> anyhow::Re
 }
 
 /// Measures the gap in traffic that a take-over was, and has the supervisor keep other sockets when there are others. Never
-/// returns.
-pub(crate) async fn attend(device: &Device, gap: &Cell<Option<Duration>>) {
+/// returns. The former process says when it ended, in milliseconds since 1970, unless it crashed.
+pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Option<Duration>>) {
     let keep = async {
         loop {
             device.rebound().await;
             keep(device);
         }
     };
-    let measure = async { gap.set(measure_gap(device).await) };
+    let measure = async { gap.set(measure_gap(device, ended_ms).await) };
     tokio::join!(measure, keep);
 }
 
@@ -54,18 +56,19 @@ fn keep(device: &Device) {
 }
 
 /// Waits until there is traffic again and says how long there was none. Ends at once where nothing was taken over.
-async fn measure_gap(device: &Device) -> Option<Duration> {
+async fn measure_gap(device: &Device, ended_ms: Option<u64>) -> Option<Duration> {
     /// Peers answer within a round trip, or in the next of their attempts, every 5 s.
     const PATIENCE: Duration = Duration::from_secs(60);
     const POLL: Duration = Duration::from_millis(50);
     let adoption = device.adoption()?;
+    let idle = ended_ms.and_then(|ended_ms| idle(&adoption, ended_ms));
     let attempts = PATIENCE.as_millis() / POLL.as_millis();
     for _ in 0..attempts {
         tokio::time::sleep(POLL).await;
         let peers = device.snapshot().await.ok()?.traffic.peers;
         let first = peers.iter().filter_map(|peer| peer.last_handshake).min();
         if let Some(first) = first {
-            let gap = gap(&adoption, first);
+            let gap = gap(&adoption, idle, first);
             let gap_ms = gap.as_millis();
             tracing::info!(gap_ms, "traffic goes on");
             return Some(gap);
@@ -74,10 +77,21 @@ async fn measure_gap(device: &Device) -> Option<Duration> {
     None
 }
 
-/// From the arrival of the first datagram that nobody took, or where none waited from the take-over, to the first session.
-fn gap(adoption: &Adoption, first_session: Instant) -> Duration {
+/// For how long nobody had the interface when it was taken over; none if the clocks cannot tell.
+fn idle(adoption: &Adoption, ended_ms: u64) -> Option<Duration> {
+    /// Longer, and the clock was set, or the machine was off.
+    const IDLE_MAX: Duration = Duration::from_secs(60);
+    let since_ended = Duration::from_millis(clock::unix_ms().checked_sub(ended_ms)?);
+    let since_adopted = clock::now().instant.duration_since(adoption.at);
+    let idle = since_ended.checked_sub(since_adopted)?;
+    (idle < IDLE_MAX).then_some(idle)
+}
+
+/// From the end of the former process, or the arrival of the first datagram that nobody took if that was earlier or is all that is
+/// known, to the first session.
+fn gap(adoption: &Adoption, idle: Option<Duration>, first_session: Instant) -> Duration {
     let since_adopted = first_session.saturating_duration_since(adoption.at);
-    adoption.waited.unwrap_or_default() + since_adopted
+    adoption.waited.max(idle).unwrap_or_default() + since_adopted
 }
 
 /// What the supervisor has passed to this process, if it is what is wanted.
@@ -144,12 +158,15 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any instant does to count from")]
-    fn the_gap_begins_with_the_first_datagram_that_nobody_took() {
+    fn the_gap_begins_with_the_end_or_the_first_datagram_that_nobody_took() {
         let at = Instant::now();
         let session = at + Duration::from_millis(5);
-        let since = |waited| gap(&Adoption { at, waited }, session);
-        assert_eq!(since(None), Duration::from_millis(5));
+        let since = |waited, idle| gap(&Adoption { at, waited }, idle, session);
+        assert_eq!(since(None, None), Duration::from_millis(5));
         let waited = Some(Duration::from_millis(40));
-        assert_eq!(since(waited), Duration::from_millis(45));
+        assert_eq!(since(waited, None), Duration::from_millis(45));
+        let idle = Some(Duration::from_millis(60));
+        assert_eq!(since(waited, idle), Duration::from_millis(65));
+        assert_eq!(since(idle, waited), Duration::from_millis(65));
     }
 }

@@ -24,6 +24,8 @@ const CLUSTER_PREFIX_LEN_V6: u8 = 48;
 pub(crate) struct Overlay {
     device: Device,
     link: Link,
+    /// When the process before said that it ends, in milliseconds since 1970.
+    ended_ms: Option<u64>,
     /// Without traffic, when the interface was taken over from the process before.
     gap: Cell<Option<Duration>>,
 }
@@ -46,6 +48,7 @@ impl Overlay {
         key: &PrivateKey,
         wg_port: u16,
         peers: Vec<PeerUpdate>,
+        ended_ms: Option<u64>,
     ) -> anyhow::Result<Self> {
         let options = DeviceOptions {
             name: config.interface.clone(),
@@ -64,8 +67,12 @@ impl Overlay {
         let link = Link::by_name(&Netlink::open()?, &config.interface).await?;
         link.set_mtu(config.mtu).await?;
         link.set_up().await?;
-        let gap = Cell::default();
-        Ok(Self { device, link, gap })
+        Ok(Self {
+            device,
+            link,
+            ended_ms,
+            gap: Cell::default(),
+        })
     }
 
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
@@ -76,7 +83,7 @@ impl Overlay {
             result = wg.serve(&self.device) => result.context("the wg socket"),
             () = follow_mtu(link_watch, &self.device) => Ok(()),
             () = follow_host(host_watch, &self.device) => Ok(()),
-            () = interface::attend(&self.device, &self.gap) => Ok(()),
+            () = interface::attend(&self.device, self.ended_ms, &self.gap) => Ok(()),
             () = self.device.ended() => anyhow::bail!("the data plane has ended"),
         }
     }

@@ -23,7 +23,10 @@ use crate::identity::Identity;
 use crate::membership::{self, Membership, VIEW_FILE};
 use crate::overlay::Overlay;
 use crate::tls::Presence;
-use crate::{metrics, server, watchdog};
+use crate::{clock, metrics, server, watchdog};
+
+/// When the last process ended, in milliseconds since 1970: what the next one measures the gap in traffic with.
+const ENDED_FILE: &str = "ended.json";
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -65,6 +68,10 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     daemon.stop().await;
+    // Without it the next process measures a shorter gap than there was.
+    if let Err(error) = daemon.files.write(ENDED_FILE, &clock::unix_ms()) {
+        tracing::debug!(error = format!("{error:#}"), "the end is not written down");
+    }
     daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
     daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
 }
@@ -77,6 +84,9 @@ async fn open_overlay(
     identity: &Identity,
 ) -> anyhow::Result<Overlay> {
     let membership: Option<Membership> = files.read(membership::FILE)?;
+    // It says nothing of the process that ends after this one.
+    let ended_ms = files.read(ENDED_FILE).unwrap_or_default();
+    files.remove(ENDED_FILE)?;
     let running = membership.filter(|it| it.state == NetworkState::Running);
     let port = running.as_ref().and_then(|it| it.wg_port);
     let saved: Option<SavedView> = match running {
@@ -90,6 +100,7 @@ async fn open_overlay(
         &identity.wireguard_key,
         port.unwrap_or(config.wg_port),
         peers.unwrap_or_default(),
+        ended_ms,
     )
     .await
 }
