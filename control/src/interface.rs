@@ -38,6 +38,7 @@ pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Op
     let keep = async {
         loop {
             device.rebound().await;
+            device.each_descriptor(|name, _| report(name, forget(name)));
             keep(device);
         }
     };
@@ -47,12 +48,13 @@ pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Op
 
 /// Has the supervisor keep what the interface consists of now. Without a supervisor there is nobody to tell.
 fn keep(device: &Device) {
-    device.each_descriptor(|name, fd| {
-        let stored = forget(name).and_then(|()| store(name, fd));
-        if let Err(error) = stored {
-            tracing::warn!(name, %error, "the supervisor keeps nothing: traffic will not outlast a restart");
-        }
-    });
+    device.each_descriptor(|name, fd| report(name, store(name, fd)));
+}
+
+fn report(name: &str, told: std::io::Result<()>) {
+    if let Err(error) = told {
+        tracing::warn!(name, %error, "the supervisor keeps nothing: traffic will not outlast a restart");
+    }
 }
 
 /// Waits until there is traffic again and says how long there was none. Ends at once where nothing was taken over.

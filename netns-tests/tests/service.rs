@@ -66,10 +66,16 @@ fn supervised(place: &Path) -> Vec<String> {
     prefix
 }
 
+/// The next word, unless it is about descriptors, which this supervisor does not keep.
 fn told(supervisor: &UnixDatagram) -> Result<String> {
-    let mut buffer = [0; 128];
-    let len = supervisor.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..len]).trim().to_owned())
+    loop {
+        let mut buffer = [0; 128];
+        let len = supervisor.recv(&mut buffer)?;
+        let word = String::from_utf8_lossy(&buffer[..len]).trim().to_owned();
+        if !word.starts_with("FDSTORE") {
+            return Ok(word);
+        }
+    }
 }
 
 fn is_fed(supervisor: &UnixDatagram) -> Result<()> {
