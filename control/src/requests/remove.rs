@@ -2,7 +2,8 @@
 //!
 //! One write does the latter: the record is deleted, by compare-and-set. Everything else follows from that record's absence, on
 //! every machine by itself: peers, the store's users, who is let in with a certificate, and when its name and subnet are
-//! free again. So a coordinator that dies halfway has removed the machine or has not.
+//! free again. So a coordinator that dies halfway has removed the machine or has not; one that dies after the machine has cleaned
+//! up leaves a record that takes `force`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,11 @@ use crate::store::{MACHINES, OBSERVED, Revised};
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
 const FORGET_WAIT: Duration = Duration::from_secs(2);
 
+/// A machine that has cleaned up is not to stay because somebody changes a label of it.
+const ATTEMPTS: usize = 5;
+/// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
+const CLEANUP_WAIT: Duration = Duration::from_secs(90);
+
 /// Where the one is who asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
@@ -42,15 +48,12 @@ impl Asker {
     }
 }
 
-/// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
-const CLEANUP_WAIT: Duration = Duration::from_secs(90);
-
 pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: bool) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let own = daemon.identity.machine_id;
     let traffic = traffic(daemon, clock::now().instant).await?;
-    let (id, name, held) = {
+    let (id, name) = {
         let view = network.view();
         let target = view.select(wanted).map_err(not_selected)?;
         may_remove(
@@ -65,14 +68,14 @@ pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
                 is_session(peer.and_then(|peer| peer.handshake_age_secs))
             },
         )?;
-        (target.id, target.name.clone(), target.workloads.clone())
+        (target.id, target.name.clone())
     };
     let mut cleanup = if force {
         Vec::new()
     } else {
         clean_up(daemon, id, &name).await?
     };
-    delete_record(&network, id).await?;
+    let held = delete_record(&network, id).await?.workloads;
     tracing::info!(%id, %name, "machine removed");
     cleanup.extend([
         step("record", Ok("deleted".to_owned())),
@@ -138,18 +141,22 @@ fn all_done(
     Err(Failure::new(Code::Internal, message).hint(format!("mend it on {name}, or {mend}")))
 }
 
-async fn delete_record(network: &Network, id: MachineId) -> Result<(), Failure> {
+/// What it said in the end.
+async fn delete_record(network: &Network, id: MachineId) -> Result<MachineRecord, Failure> {
     let key = id.to_string();
-    let found: Option<Revised<MachineRecord>> = network.store.get(MACHINES, &key).await?;
-    let Some(Revised { revision, .. }) = found else {
-        let message = format!("machine {id} has just been removed by somebody else");
-        return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
-    };
-    if network.store.delete(MACHINES, &key, Some(revision)).await? {
-        return Ok(());
+    for _ in 0..ATTEMPTS {
+        let found: Option<Revised<MachineRecord>> = network.store.get(MACHINES, &key).await?;
+        let Some(Revised { value, revision }) = found else {
+            let message = format!("machine {id} has just been removed by somebody else");
+            return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
+        };
+        if network.store.delete(MACHINES, &key, Some(revision)).await? {
+            return Ok(value);
+        }
     }
-    let message = format!("the record of machine {id} is being changed by somebody else");
-    Err(Failure::new(Code::Conflict, message).hint("run the same command again"))
+    let message = format!("the record of machine {id} is being changed by others again and again");
+    Err(Failure::new(Code::Conflict, message)
+        .hint("ployzctl machine rm --force, if it has left already"))
 }
 
 /// What it was to run is nobody's any more.
