@@ -26,7 +26,9 @@ pub(crate) use access::{
 pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
 pub(crate) use seeing::{EventsArguments, OperationCommand};
 pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
-pub(crate) use workloads::{DeployCommand, ServiceArguments, WorkloadCommand};
+pub(crate) use workloads::{
+    DeployCommand, MigrateArguments, MigrateCommand, ServiceArguments, WorkloadCommand,
+};
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
@@ -111,6 +113,9 @@ pub(crate) enum Command {
     /// Place workloads on machines
     #[command(subcommand)]
     Deploy(DeployCommand),
+    /// Move workloads between machines
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// What machines run
     #[command(subcommand)]
     Workload(WorkloadCommand),

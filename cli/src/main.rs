@@ -44,6 +44,7 @@ fn carry_out(connection: &Connection, printer: &Printer, command: Command) -> Ou
         Command::Status(status) => commands::status::run(connection, status.interface.as_deref()),
         Command::Mesh(command) => commands::mesh::run(connection, command),
         Command::Deploy(command) => commands::workload::deploy(connection, command),
+        Command::Migrate(command) => commands::migrate::run(connection, command),
         Command::Workload(command) => commands::workload::run(connection, command),
         Command::Doctor { machine } => commands::doctor::run(connection, machine),
         Command::Events(arguments) => commands::events::run(connection, printer, &arguments),

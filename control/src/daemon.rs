@@ -334,7 +334,7 @@ impl Daemon {
             let run = tokio::select! {
                 run = Box::pin(Rc::clone(&driven).run(&*daemon)) => run,
                 () = reflector::serve(own_addresses) => Ok(()),
-                () = daemon.workloads.look_after(&driven) => Ok(()),
+                () = daemon.workloads.look_after(&daemon, &driven) => Ok(()),
             };
             if let Err(error) = run {
                 let _first = daemon.failure.set(error);

@@ -150,6 +150,18 @@ impl Network {
         view.machine(self.own).map(|own| own.workloads.clone())
     }
 
+    /// Whether another machine is to run what this instance is, as well or instead: ids are made one after the other.
+    pub(crate) fn is_succeeded(&self, id: InstanceId) -> bool {
+        let view = self.view();
+        let own = view.machine(self.own).map(|own| &own.workloads);
+        let Some(workload) = own.and_then(|claims| claims.get(&id)) else {
+            return false;
+        };
+        let newer = |(other, held): (&InstanceId, &WorkloadName)| *other > id && held == workload;
+        view.machines()
+            .any(|machine| machine.workloads.iter().any(newer))
+    }
+
     /// Tells the store how this machine is, without waiting for the next time.
     pub(crate) fn report_soon(&self) {
         self.observe.notify_one();

@@ -37,6 +37,7 @@ pub mod tripwire;
 pub mod uapi;
 pub mod wait;
 pub mod wg;
+pub mod workloads;
 
 pub use contender::{Backend, Contender};
 pub use daemon::Daemon;

@@ -7,49 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Backend, Outcome, Stage, tell};
+use ployz_netns_tests::workloads::{deploy, machines, rows, run_workload, wait_state};
+use ployz_netns_tests::{Backend, Outcome, tell};
 use serde_json::Value;
 
 /// Clients that deploy at once, as the issue has it.
 const CLIENTS: usize = 20;
-
-fn machines(stage: &Stage, segment: &Segment, count: u8) -> Result<Vec<Machine>> {
-    let mut machines = (1..=count)
-        .map(|number| segment.machine(stage, number))
-        .collect::<Result<Vec<_>>>()?;
-    for machine in &mut machines {
-        machine.flags = ["--runtime", "host"].map(str::to_owned).to_vec();
-        machine.start(stage)?;
-    }
-    ensure!(machines[0].code("mesh init acme")? == "OK");
-    for joiner in &machines[1..] {
-        joiner.join(&machines[0])?;
-    }
-    Ok(machines)
-}
-
-fn rows(machine: &Machine, flags: &str) -> Result<Vec<Value>> {
-    let list = machine.json(&format!("workload ls {flags}"))?;
-    Ok(list["payload"]["rows"].as_array().context("rows")?.clone())
-}
-
-fn wait_state(machine: &Machine, workload: &str, state: &str) -> Result<()> {
-    wait_until(format!("{workload} to be {state}"), PATIENCE, || {
-        rows(machine, "").is_ok_and(|rows| {
-            rows.iter()
-                .any(|row| row["workload"] == workload && row["state"] == state)
-        })
-    })
-}
-
-/// Deploys with an argument that has spaces in it, and something in the environment.
-fn deploy(machine: &Machine, name: &str, command: &str, flags: &str) -> Result<Value> {
-    let line = format!("--json deploy service {name} {flags} --exec");
-    let mut argv = machine.ctl_argv(&line);
-    argv.push(command.to_owned());
-    let finished = ployz_netns_tests::command::run(&argv, b"", PATIENCE)?;
-    serde_json::from_str(&finished.stdout).with_context(|| finished.to_string())
-}
 
 #[test]
 fn a_workload_runs_outlives_its_daemon_and_is_started_again() -> Outcome {
@@ -62,9 +25,7 @@ fn a_workload_runs_outlives_its_daemon_and_is_started_again() -> Outcome {
             "--machine m2 --env GREETED=topsecret --env AT={0} --volume data:{0}",
             place.display()
         );
-        let placed = deploy(&machines[0], "web", command, &flags)?;
-        ensure!(text(&placed, "/code") == "OK", "{placed}");
-        wait_state(&machines[0], "default/web", "running")?;
+        run_workload(&machines[0], "web", command, &flags)?;
         let again = deploy(&machines[0], "web", command, &flags)?;
         ensure!(text(&again, "/code") == "CONFLICT", "{again}");
         seen_from_everywhere(&machines)?;

@@ -77,6 +77,23 @@ pub(crate) enum WorkloadCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Say how a workload would be moved, and whether it can be
+    Preview(MigrateArguments),
+    /// Move a workload with its volumes to another machine
+    Apply(MigrateArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArguments {
+    /// namespace/name, or a name in the namespace default
+    pub(crate) workload: WorkloadName,
+    /// Where to: a machine's id, its name, or the unique beginning of either
+    #[arg(long, value_name = "MACHINE", add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) to: String,
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     if let Some((name, value)) = text.split_once('=') {
         return Ok((name.to_owned(), value.to_owned()));

@@ -11,6 +11,7 @@ mod lifecycle;
 pub(crate) mod machine;
 pub(crate) mod manual;
 pub(crate) mod mesh;
+pub(crate) mod migrate;
 pub(crate) mod operation;
 mod provision;
 pub(crate) mod remove;

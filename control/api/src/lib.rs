@@ -17,6 +17,7 @@ mod id;
 mod installation;
 mod label;
 mod machine;
+mod migration;
 mod name;
 mod operation;
 mod removal;
@@ -41,6 +42,10 @@ pub use installation::Installation;
 pub use label::{InvalidLabel, LabelChange, LabelKey, LabelValue};
 pub use machine::{
     Authority, CredentialStatus, InviteStatus, Lifecycle, NetworkState, Posture, RegionRole,
+};
+pub use migration::{
+    EntryKind, MigrateApply, MigratePreview, MigrateRequest, VOLUME_CHUNK_LEN, VOLUME_ENTRIES_MAX,
+    VolumeBytes, VolumeEntries, VolumeEntry, VolumePart, VolumeRequest,
 };
 pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};

@@ -12,6 +12,7 @@ use crate::certificate::Role;
 use crate::code::Code;
 use crate::id::{CredentialId, InviteId, MachineId, OperationId};
 use crate::label::{LabelKey, LabelValue};
+use crate::migration::{MigrateRequest, VolumeRequest};
 use crate::name::Name;
 use crate::secret::Secret;
 use crate::update::{UpdateRequest, UpdateStep};
@@ -129,6 +130,12 @@ pub enum Request {
     MachineUpdate(UpdateRequest),
     /// From the machine that coordinates an update: do this.
     UpdateStep(UpdateStep),
+    /// How would a workload be moved?
+    MigratePreview(MigrateRequest),
+    /// Move a workload to another machine.
+    MigrateApply(MigrateRequest),
+    /// From the machine that a workload is moved to: a piece of a volume.
+    Volume(VolumeRequest),
     /// Make an invite.
     InviteCreate(InviteRequest),
     /// Which invites are there?
@@ -352,6 +359,7 @@ impl Request {
             Self::WorkloadDeploy(request) => request.workload.to_string(),
             Self::WorkloadRemove { workload } => workload.to_string(),
             Self::MachineUpdate(request) => request.machines.join(" "),
+            Self::MigrateApply(request) => request.workload.to_string(),
             Self::InviteRevoke { invite_id } => invite_id.to_string(),
             Self::InviteRedeem(request) => request.machine_id.to_string(),
             Self::CredentialRevoke { credential_id } => credential_id.to_string(),
@@ -367,6 +375,8 @@ impl Request {
             | Self::WorkloadList
             | Self::WorkloadInspect { .. }
             | Self::WorkloadLogs { .. }
+            | Self::MigratePreview(_)
+            | Self::Volume(_)
             | Self::InviteCreate(_)
             | Self::InviteList { .. }
             | Self::InviteImport { .. }
@@ -410,6 +420,9 @@ impl Request {
             Self::WorkloadRemove { .. } => Operation::WorkloadRemove,
             Self::MachineUpdate(_) => Operation::MachineUpdate,
             Self::UpdateStep(_) => Operation::UpdateStep,
+            Self::MigratePreview(_) => Operation::MigratePreview,
+            Self::MigrateApply(_) => Operation::MigrateApply,
+            Self::Volume(_) => Operation::Volume,
             Self::InviteCreate(_) => Operation::InviteCreate,
             Self::InviteList { .. } => Operation::InviteList,
             Self::InviteRevoke { .. } => Operation::InviteRevoke,

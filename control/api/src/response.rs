@@ -17,6 +17,7 @@ use crate::installation::Installation;
 use crate::machine::{
     Authority, CredentialStatus, InviteStatus, NetworkState, Posture, RegionRole,
 };
+use crate::migration::{MigrateApply, MigratePreview, VolumeBytes, VolumeEntries};
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
 use crate::removal::{MachineRemove, MachineRetired};
@@ -163,6 +164,10 @@ pub enum Payload {
     WorkloadLogs(WorkloadLogs),
     MachineUpdate(Box<MachineUpdate>),
     MachineHealth(Box<MachineHealth>),
+    MigratePreview(MigratePreview),
+    MigrateApply(MigrateApply),
+    VolumeEntries(VolumeEntries),
+    VolumeBytes(VolumeBytes),
     Invite(Invite),
     InviteList(InviteList),
     MachineJoin(MachineJoin),

@@ -189,6 +189,10 @@ impl WorkloadSpec {
 pub enum WorkloadState {
     /// Nobody has said yet, or for a while.
     Unknown,
+    /// Its volumes come from the machine that it is moved from.
+    Copying,
+    /// Another machine is to run it, and copies its volumes.
+    Paused,
     /// It is about to run.
     Starting,
     /// It runs.
@@ -203,6 +207,8 @@ impl fmt::Display for WorkloadState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Unknown => "unknown",
+            Self::Copying => "copying",
+            Self::Paused => "paused",
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Waiting => "waiting",

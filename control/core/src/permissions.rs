@@ -25,6 +25,11 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },
+        // And only for a workload that is moved to the machine that asks.
+        Operation::Volume => match role {
+            Role::Machine => true,
+            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
+        },
         // Whose session it is that is relayed is seen, and judged, by whom it is with.
         Operation::Relayed | Operation::RttReport => match role {
             Role::Machine => true,
@@ -46,7 +51,9 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::WorkloadDeploy
         | Operation::WorkloadInspect
         | Operation::WorkloadLogs
-        | Operation::WorkloadRemove => match role {
+        | Operation::WorkloadRemove
+        | Operation::MigratePreview
+        | Operation::MigrateApply => match role {
             Role::Admin | Role::Operator => true,
             Role::Reader | Role::Machine | Role::Stranger => false,
         },
@@ -105,6 +112,9 @@ mod tests {
             (O::WorkloadRemove,   [true,  true,    false, false,  false]),
             (O::MachineUpdate,    [true,  true,    false, false,  false]),
             (O::UpdateStep,       [true,  false,   false, false,  false]),
+            (O::MigratePreview,   [true,  true,    false, false,  false]),
+            (O::MigrateApply,     [true,  true,    false, false,  false]),
+            (O::Volume,           [false, false,   false, true,   false]),
             (O::InviteCreate,     [true,  true,    false, false,  false]),
             (O::InviteList,       [true,  true,    false, false,  false]),
             (O::InviteRevoke,     [true,  true,    false, false,  false]),

@@ -40,6 +40,9 @@ pub struct InstanceRecord {
     pub workload: WorkloadName,
     pub id: InstanceId,
     pub spec: WorkloadSpec,
+    /// The machine that its volumes are to come from, before it is started.
+    #[serde(default)]
+    pub from: Option<MachineId>,
 }
 
 /// The machine for another workload: of those that take one, whose runtime fits and that have room, the one with the

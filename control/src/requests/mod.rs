@@ -10,6 +10,7 @@ mod lifecycle;
 mod machines;
 mod mesh;
 mod mesh_init;
+mod migrate;
 mod operations;
 mod pair;
 mod placement;
@@ -21,6 +22,7 @@ mod retire;
 pub(crate) mod rtt;
 mod status;
 pub(crate) mod update;
+pub(crate) mod volumes;
 mod workloads;
 
 use std::net::IpAddr;
@@ -80,6 +82,8 @@ pub(crate) async fn carry_out(
         Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
         Request::MachineUpdate(request) => crate::update::begin(&daemon, request).await,
         Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
+        Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,
+        Request::MigrateApply(request) => migrate::apply(&daemon, &request).await,
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
@@ -98,7 +102,10 @@ pub(crate) async fn carry_out(
         Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
         Request::Provision(report) => provision::report(&daemon, report).await,
         // The server carries these out: the one has several answers, and the others are the last request on their stream.
-        Request::MachineRtt { .. } | Request::Relay { .. } | Request::Relayed => Err(Failure::new(
+        Request::MachineRtt { .. }
+        | Request::Volume(_)
+        | Request::Relay { .. }
+        | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,
             "what is relayed is not relayed again",
         )),

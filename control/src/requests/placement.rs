@@ -40,7 +40,7 @@ pub(super) async fn place(
     };
     write_down(store, &service).await?;
     let placed = async {
-        instruct(store, &service, spec).await?;
+        instruct(store, &service, spec, None).await?;
         claim(store, machine, service.id, workload).await?;
         still_meant(store, &service).await
     };
@@ -66,6 +66,9 @@ pub(super) async fn service(
 
 /// Takes a workload away, the claim first.
 pub(super) async fn forget(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+    if let Some(next) = service.next {
+        release_anywhere(store, next).await?;
+    }
     release(store, service.machine, service.id).await?;
     let key = service_key(&service.workload);
     let found: Option<Revised<ServiceRecord>> = store.get(WORKLOADS, &key).await?;
@@ -96,6 +99,16 @@ pub(super) async fn release(
         .delete(WORKLOADS, &instance_key(machine, id), None)
         .await?;
     Ok(())
+}
+
+/// The same, whichever machine holds it.
+pub(super) async fn release_anywhere(store: &Store, id: InstanceId) -> Result<(), Failure> {
+    let machines: Vec<MachineRecord> = store.list(MACHINES).await?;
+    let holder = machines.iter().find(|it| it.workloads.contains_key(&id));
+    match holder {
+        Some(machine) => release(store, machine.id, id).await,
+        None => Ok(()),
+    }
 }
 
 /// What a machine claims and no workload is.
@@ -132,13 +145,15 @@ pub(super) async fn claim(
     claimed.await.map(drop)
 }
 
-/// Writes down what a machine is to run.
-async fn instruct(
+/// Writes down what a machine is to run, and from which one its volumes come.
+pub(super) async fn instruct(
     store: &Store,
     service: &ServiceRecord,
     spec: WorkloadSpec,
+    from: Option<MachineId>,
 ) -> Result<(), Failure> {
     let record = InstanceRecord {
+        from,
         version: RECORD_VERSION,
         workload: service.workload.clone(),
         id: service.id,
@@ -188,7 +203,7 @@ async fn still_meant(store: &Store, service: &ServiceRecord) -> Result<(), Failu
     Err(Failure::new(Code::Conflict, message).hint("ployzctl workload ls"))
 }
 
-fn service_key(workload: &WorkloadName) -> String {
+pub(super) fn service_key(workload: &WorkloadName) -> String {
     format!("service.{}.{}", workload.namespace, workload.name)
 }
 

@@ -128,7 +128,7 @@ async fn target(
 }
 
 /// Whether a machine runs such workloads, as far as it has said.
-fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
+pub(super) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
     let observed = view.observed(machine.id);
     observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
 }
@@ -147,7 +147,7 @@ fn row(view: &View, machine: MachineId, id: InstanceId, workload: WorkloadName) 
     }
 }
 
-fn state(view: &View, machine: MachineId, id: InstanceId) -> WorkloadState {
+pub(super) fn state(view: &View, machine: MachineId, id: InstanceId) -> WorkloadState {
     let Some((observed, at)) = view.observed(machine) else {
         return WorkloadState::Unknown;
     };

@@ -7,11 +7,13 @@
 //! ```
 
 mod engine;
+mod moving;
 mod processes;
 mod units;
+mod volumes;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,13 +22,17 @@ use anyhow::Context as _;
 use ployz_api::{Code, Failure, InstanceId, Name, WorkloadName, WorkloadState};
 use ployz_core::{InstanceRecord, Seen, Supervision};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::Runtime;
+use crate::daemon::Daemon;
 use crate::files::DataDirectory;
 use crate::network::Network;
 
 use engine::{Engine, Job};
+
+pub(crate) use volumes::{bytes, entries};
 
 /// How soon an end, or a change of the record, is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -42,6 +48,21 @@ pub(crate) struct Workloads {
     instances: RefCell<BTreeMap<InstanceId, Instance>>,
     /// There is one: whoever starts or stops anything has it meanwhile.
     turn: Semaphore,
+    /// What this daemon has machines hand over.
+    moving: Rc<RefCell<BTreeSet<WorkloadName>>>,
+}
+
+/// Held while a workload is being moved, which one request at a time may do.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    workload: WorkloadName,
+    all: Rc<RefCell<BTreeSet<WorkloadName>>>,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.all.borrow_mut().remove(&self.workload);
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +70,16 @@ struct Instance {
     record: Rc<InstanceRecord>,
     supervision: Supervision,
     state: WorkloadState,
+    /// Its volumes are on their way.
+    copying: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(copying) = &self.copying {
+            copying.abort();
+        }
+    }
 }
 
 impl Workloads {
@@ -60,6 +91,7 @@ impl Workloads {
             engine: Engine::of_host(Rc::clone(files)),
             instances: RefCell::default(),
             turn: Semaphore::new(1),
+            moving: Rc::default(),
         };
         for id in workloads.kept()? {
             match files.read::<InstanceRecord>(&instance_file(id)) {
@@ -83,12 +115,24 @@ impl Workloads {
         instances.iter().map(|(id, it)| (*id, it.state)).collect()
     }
 
+    /// Keeps other requests from moving a workload meanwhile.
+    pub(crate) fn begin_to_move(&self, workload: &WorkloadName) -> Result<Moving, Failure> {
+        if !self.moving.borrow_mut().insert(workload.clone()) {
+            let message = format!("{workload} is being moved already");
+            return Err(Failure::new(Code::Busy, message).hint("ployzctl operation list"));
+        }
+        Ok(Moving {
+            workload: workload.clone(),
+            all: Rc::clone(&self.moving),
+        })
+    }
+
     /// Looks after what the network has this machine run. Never returns.
-    pub(crate) async fn look_after(&self, network: &Network) {
+    pub(crate) async fn look_after(&self, daemon: &Rc<Daemon>, network: &Network) {
         loop {
             // It is never closed.
             let turn = self.turn.acquire().await;
-            if let Err(error) = self.round(network).await {
+            if let Err(error) = self.round(daemon, network).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "workloads are not looked after"
@@ -134,7 +178,7 @@ impl Workloads {
         logs.map_err(|error| Failure::new(Code::Internal, format!("{error:#}")))
     }
 
-    async fn round(&self, network: &Network) -> anyhow::Result<()> {
+    async fn round(&self, daemon: &Rc<Daemon>, network: &Network) -> anyhow::Result<()> {
         let before = self.states();
         // What the last start had saved may be older than what is wanted now.
         let claims = network.own_claims();
@@ -146,7 +190,7 @@ impl Workloads {
                 self.remove(id).await?;
             }
         }
-        self.supervise(network).await?;
+        self.supervise(daemon, network).await?;
         if self.states() != before {
             network.report_soon();
         }
@@ -173,13 +217,50 @@ impl Workloads {
         }
     }
 
+    /// Where a volume of a workload is that does not run here, as another machine is to run it.
+    pub(crate) fn paused_volume(
+        &self,
+        workload: &WorkloadName,
+        name: &Name,
+    ) -> Result<PathBuf, Failure> {
+        let instances = self.instances.borrow();
+        let is_paused =
+            |it: &&Instance| it.record.workload == *workload && it.state == WorkloadState::Paused;
+        let found = instances.values().find(is_paused).ok_or_else(|| {
+            let message = format!("{workload} has not ended here");
+            Failure::new(Code::Busy, message)
+        })?;
+        if !found.record.spec.volumes.contains_key(name) {
+            let message = format!("{workload} has no volume {name}");
+            return Err(Failure::new(Code::InvalidArgument, message));
+        }
+        Ok(self.files.path(&volume(workload, name)))
+    }
+
     /// Starts what has to run and does not.
-    async fn supervise(&self, network: &Network) -> anyhow::Result<()> {
+    async fn supervise(&self, daemon: &Rc<Daemon>, network: &Network) -> anyhow::Result<()> {
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         let seen = self.engine.see(&ids).await?;
         for id in ids {
-            let seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
-            if let Some(record) = self.judge(id, seen) {
+            let mut seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
+            if network.is_succeeded(id) && self.has_volumes(id) {
+                self.engine.stop(id).await?;
+                self.pause(id);
+                continue;
+            }
+            if seen == Seen::Nothing && self.needs_volumes(id) {
+                match self.copy(daemon, id).await {
+                    None => continue,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(%id, error = format!("{error:#}"), "volumes are not here");
+                        seen = Seen::Failed;
+                    }
+                }
+            }
+            if let Some(record) = self.judge(id, seen)
+                && !self.needs_volumes(id)
+            {
                 let job = self.job(network, &record)?;
                 if let Err(error) = self.engine.start(&job).await {
                     let workload = &record.workload;
@@ -189,6 +270,85 @@ impl Workloads {
             }
         }
         Ok(())
+    }
+
+    fn has_volumes(&self, id: InstanceId) -> bool {
+        let instances = self.instances.borrow();
+        instances
+            .get(&id)
+            .is_some_and(|it| !it.record.spec.volumes.is_empty())
+    }
+
+    /// Whether it was moved here, and what it keeps was not yet.
+    fn needs_volumes(&self, id: InstanceId) -> bool {
+        let instances = self.instances.borrow();
+        let is_moved = instances
+            .get(&id)
+            .is_some_and(|it| it.record.from.is_some());
+        is_moved && self.has_volumes(id) && !self.files.path(&copied_file(id)).exists()
+    }
+
+    /// Goes on copying; what came of it, once that is known.
+    async fn copy(&self, daemon: &Rc<Daemon>, id: InstanceId) -> Option<anyhow::Result<()>> {
+        let (record, copying) = {
+            let mut instances = self.instances.borrow_mut();
+            let instance = instances.get_mut(&id)?;
+            if instance.state == WorkloadState::Waiting {
+                // What has failed is tried again when its time has come.
+                let now = clock::now().instant;
+                let (state, starts) = instance.supervision.handle(Seen::Failed, now);
+                instance.state = state;
+                if !starts {
+                    return None;
+                }
+            }
+            instance.state = WorkloadState::Copying;
+            let is_over = instance
+                .copying
+                .as_ref()
+                .is_some_and(JoinHandle::is_finished);
+            let copying = if is_over {
+                instance.copying.take()
+            } else {
+                None
+            };
+            if copying.is_none() && instance.copying.is_some() {
+                return None;
+            }
+            (Rc::clone(&instance.record), copying)
+        };
+        let Some(copying) = copying else {
+            let copying = self.begin_to_copy(daemon, &record);
+            self.instances.borrow_mut().get_mut(&id)?.copying = copying;
+            return None;
+        };
+        let copied = copying.await.map_err(anyhow::Error::from).flatten();
+        Some(copied.and_then(|()| self.files.write_bytes(&copied_file(id), b"")))
+    }
+
+    fn begin_to_copy(
+        &self,
+        daemon: &Rc<Daemon>,
+        record: &Rc<InstanceRecord>,
+    ) -> Option<JoinHandle<anyhow::Result<()>>> {
+        let machine = record.from?;
+        let names = record.spec.volumes.keys();
+        let volumes = names.map(|name| {
+            let directory = volume(&record.workload, name);
+            (name.clone(), self.files.path(&directory))
+        });
+        let (daemon, record, volumes) = (Rc::clone(daemon), Rc::clone(record), volumes.collect());
+        Some(tokio::task::spawn_local(async move {
+            moving::fetch(&daemon, machine, &record.workload, volumes).await
+        }))
+    }
+
+    /// It has ended, and is started again should the other machine not have it any more.
+    fn pause(&self, id: InstanceId) {
+        if let Some(instance) = self.instances.borrow_mut().get_mut(&id) {
+            instance.supervision = Supervision::default();
+            instance.state = WorkloadState::Paused;
+        }
     }
 
     /// Notes how an instance is; what to start, if it is to be started now.
@@ -236,6 +396,7 @@ impl Workloads {
             supervision: Supervision::default(),
             state: WorkloadState::Unknown,
             record: Rc::new(record),
+            copying: None,
         };
         let id = instance.record.id;
         self.instances.borrow_mut().insert(id, instance);
@@ -259,6 +420,11 @@ fn directory(id: InstanceId) -> String {
 
 fn instance_file(id: InstanceId) -> String {
     format!("{}/instance.json", directory(id))
+}
+
+/// It is there once all volumes are.
+fn copied_file(id: InstanceId) -> String {
+    format!("{}/copied", directory(id))
 }
 
 /// Where a volume is, within the data directory.

@@ -96,15 +96,9 @@ impl Units {
     }
 
     pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
-        let (unit, lines_wanted) = (unit(id), lines.to_string());
-        let line = [
-            "--unit",
-            &unit,
-            "--lines",
-            &lines_wanted,
-            "--output=cat",
-            "--no-pager",
-        ];
+        // Without what systemd says of it.
+        let (own, lines_wanted) = (format!("_SYSTEMD_UNIT={}", unit(id)), lines.to_string());
+        let line = [&own, "--lines", &lines_wanted, "--output=cat", "--no-pager"];
         let said = run("journalctl", &line).await?;
         let first = said.len().saturating_sub(LOGS_LEN_MAX);
         let first = said.ceil_char_boundary(first);

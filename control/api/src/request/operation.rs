@@ -30,6 +30,9 @@ pub enum Operation {
     WorkloadRemove,
     MachineUpdate,
     UpdateStep,
+    MigratePreview,
+    MigrateApply,
+    Volume,
     InviteCreate,
     InviteList,
     InviteRevoke,
@@ -51,7 +54,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 43] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -75,6 +78,9 @@ impl Operation {
         Self::WorkloadRemove,
         Self::MachineUpdate,
         Self::UpdateStep,
+        Self::MigratePreview,
+        Self::MigrateApply,
+        Self::Volume,
         Self::InviteCreate,
         Self::InviteList,
         Self::InviteRevoke,
@@ -112,6 +118,7 @@ impl Operation {
             | Self::WorkloadDeploy
             | Self::WorkloadRemove
             | Self::MachineUpdate
+            | Self::MigrateApply
             | Self::InviteCreate
             | Self::InviteRevoke
             | Self::InviteImport
@@ -125,6 +132,8 @@ impl Operation {
             | Self::WorkloadList
             | Self::WorkloadInspect
             | Self::WorkloadLogs
+            | Self::MigratePreview
+            | Self::Volume
             | Self::InviteList
             | Self::CredentialList
             | Self::Doctor
@@ -153,6 +162,8 @@ impl Operation {
             | Self::WorkloadInspect
             | Self::WorkloadRemove
             | Self::MachineUpdate
+            | Self::MigratePreview
+            | Self::MigrateApply
             | Self::InviteCreate
             | Self::InviteList
             | Self::InviteRevoke
@@ -173,6 +184,7 @@ impl Operation {
             | Self::MachineRetire
             | Self::WorkloadList
             | Self::WorkloadLogs
+            | Self::Volume
             | Self::InviteImport
             | Self::Doctor
             | Self::PairReport

@@ -1,0 +1,71 @@
+//! `ployzctl migrate`.
+
+use std::time::Duration;
+
+use ployz_api::{Code, Failure, MigrateRequest, Payload, Request, WorkState};
+
+use super::{tell, unexpected};
+use crate::arguments::{MigrateArguments, MigrateCommand};
+use crate::connection::Connection;
+use crate::outcome::{Outcome, Success};
+
+/// Stages take longer than this, or nobody has to see them come.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(connection: &Connection, command: MigrateCommand) -> Outcome {
+    match command {
+        MigrateCommand::Preview(arguments) => {
+            tell(connection, &Request::MigratePreview(asked_for(arguments)))
+        }
+        MigrateCommand::Apply(arguments) => apply(connection, asked_for(arguments)),
+    }
+}
+
+fn asked_for(arguments: MigrateArguments) -> MigrateRequest {
+    MigrateRequest {
+        workload: arguments.workload,
+        to: arguments.to,
+    }
+}
+
+/// The coordinator moves it, whether somebody watches or not.
+fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
+    let answer = connection.ask(&Request::MigrateApply(request))?;
+    let Some(Payload::MigrateApply(begun)) = &answer.payload else {
+        return Err(unexpected());
+    };
+    connection.progress(&answer.message);
+    let operation_id = begun.operation_id;
+    let mut said = String::new();
+    loop {
+        // Its first stage may not be in the store yet.
+        let seen = connection.ask(&Request::OperationGet { operation_id });
+        if let Ok(seen) = seen {
+            let Some(Payload::Operation(row)) = seen.payload else {
+                return Err(unexpected());
+            };
+            match row.state {
+                WorkState::Running => {}
+                WorkState::Done => {
+                    let text = format!("{}: done", answer.message);
+                    return Ok(Success::new(text.clone(), text, answer.payload.as_ref()));
+                }
+                WorkState::Failed | WorkState::Interrupted => {
+                    let code = row.code.unwrap_or(Code::Internal);
+                    let message = format!("{}, and it stays where it was", row.message);
+                    return Err(Failure::new(code, message).hint(row.next.clone()));
+                }
+            }
+            let stage = row.stages.last().map(|last| last.stage.clone());
+            if let Some(stage) = stage.filter(|stage| *stage != said) {
+                connection.progress(&stage);
+                said = stage;
+            }
+        }
+        if !connection.pause(WATCH_INTERVAL) {
+            let message = "interrupted; the workload goes on moving";
+            return Err(Failure::new(Code::Timeout, message)
+                .hint(format!("ployzctl operation watch {operation_id}")));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Workloads move between machines, with what they keep; what fails leaves them where they were.
+//!
+//! ```text
+//!   m1 coordinates ── m2 ── m3
+//! ```
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::command::PATIENCE;
+use ployz_netns_tests::wait::wait_until;
+use ployz_netns_tests::workloads::{machines, rows, run_workload, wait_state};
+use ployz_netns_tests::{Backend, Outcome, Stage, tell};
+use serde_json::Value;
+
+/// More than two pieces, and no whole number of them.
+const LARGE_LEN: usize = (1 << 20) + 12_345;
+
+#[test]
+fn workloads_move_with_what_they_keep_or_stay() -> Outcome {
+    tell(Backend::IoUring, |stage| {
+        let segment = Segment::new(stage)?;
+        let mut machines = machines(stage, &segment, 3)?;
+        volumes_move_along(stage, &machines)?;
+        what_does_not_run_there_stays(stage, &machines)?;
+        a_coordinator_dies_over_it(stage, &mut machines)
+    })
+}
+
+fn volumes_move_along(stage: &Stage, machines: &[Machine]) -> Result<()> {
+    let founder = &machines[0];
+    let place = stage.place("kept");
+    let command = format!("date >> {}/beat; exec sleep 1000", place.display());
+    let flags = format!("--machine m2 --volume data:{}", place.display());
+    run_workload(founder, "db", &command, &flags)?;
+    let (from, to) = (volume(&machines[1], "db"), volume(&machines[2], "db"));
+    fs::create_dir(from.join("deep"))?;
+    let large: Vec<u8> = (0..LARGE_LEN).map(|at| (at % 251) as u8).collect();
+    fs::write(from.join("deep/large"), &large)?;
+    fs::set_permissions(from.join("deep/large"), fs::Permissions::from_mode(0o640))?;
+    symlink("deep/large", from.join("link"))?;
+
+    let preview = founder.json("migrate preview default/db --to m3")?;
+    ensure!(preview["payload"]["volumes"][0] == "data", "{preview}");
+    ensure!(rows(founder, "")?.len() == 1, "nothing has happened");
+    let moved = founder.json("migrate apply default/db --to m3")?;
+    ensure!(text(&moved, "/code") == "OK", "{moved}");
+    let operation = text(&moved, "/payload/operation_id");
+    let operation = founder.json(&format!("operation get {operation}"))?;
+    let stages = operation["payload"]["stages"]
+        .as_array()
+        .context("stages")?;
+    ensure!(stages.len() == 5, "{operation}");
+
+    is_only_on(founder, "db", "m3")?;
+    ensure!(fs::read(to.join("deep/large"))? == large);
+    let mode = fs::metadata(to.join("deep/large"))?.permissions().mode();
+    ensure!(mode & 0o777 == 0o640, "{mode:o}");
+    ensure!(fs::read_link(to.join("link"))? == PathBuf::from("deep/large"));
+    ensure!(
+        fs::read_to_string(to.join("beat"))?.lines().count() == 2,
+        "both have run"
+    );
+    wait_until("the old one to be gone", PATIENCE, || {
+        instances(&machines[1]) == 0
+    })?;
+    let again = founder.code("migrate apply db --to m3")?;
+    ensure!(again == "CONFLICT", "it is there: {again}");
+    ensure!(founder.code("workload rm db")? == "OK");
+    Ok(())
+}
+
+fn what_does_not_run_there_stays(stage: &Stage, machines: &[Machine]) -> Result<()> {
+    let founder = &machines[0];
+    let place = stage.place("stays");
+    let command = format!(
+        "test $PLOYZ_ADDRESS = 10.101.1.1 || exit 1; date >> {}/beat; exec sleep 1000",
+        place.display()
+    );
+    let flags = format!("--machine m2 --volume data:{}", place.display());
+    run_workload(founder, "fixed", &command, &flags)?;
+    let moved = founder.json("migrate apply fixed --to m3")?;
+    ensure!(text(&moved, "/code") == "CONFLICT", "{moved}");
+    is_only_on(founder, "fixed", "m2")?;
+    wait_state(founder, "default/fixed", "running")?;
+    let beats = fs::read_to_string(volume(&machines[1], "fixed").join("beat"))?;
+    ensure!(beats.lines().count() == 2, "it was started again: {beats}");
+    wait_until("the new side to be undone", PATIENCE, || {
+        instances(&machines[2]) == 0
+    })?;
+    ensure!(founder.code("machine drain m3")? == "OK");
+    let refused = founder.code("migrate apply fixed --to m3")?;
+    ensure!(refused == "INVALID_TRANSITION", "{refused}");
+    ensure!(founder.code("machine activate m3")? == "OK");
+    ensure!(founder.code("workload rm fixed")? == "OK");
+    Ok(())
+}
+
+fn a_coordinator_dies_over_it(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
+    run_workload(&machines[0], "web", "exec sleep 1000", "--machine m2")?;
+    let asking = stage.place("asking");
+    let asking = machines[0].ctl_going_on("migrate apply web --to m3", &asking)?;
+    wait_until("both machines to hold it", PATIENCE, || {
+        rows(&machines[0], "").is_ok_and(|rows| rows.len() == 2)
+    })?;
+    machines[0].kill();
+    drop(asking);
+    machines[0].start(stage)?;
+    machines[0].wait_ready(PATIENCE)?;
+    let operations = machines[0].json("operation list")?;
+    ensure!(
+        operations.to_string().contains("interrupted"),
+        "{operations}"
+    );
+    let moved = machines[0].json("migrate apply web --to m3")?;
+    let code = text(&moved, "/code");
+    ensure!(
+        code == "OK" || text(&moved, "/message").contains("is on m3 already"),
+        "{moved}"
+    );
+    is_only_on(&machines[0], "web", "m3")?;
+    ensure!(machines[0].code("workload rm web")? == "OK");
+    wait_until("nothing to run any more", PATIENCE, || {
+        machines.iter().all(|machine| instances(machine) == 0)
+    })
+}
+
+fn is_only_on(founder: &Machine, workload: &str, machine: &str) -> Result<()> {
+    wait_until(
+        format!("{workload} to be on {machine} only"),
+        PATIENCE,
+        || {
+            let is_it = |row: &Value| row["machine"] == machine && row["state"] == "running";
+            rows(founder, "").is_ok_and(|rows| rows.len() == 1 && is_it(&rows[0]))
+        },
+    )
+}
+
+fn volume(machine: &Machine, workload: &str) -> PathBuf {
+    let volumes = machine.data_dir.join("volumes/default");
+    volumes.join(workload).join("data")
+}
+
+fn instances(machine: &Machine) -> usize {
+    fs::read_dir(machine.data_dir.join("workloads")).map_or(0, Iterator::count)
+}
