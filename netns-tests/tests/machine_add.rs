@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use ployz_netns_tests::cluster::text;
 use ployz_netns_tests::command::{PATIENCE, run};
-use ployz_netns_tests::operator::{ADD_PATIENCE, Operator};
+use ployz_netns_tests::operator::{ADD_PATIENCE, Operator, UnderWay};
 use ployz_netns_tests::release::Published;
 use ployz_netns_tests::stage::{Stage, tell_with};
 use ployz_netns_tests::wait::wait_until;
@@ -187,6 +187,28 @@ fn again_is_no_harm(operator: &Operator<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Begins to add m4, which does not get ready without WireGuard, so that there is time.
+fn add_without_wireguard(
+    stage: &Stage,
+    lab: &Lab,
+    operator: &Operator<'_>,
+    until: &str,
+) -> Result<UnderWay> {
+    nft(lab, 4, "add table inet cut")?;
+    nft(
+        lab,
+        4,
+        "add chain inet cut in { type filter hook input priority 0; }",
+    )?;
+    nft(lab, 4, "add rule inet cut in udp dport 51820 drop")?;
+    let mut adding = operator.start(stage, &format!("--json {} --yes", add(&[4])))?;
+    let entered = format!("{}  {until}", Lab::target(4));
+    wait_until(format!("stage {until}"), ADD_PATIENCE, || {
+        adding.progress().contains(&entered) || adding.has_ended()
+    })?;
+    Ok(adding)
+}
+
 /// Changes the firewall of a machine, from outside.
 fn nft(lab: &Lab, machine: u8, rule: &str) -> Result<()> {
     let argv = ["ip", "netns", "exec", &lab.namespace(machine), "nft", rule].map(str::to_owned);
@@ -201,19 +223,7 @@ fn a_host_without_power_is_gone_on_with(
     operator: &Operator<'_>,
 ) -> Result<()> {
     for at in ["install", "join", "ready"] {
-        // Without WireGuard it does not get ready, so that there is time.
-        nft(lab, 4, "add table inet cut")?;
-        nft(
-            lab,
-            4,
-            "add chain inet cut in { type filter hook input priority 0; }",
-        )?;
-        nft(lab, 4, "add rule inet cut in udp dport 51820 drop")?;
-        let mut adding = operator.start(stage, &format!("--json {} --yes", add(&[4])))?;
-        let entered = format!("{}  {at}", Lab::target(4));
-        wait_until(format!("stage {at}"), ADD_PATIENCE, || {
-            adding.progress().contains(&entered) || adding.has_ended()
-        })?;
+        let mut adding = add_without_wireguard(stage, lab, operator, at)?;
         lab.kill(4)?;
         wait_until("the client to notice", ADD_PATIENCE, || adding.has_ended())?;
         let document = adding.document()?;
@@ -224,11 +234,17 @@ fn a_host_without_power_is_gone_on_with(
         nft(lab, 4, "delete table inet cut")?;
         lab.boot(4)?;
     }
-    let payload = operator.done(&add(&[4]))?;
+    // The one who drives it may lose its daemon, too.
+    let mut adding = add_without_wireguard(stage, lab, operator, "ready")?;
+    lab.ssh(1, "sudo systemctl kill --signal KILL ployzd.service")?
+        .success()?;
+    nft(lab, 4, "delete table inet cut")?;
+    wait_until("it to be done", ADD_PATIENCE, || adding.has_ended())?;
+    let document = adding.document()?;
     assert_eq!(
-        text(&payload, "/joined/0/target"),
+        text(&document, "/payload/joined/0/target"),
         Lab::target(4),
-        "{payload}"
+        "{document}"
     );
     wait_until("all four to be reachable", PATIENCE, || {
         let machines = operator.done("machine ls").unwrap_or_default();

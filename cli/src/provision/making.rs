@@ -256,43 +256,36 @@ impl Plan<'_> {
     }
 
     async fn wait_recorded(&self, host: &Host, id: MachineId) -> Result<(), Failure> {
-        let deadline = Instant::now() + RECORD_WAIT;
-        while !self.machines(host).await?.iter().any(|row| row.id == id) {
-            if Instant::now() > deadline {
-                let message = format!("the network does not know {id} after {RECORD_WAIT:?}");
-                return Err(Failure::new(Code::MachineNotFound, message)
-                    .hint("if it was removed: ployzctl mesh destroy --force (there)"));
+        wait(RECORD_WAIT, async || {
+            if self.machines(host).await?.iter().any(|row| row.id == id) {
+                return Ok(());
             }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
+            let message = format!("the network does not know {id} after {RECORD_WAIT:?}");
+            Err(Failure::new(Code::MachineNotFound, message)
+                .hint("if it was removed: ployzctl mesh destroy --force (there)"))
+        })
+        .await
     }
 
     /// Waits for a session with every active machine, but for those that the rest of the network cannot reach either.
     async fn wait_ready(&self, target: &Target, host: &Host, id: MachineId) -> Result<(), Failure> {
-        let deadline = Instant::now() + READY_WAIT;
-        loop {
+        let gone = wait(READY_WAIT, async || {
             let (seen, known) = (remote::machines(host).await?, self.machines(host).await?);
             let (missing, gone) = missing(id, &seen, &known);
             if missing.is_empty() {
-                for name in gone {
-                    self.ledger
-                        .warn(target, &format!("{name} cannot be reached by anybody"));
-                }
-                return Ok(());
+                return Ok(gone);
             }
-            if Instant::now() > deadline {
-                let names: Vec<&str> = missing.iter().map(Name::as_str).collect();
-                let message = format!(
-                    "it has no session with {} after {READY_WAIT:?}",
-                    names.join(", ")
-                );
-                let hint =
-                    "let UDP through between them (51820, or --wg-port), or say --wg-endpoint";
-                return Err(Failure::new(Code::Timeout, message).hint(hint));
-            }
-            tokio::time::sleep(POLL).await;
+            let names: Vec<&str> = missing.iter().map(Name::as_str).collect();
+            let names = names.join(", ");
+            let message = format!("it has no session with {names} after {READY_WAIT:?}");
+            Err(Failure::new(Code::Timeout, message)
+                .hint("let UDP through between them (51820, or --wg-port), or say --wg-endpoint"))
+        });
+        for name in gone.await? {
+            self.ledger
+                .warn(target, &format!("{name} cannot be reached by anybody"));
         }
+        Ok(())
     }
 
     async fn enable(&self, host: &Host, joined: Joined) -> Result<Joined, Failure> {
@@ -351,6 +344,23 @@ impl Plan<'_> {
             // It had got in before the connection to it was lost.
             Err(failure) if failure.code == Code::InviteConsumed => Ok(()),
             Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Asks until it is so, or why it is not so after this time. Who does not answer may be starting anew, but the host itself is
+/// lost if ssh says so.
+async fn wait<T>(
+    patience: Duration,
+    ask: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match ask().await {
+            Err(failure) if failure.code != Code::SshFailed && Instant::now() < deadline => {
+                tokio::time::sleep(POLL).await;
+            }
+            answer => return answer,
         }
     }
 }
