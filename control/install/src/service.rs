@@ -208,7 +208,7 @@ impl Layout {
         self.root().join("etc/systemd/system").join(unit)
     }
 
-    /// What makes systemd start it at boot: what `systemctl enable` makes of its [Install].
+    /// What makes systemd start it at boot: what `systemctl enable` makes of its section `[Install]`.
     fn enabling(&self, unit: &str) -> PathBuf {
         let wants = "etc/systemd/system/multi-user.target.wants";
         self.root().join(wants).join(unit)
