@@ -58,7 +58,8 @@ pub(super) async fn preview(daemon: &Daemon, request: &MigrateRequest) -> Outcom
     let cost = if volumes.is_empty() {
         "it runs there before it ends here".to_owned()
     } else {
-        format!("nothing runs while {} volumes are copied", volumes.len())
+        let names: Vec<&str> = volumes.iter().map(Name::as_str).collect();
+        format!("nothing runs while its volumes are copied: {}", names.join(", "))
     };
     Ok(Success {
         message: format!("{workload} would move from {from} to {to}; {cost}"),
