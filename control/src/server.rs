@@ -408,7 +408,6 @@ async fn reply(
                 Err(failure) => Err(failure),
             }
         }
-        Ok(Request::Volume(request)) => requests::volumes::answer(daemon, caller, &request),
         Ok(request) => {
             let attempt = Attempt::of(&request);
             let outcome = carry_out(Rc::clone(daemon), caller, address, request).await;

@@ -9,6 +9,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use ployz_api::client::ask;
+use ployz_api::{
+    Code, Credential, MEMBER_CREDENTIAL_FILE, Name, Request, VolumePart, VolumeRequest,
+};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::wait_until;
@@ -25,6 +29,7 @@ fn workloads_move_with_what_they_keep_or_stay() -> Outcome {
         let segment = Segment::new(stage)?;
         let mut machines = machines(stage, &segment, 3)?;
         volumes_move_along(stage, &machines)?;
+        nobody_else_gets_volumes(stage, &machines)?;
         what_does_not_run_there_stays(stage, &machines)?;
         a_coordinator_dies_over_it(stage, &mut machines)
     })
@@ -70,6 +75,31 @@ fn volumes_move_along(stage: &Stage, machines: &[Machine]) -> Result<()> {
     let again = founder.code("migrate apply db --to m3")?;
     ensure!(again == "CONFLICT", "it is there: {again}");
     ensure!(founder.code("workload rm db")? == "OK");
+    Ok(())
+}
+
+/// A machine of the network, whose record claims nothing, and the founder's root.
+fn nobody_else_gets_volumes(stage: &Stage, machines: &[Machine]) -> Result<()> {
+    let place = stage.place("secret");
+    let flags = format!("--machine m2 --volume data:{}", place.display());
+    run_workload(&machines[0], "safe", "exec sleep 1000", &flags)?;
+    for (machine, code) in [(&machines[2], Code::Busy), (&machines[0], Code::Forbidden)] {
+        let text = fs::read(machine.data_dir.join(MEMBER_CREDENTIAL_FILE))?;
+        let mut credential: Credential = serde_json::from_slice(&text)?;
+        credential.endpoints = vec!["10.0.0.2:51821".parse()?];
+        let request = Request::Volume(VolumeRequest {
+            workload: "safe".parse()?,
+            volume: Name::nearest("data"),
+            part: VolumePart::Entries { after: None },
+        });
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let asking = ask(&credential, &request, PATIENCE);
+        let answer = machine
+            .netns
+            .enter(|| Ok(runtime.enable_all().build()?.block_on(asking)?))?;
+        ensure!(answer.code == code, "{}: {answer:?}", machine.name);
+    }
+    ensure!(machines[0].code("workload rm safe")? == "OK");
     Ok(())
 }
 

@@ -20,18 +20,12 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
             Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
             Role::Stranger => false,
         },
-        // Of machines, only those that hold the store may: the server looks at who it is.
-        Operation::MachineRetire => match role {
-            Role::Machine => true,
-            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
-        },
-        // And only for a workload that is moved to the machine that asks.
-        Operation::Volume => match role {
-            Role::Machine => true,
-            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
-        },
-        // Whose session it is that is relayed is seen, and judged, by whom it is with.
-        Operation::Relayed | Operation::RttReport => match role {
+        // Whose session it is that is relayed is seen, and judged, by whom it is with. Of machines, only those that hold the
+        // store have one retire, and only the one that a workload is moved to gets its volumes: the server looks at who it is.
+        Operation::Relayed
+        | Operation::RttReport
+        | Operation::MachineRetire
+        | Operation::Volume => match role {
             Role::Machine => true,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
         },

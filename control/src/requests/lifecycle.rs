@@ -7,7 +7,19 @@ use super::placement::void_claims;
 use super::records::{Changed, change, selected};
 use crate::daemon::Daemon;
 
-pub(super) async fn set(daemon: &Daemon, wanted: &str, transition: Transition) -> Outcome {
+pub(super) async fn activate(daemon: &Daemon, wanted: &str) -> Outcome {
+    set(daemon, wanted, Transition::Activate).await
+}
+
+pub(super) async fn drain(daemon: &Daemon, wanted: &str) -> Outcome {
+    set(daemon, wanted, Transition::Drain).await
+}
+
+pub(super) async fn standby(daemon: &Daemon, wanted: &str, force: bool) -> Outcome {
+    set(daemon, wanted, Transition::Standby { force }).await
+}
+
+async fn set(daemon: &Daemon, wanted: &str, transition: Transition) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let id = selected(daemon, wanted)?;

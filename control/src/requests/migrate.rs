@@ -162,7 +162,7 @@ async fn settle(network: &Network, workload: &WorkloadName) -> Result<(), Failur
     let holder = {
         let view = network.view();
         let holder = view.machines().find(|it| it.workloads.contains_key(&next));
-        let holder = holder.filter(|it| runs(state(&view, it.id, next)));
+        let holder = holder.filter(|it| runs(state(network, it.id, next)));
         holder.map(|it| it.id)
     };
     let settled = ServiceRecord {
@@ -234,7 +234,7 @@ async fn wait_for(
 ) -> Result<WorkloadState, Failure> {
     let (deadline, heard_by) = (Instant::now() + patience, Instant::now() + START_WAIT);
     loop {
-        let now = state(&network.view(), machine, id);
+        let now = state(network, machine, id);
         if now == WorkloadState::Waiting {
             let message = "it does not run there: its volumes cannot be had, or it ends at once";
             return Err(Failure::new(Code::Conflict, message).hint(format!(

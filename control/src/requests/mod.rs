@@ -22,7 +22,7 @@ mod retire;
 pub(crate) mod rtt;
 mod status;
 pub(crate) mod update;
-pub(crate) mod volumes;
+mod volumes;
 mod workloads;
 
 use std::net::IpAddr;
@@ -31,7 +31,6 @@ use std::rc::Rc;
 use ployz_api::{
     CertificateName, Code, EVENTS_LIMIT_MAX, Failure, LOCAL_NETWORK, Outcome, Request,
 };
-use ployz_core::Transition;
 
 use crate::daemon::Daemon;
 use crate::events;
@@ -58,14 +57,10 @@ pub(crate) async fn carry_out(
         Request::MachineLabel { machine, labels } => {
             records::label(&daemon, &machine, &labels).await
         }
-        Request::MachineActivate { machine } => {
-            lifecycle::set(&daemon, &machine, Transition::Activate).await
-        }
-        Request::MachineDrain { machine } => {
-            lifecycle::set(&daemon, &machine, Transition::Drain).await
-        }
+        Request::MachineActivate { machine } => lifecycle::activate(&daemon, &machine).await,
+        Request::MachineDrain { machine } => lifecycle::drain(&daemon, &machine).await,
         Request::MachineStandby { machine, force } => {
-            lifecycle::set(&daemon, &machine, Transition::Standby { force }).await
+            lifecycle::standby(&daemon, &machine, force).await
         }
         Request::MachineRemove { machine, force } => {
             let is_here = caller.network == LOCAL_NETWORK;
@@ -84,6 +79,7 @@ pub(crate) async fn carry_out(
         Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
         Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,
         Request::MigrateApply(request) => migrate::apply(&daemon, &request).await,
+        Request::Volume(request) => volumes::answer(&daemon, caller, &request),
         Request::InviteCreate(request) => invites::create(&daemon, request).await,
         Request::InviteList { all } => invites::list(&daemon, all).await,
         Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
@@ -102,10 +98,7 @@ pub(crate) async fn carry_out(
         Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
         Request::Provision(report) => provision::report(&daemon, report).await,
         // The server carries these out: the one has several answers, and the others are the last request on their stream.
-        Request::MachineRtt { .. }
-        | Request::Volume(_)
-        | Request::Relay { .. }
-        | Request::Relayed => Err(Failure::new(
+        Request::MachineRtt { .. } | Request::Relay { .. } | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,
             "what is relayed is not relayed again",
         )),

@@ -13,7 +13,7 @@ use crate::daemon::Daemon;
 use crate::identity::hex;
 use crate::workloads::{bytes, entries};
 
-pub(crate) fn answer(
+pub(super) fn answer(
     daemon: &Daemon,
     caller: &CertificateName,
     request: &VolumeRequest,

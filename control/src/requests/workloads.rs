@@ -1,7 +1,7 @@
 //! Workloads: deployed, seen, removed.
 
 use ployz_api::{
-    Code, DeployRequest, Failure, InstanceId, MachineId, Outcome, Payload, Program, Success,
+    Code, DeployRequest, Failure, InstanceId, MachineId, Name, Outcome, Payload, Program, Success,
     WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,
     WorkloadState,
 };
@@ -30,7 +30,7 @@ pub(super) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
     spec.check().map_err(invalid)?;
     let target = target(&network, machine.as_deref(), &spec).await?;
     let placed = place(&network.store, &workload, spec, target).await?;
-    let row = row(&network.view(), target, placed.id, workload);
+    let row = row(&network, target, placed.id, workload);
     let (workload, machine) = (&row.workload, &row.machine);
     tracing::info!(%workload, %machine, id = %row.id, "workload placed");
     Ok(Success {
@@ -44,7 +44,7 @@ pub(super) fn list(daemon: &Daemon) -> Outcome {
     let view = network.view();
     let held = |machine: &MachineRecord| {
         let claims = machine.workloads.iter();
-        let rows = claims.map(|(id, workload)| row(&view, machine.id, *id, workload.clone()));
+        let rows = claims.map(|(id, workload)| row(&network, machine.id, *id, workload.clone()));
         rows.collect::<Vec<_>>()
     };
     let mut rows: Vec<WorkloadRow> = view.machines().flat_map(held).collect();
@@ -63,7 +63,7 @@ pub(super) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome
         Failure::new(Code::WorkloadNotFound, message)
             .hint(format!("ployzctl workload rm {workload}"))
     })?;
-    let row = row(&network.view(), found.machine, found.id, workload.clone());
+    let row = row(&network, found.machine, found.id, workload.clone());
     Ok(Payload::WorkloadInspect(Box::new(WorkloadInspect {
         workload: row,
         created_at: found.created_at,
@@ -133,25 +133,29 @@ pub(super) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool 
     observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
 }
 
-fn row(view: &View, machine: MachineId, id: InstanceId, workload: WorkloadName) -> WorkloadRow {
-    let record = view.machine(machine);
+fn row(
+    network: &Network,
+    machine: MachineId,
+    id: InstanceId,
+    workload: WorkloadName,
+) -> WorkloadRow {
+    let view = network.view();
+    let name = view.machine(machine).map(|record| record.name.clone());
     WorkloadRow {
         workload,
         id,
-        machine: record.map_or_else(
-            || ployz_api::Name::nearest(&machine.to_string()),
-            |record| record.name.clone(),
-        ),
+        machine: name.unwrap_or_else(|| Name::nearest(&machine.to_string())),
         machine_id: machine,
-        state: state(view, machine, id),
+        state: state(network, machine, id),
     }
 }
 
-pub(super) fn state(view: &View, machine: MachineId, id: InstanceId) -> WorkloadState {
-    let Some((observed, at)) = view.observed(machine) else {
-        return WorkloadState::Unknown;
-    };
-    let said = observed.instances.get(&id).copied();
-    let is_recent = crate::clock::now().unix_secs.saturating_sub(at) <= STALE_SECS;
-    said.filter(|_| is_recent).unwrap_or(WorkloadState::Unknown)
+/// How an instance is, in its machine's words, if those are not old.
+pub(super) fn state(network: &Network, machine: MachineId, id: InstanceId) -> WorkloadState {
+    let view = network.view();
+    let said = view.observed(machine).and_then(|(observed, at)| {
+        let is_recent = network.unix_secs().saturating_sub(at) <= STALE_SECS;
+        observed.instances.get(&id).filter(|_| is_recent).copied()
+    });
+    said.unwrap_or(WorkloadState::Unknown)
 }
