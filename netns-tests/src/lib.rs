@@ -19,6 +19,7 @@ pub mod command;
 pub mod contender;
 pub mod counters;
 pub mod daemon;
+pub mod far_engines;
 pub mod forge;
 pub mod known_way;
 pub mod lab;

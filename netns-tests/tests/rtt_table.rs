@@ -6,10 +6,13 @@
 //! ```
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use ployz_engine::PublicKey;
+use ployz_netns_tests::far_engines::{FarEngines, Hub};
 use ployz_netns_tests::known_way::{held, median};
 use ployz_netns_tests::measured_way::MeasuredWay;
 use ployz_netns_tests::pair::{Family, Host};
@@ -24,6 +27,9 @@ const MANY: u16 = 10_000;
 /// Between two tests of a burst.
 const INTERVAL: Duration = Duration::from_millis(2);
 const ROUNDS: u32 = 5;
+const PEERS: u8 = 200;
+/// Six tests of each.
+const SPAN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -60,7 +66,16 @@ fn table() -> Outcome {
         if let Some(path) = env::var_os("RTT_CHART") {
             fs::write(path, chart(&rows))?;
         }
-        cost(stage)
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "takes minutes and a quiet machine"]
+fn cost() -> Outcome {
+    tell(Backend::IoUring, |stage| {
+        many_peers(stage)?;
+        many_tests(stage)
     })
 }
 
@@ -115,7 +130,7 @@ fn ping(pair: &Pair) -> Result<Duration> {
 }
 
 /// A processor's time for a test and its reply at either end, and what TCP loses to 500 of them a second.
-fn cost(stage: &Stage) -> Result<()> {
+fn many_tests(stage: &Stage) -> Result<()> {
     let pair = Pair::new(stage, Plan::of(stage))?;
     let Pair { a, b } = &pair;
     traffic::ping(&a.netns, b.inner(Family::V4))?;
@@ -147,6 +162,47 @@ fn cost(stage: &Stage) -> Result<()> {
         "Gb/s without tests and with 500 a second: {rates:.2?}"
     ));
     Ok(())
+}
+
+/// What 200 peers cost that answer tests, and 200 that do not, each for a while; all use their sessions.
+fn many_peers(stage: &Stage) -> Result<()> {
+    for have_clocks in [true, false] {
+        let pair = Pair::strangers(stage, Plan::of(stage))?;
+        let Pair { a, b } = &pair;
+        let IpAddr::V4(inner) = a.inner(Family::V4) else {
+            bail!("IPv4 was asked for");
+        };
+        let hub = Hub {
+            public_key: PublicKey::from_base64(&a.keys.public)?,
+            endpoint: a.endpoint(Family::V4),
+            inner,
+        };
+        let far = FarEngines::start(&b.netns, hub, PEERS, have_clocks)?;
+        for (key, inner) in &far.peers {
+            a.wg().set(&format!("peer {key} allowed-ips {inner}/32"))?;
+        }
+        // Handshakes, first tests and bursts.
+        pause(Duration::from_secs(25));
+        let (sent, before) = (tests_sent(a)?, processor_ns(a)?);
+        pause(SPAN);
+        let took_ms = (processor_ns(a)? - before) as f64 / 1e6;
+        let tests = tests_sent(a)? - sent;
+        print(&format!(
+            "{PEERS} peers, {tests} tests in {SPAN:?}: {:.2} % of a core",
+            took_ms / SPAN.as_secs_f64() / 10.0
+        ));
+    }
+    Ok(())
+}
+
+fn tests_sent(a: &Host) -> Result<u64> {
+    let status = a.daemon.uapi().status()?;
+    let lines = status.iter().filter(|(key, _)| key.starts_with("rtt_"));
+    let sent = lines.filter_map(|(_, line)| {
+        let words = &mut line.split(' ');
+        words.find_map(|word| word.strip_prefix("sent=")?.parse::<u64>().ok())
+    });
+    Ok(sent.sum())
 }
 
 fn silence(a: &Host) -> Result<()> {
