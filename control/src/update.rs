@@ -9,17 +9,17 @@
 //! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is how the machine
 //! that drives the update is updated itself.
 
+mod planning;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
 use ployz_api::{
-    Authority, Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name,
-    Outcome, Payload, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, Outcome, Payload,
+    Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
 };
-use ployz_core::{Candidate, MachineRecord, OperationRecord, VersionStep, judge, plan_update};
-use ployz_install::{Change, Version};
+use ployz_core::{OperationRecord, judge, plan_update};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,8 +27,8 @@ use crate::daemon::Daemon;
 use crate::network::Network;
 use crate::operations::{Work, unfinished_updates};
 use crate::relay;
-use crate::requests::not_selected;
-use crate::requests::update::{blocking, release, step};
+use crate::requests::update::step;
+use crate::update::planning::{candidates, wanted_version};
 
 /// An artifact has some 20 MB.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(600);
@@ -40,9 +40,6 @@ const HEALTH_WAIT: Duration = Duration::from_secs(60);
 const REVERT_WAIT: Duration = Duration::from_secs(60);
 /// How often it is looked how a machine is.
 const POLL: Duration = Duration::from_millis(500);
-/// Machines that are asked for their version at a time, and for how long each.
-const ASKED_MAX: usize = 64;
-const STATUS_WAIT: Duration = Duration::from_secs(4);
 /// How long canaries are watched: long enough for every interval of the control task and of measuring.
 const CANARY_WAIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether the store can tell what the daemon before had been doing.
@@ -97,9 +94,11 @@ pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
         return;
     };
     let own = daemon.identity.machine_id;
+    let is_left = || daemon.network().is_none_or(|it| !Rc::ptr_eq(&it, &network));
     let found = loop {
         match unfinished_updates(&network.store, own).await {
             Ok(found) => break found,
+            Err(_) if is_left() => return,
             Err(failure) => tracing::debug!(cause = %failure, "no word of an update yet"),
         }
         sleep(RESUME_POLL).await;
@@ -125,75 +124,6 @@ fn spawn(daemon: &Rc<Daemon>, work: Work, state: MachineUpdate, turn: OwnedMutex
         _turn: turn,
     };
     tokio::task::spawn_local(update.drive());
-}
-
-async fn wanted_version(daemon: &Daemon, said: Option<&str>) -> Result<Version, Failure> {
-    match said {
-        Some(version) => version.parse(),
-        None => {
-            let release = release(daemon)?;
-            blocking(move || release.latest()).await
-        }
-    }
-}
-
-async fn candidates(
-    daemon: &Daemon,
-    network: &Network,
-    wanted: &[String],
-    version: &Version,
-) -> Result<Vec<Candidate>, Failure> {
-    let machines = selected(network, wanted)?;
-    let asking = |machine: MachineRecord| async move {
-        let from = version_of(daemon, network, machine.id).await;
-        Candidate {
-            id: machine.id,
-            name: machine.name.to_string(),
-            is_storage: machine.authority == Authority::Storage,
-            step: version_step(from.as_ref(), version),
-        }
-    };
-    let asked = stream::iter(machines).map(asking);
-    Ok(asked.buffer_unordered(ASKED_MAX).collect().await)
-}
-
-fn selected(network: &Network, wanted: &[String]) -> Result<Vec<MachineRecord>, Failure> {
-    let view = network.view();
-    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
-    let wanted: Vec<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
-    let machines = view.machines().cloned();
-    Ok(machines
-        .filter(|machine| wanted.is_empty() || wanted.contains(&machine.id))
-        .collect())
-}
-
-/// What a machine says that it runs, or what it last told the store if it cannot be asked now.
-async fn version_of(daemon: &Daemon, network: &Network, id: MachineId) -> Option<Version> {
-    if id == daemon.identity.machine_id {
-        return Some(Version::own());
-    }
-    let asking = Box::pin(relay::ask_as_admin(daemon, id, &Request::Status));
-    if let Ok(Ok(answer)) = timeout(STATUS_WAIT, asking).await
-        && let Some(Payload::Status(status)) = answer.payload
-    {
-        return status.version.parse().ok();
-    }
-    let view = network.view();
-    view.observed(id)
-        .and_then(|(observed, _)| observed.software_version.parse().ok())
-}
-
-/// One that has not said what it has says so when it is asked to fetch the version.
-fn version_step(from: Option<&Version>, to: &Version) -> VersionStep {
-    let Some(from) = from else {
-        return VersionStep::Ahead;
-    };
-    match from.to(to) {
-        Change::None => VersionStep::None,
-        Change::Downgrade => VersionStep::Back,
-        Change::Upgrade | Change::Rebuild if from.mixes_with(to) => VersionStep::Ahead,
-        Change::Upgrade | Change::Rebuild => VersionStep::TooFar,
-    }
 }
 
 impl Update {

@@ -84,3 +84,57 @@ impl Layout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    use super::*;
+    use crate::testkit::Place;
+
+    /// Whatever systemd is told here, it says how often the daemon has ended by itself.
+    fn switched(verdict: Option<&str>, restarts: u32, rollback: &str) -> (Switch, String) {
+        let place = Place::new();
+        let directory = place.directory("opt/ployz");
+        let systemctl = place.directory("bin").join("systemctl");
+        // The verdict comes after the switch: what was said before is of another time.
+        let speak = verdict.map_or(String::new(), |it| format!("echo {it} >verdict"));
+        let text =
+            format!("#!/bin/sh\n[ \"$1\" = restart ] && {{ {speak}; exit; }}\necho {restarts}\n");
+        fs::write(&systemctl, text.replace("{ ;", "{ :;")).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(directory.join(VERDICT), "confirm").unwrap();
+        let path = format!("{}:/usr/bin:/bin", place.path().join("bin").display());
+        let status = Command::new("/bin/sh")
+            .args(["-c", SCRIPT, "switch"])
+            .arg(&directory)
+            .args(["2.0.0", "1.0.0", "1", rollback])
+            .env("PATH", path)
+            .status();
+        status.unwrap();
+        let current = fs::read_link(directory.join("current")).unwrap();
+        let current = current.file_name().unwrap().to_string_lossy().into_owned();
+        (Layout::under(place.path()).switch_state(), current)
+    }
+
+    #[test]
+    fn a_version_stays_only_if_that_is_confirmed_or_was_wanted_anyway() {
+        let (new, former) = ("2.0.0".to_owned(), "1.0.0".to_owned());
+        for (verdict, restarts, rollback, expected) in [
+            (Some("confirm"), 0, "yes", (Switch::Confirmed, &new)),
+            (Some("revert"), 0, "yes", (Switch::Reverted, &former)),
+            (None, 0, "yes", (Switch::Reverted, &former)),
+            (None, 3, "yes", (Switch::Reverted, &former)),
+            (None, 3, "no", (Switch::Kept, &new)),
+            (Some("revert"), 0, "no", (Switch::Kept, &new)),
+        ] {
+            let (state, current) = switched(verdict, restarts, rollback);
+            assert_eq!(
+                (state, &current),
+                expected,
+                "{verdict:?} {restarts} {rollback}"
+            );
+        }
+    }
+}
