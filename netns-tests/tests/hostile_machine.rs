@@ -106,6 +106,9 @@ async fn list(client: &Client, bucket: &str) -> Result<Vec<(u64, String)>> {
     }
 }
 
+/// Where a machine asks for what it is to run itself.
+const READ: &str = "$JS.API.DIRECT.GET.KV_workloads.$KV.workloads";
+
 /// Each of them is refused, and the server's log says so by subject.
 async fn forbidden_subjects(client: &Client, founder: &Machine, victim: &str) -> Result<u64> {
     let consumer = json!({ "stream_name": "KV_machines", "config": {
@@ -122,6 +125,12 @@ async fn forbidden_subjects(client: &Client, founder: &Machine, victim: &str) ->
             "$JS.API.DIRECT.GET.KV_invites".to_owned(),
             json!({ "seq": 1 }),
         ),
+        (
+            "$JS.API.DIRECT.GET.KV_workloads".to_owned(),
+            json!({ "seq": 1 }),
+        ),
+        (format!("{READ}.instance.{victim}.x"), json!({})),
+        (format!("{READ}.service.default.web"), json!({})),
         (
             "$JS.API.STREAM.MSG.GET.KV_machines".to_owned(),
             json!({ "seq": 1 }),

@@ -110,6 +110,7 @@ fn listed(list: &MachineList, wide: bool) -> String {
         heading.extend([
             "REGION",
             "AZ",
+            "WORKLOADS",
             "SUBNET",
             "OVERLAY IP6",
             "VERSION",
@@ -146,6 +147,7 @@ fn cells(row: &MachineRow, wide: bool) -> Vec<String> {
         cells.extend([
             row.region.clone(),
             row.availability_zone.clone().unwrap_or_default(),
+            row.workloads.to_string(),
             row.subnet
                 .map(|subnet| subnet.to_string())
                 .unwrap_or_default(),

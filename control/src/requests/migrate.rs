@@ -59,7 +59,10 @@ pub(super) async fn preview(daemon: &Daemon, request: &MigrateRequest) -> Outcom
         "it runs there before it ends here".to_owned()
     } else {
         let names: Vec<&str> = volumes.iter().map(Name::as_str).collect();
-        format!("nothing runs while its volumes are copied: {}", names.join(", "))
+        format!(
+            "nothing runs while its volumes are copied: {}",
+            names.join(", ")
+        )
     };
     Ok(Success {
         message: format!("{workload} would move from {from} to {to}; {cost}"),

@@ -100,7 +100,7 @@ async fn target(
     spec: &WorkloadSpec,
 ) -> Result<MachineId, Failure> {
     if let Program::Image(_) = spec.program {
-        let message = "this version runs commands of the host, and no containers yet";
+        let message = "this version runs commands of the host, and no containers";
         return Err(Failure::new(Code::Unsupported, message).hint("say --exec instead of --image"));
     }
     let runtime = spec.program.runtime();
