@@ -68,6 +68,12 @@ impl Lab {
             .join(format!("m{machine}/root"))
     }
 
+    /// The secret key that all machines know.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        Path::new(LABS).join(&self.name).join("operator/id_ed25519")
+    }
+
     /// Runs a command in the operator's place.
     pub fn run(&self, argv: &[&str], stdin: &[u8], patience: Duration) -> Result<Finished> {
         run(&self.argv(&[&["run"], argv].concat()), stdin, patience)

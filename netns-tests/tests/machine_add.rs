@@ -28,7 +28,7 @@ fn hosts_become_machines() -> Outcome {
         a_network_is_founded_on_a_bare_host(&operator)?;
         what_nobody_has_signed_is_not_installed(stage, &lab, &operator)?;
         several_at_once_and_those_that_cannot(&lab, &operator)?;
-        again_is_no_harm(&operator)?;
+        again_is_no_harm(&lab, &operator)?;
         a_host_without_power_is_gone_on_with(stage, &lab, &operator)?;
         a_client_without_power_is_seen_to_be_gone(stage, &operator)
     })
@@ -178,8 +178,15 @@ fn several_at_once_and_those_that_cannot(lab: &Lab, operator: &Operator<'_>) -> 
     Ok(())
 }
 
-fn again_is_no_harm(operator: &Operator<'_>) -> Result<()> {
-    let again = operator.done(&add(&[2, 3]))?;
+fn again_is_no_harm(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
+    let identity = lab.identity();
+    let again = operator.done(&format!(
+        "{} --identity {}",
+        add(&[2, 3]),
+        identity.display()
+    ))?;
+    let none = operator.json(&format!("{} --identity /nowhere", add(&[2])))?;
+    assert_eq!(none["code"], "INVALID_ARGUMENT", "{none}");
     assert_eq!(again["joined"][1]["status"], "already a member", "{again}");
     let id = text(&again, "/operation_id");
     let work = operator.done(&format!("operation get {id}"))?;

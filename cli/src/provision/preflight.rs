@@ -89,6 +89,13 @@ struct Obstacle {
     mend: String,
 }
 
+impl Obstacle {
+    fn new(code: Code, what: String, mend: &str) -> Self {
+        let mend = mend.to_owned();
+        Self { code, what, mend }
+    }
+}
+
 /// Judges what the script has said, at this time (seconds since 1970).
 ///
 /// Fails with the code and the mend of the first thing in the way, and the words of all.
@@ -150,61 +157,73 @@ fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
 }
 
 fn obstacles(facts: &Facts, wanted: Wanted<'_>, found: &Found, unix_secs: u64) -> Vec<Obstacle> {
-    let mut obstacles = Vec::new();
-    let mut obstacle = |code, what: String, mend: &str| {
-        let mend = mend.to_owned();
-        obstacles.push(Obstacle { code, what, mend });
-    };
-    if !facts.has("systemd") {
-        let what = "it does not run systemd, which is to run the daemon".to_owned();
-        obstacle(
-            Code::Unsupported,
-            what,
+    let mut obstacles = without_what_runs_it(facts, wanted);
+    obstacles.extend(without_tools(facts, wanted, found));
+    obstacles.extend(without_room(facts, wanted, found));
+    let offset = facts.number("now").unwrap_or(0).abs_diff(unix_secs);
+    if offset > CLOCK_OFFSET_SECS_MAX {
+        let what = format!("its clock and the one here are {offset} s apart");
+        let mend = "there: timedatectl set-ntp true";
+        obstacles.push(Obstacle::new(Code::Unsupported, what, mend));
+    }
+    obstacles
+}
+
+fn without_what_runs_it(facts: &Facts, wanted: Wanted<'_>) -> Vec<Obstacle> {
+    let needed = [
+        (
+            "systemd",
+            true,
+            "it does not run systemd, which is to run the daemon",
             "run ployzd there by other means, and machine invite import",
-        );
-    }
-    if !facts.has("tun") {
-        let what = "it has no /dev/net/tun".to_owned();
-        obstacle(
-            Code::Unsupported,
-            what,
+        ),
+        (
+            "tun",
+            true,
+            "it has no /dev/net/tun",
             "modprobe tun (in a container: let it have the device)",
-        );
-    }
-    for tool in ["tar", "gzip", "timeout"] {
-        if !facts.has(&format!("has_{tool}")) {
-            let what = format!("it has no {tool}");
-            obstacle(Code::Unsupported, what, "install it there");
-        }
-    }
-    if wanted.source == InstallSource::Git && matches!(found, Found::Bare) {
-        for tool in ["git", "cargo", "bash"] {
-            if !facts.has(&format!("has_{tool}")) {
-                let what = format!("it has no {tool} to build with");
-                obstacle(
-                    Code::Unsupported,
-                    what,
-                    "install it there, or --install-source release",
-                );
-            }
-        }
-    }
-    if wanted.runtime == Runtime::Docker && !facts.has("has_docker") {
-        let what = "no container engine runs there".to_owned();
-        obstacle(
-            Code::Unsupported,
-            what,
+        ),
+        (
+            "has_docker",
+            wanted.runtime == Runtime::Docker,
+            "no container engine runs there",
             "install Docker there, or --runtime host",
-        );
+        ),
+    ];
+    needed
+        .into_iter()
+        .filter(|(fact, is_needed, ..)| *is_needed && !facts.has(fact))
+        .map(|(_, _, what, mend)| Obstacle::new(Code::Unsupported, what.to_owned(), mend))
+        .collect()
+}
+
+fn without_tools(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacle> {
+    let is_missing = |tool: &&str| !facts.has(&format!("has_{tool}"));
+    let unpacks = ["tar", "gzip", "timeout"].into_iter().filter(is_missing);
+    let mut obstacles: Vec<Obstacle> = unpacks
+        .map(|tool| {
+            let what = format!("it has no {tool}");
+            Obstacle::new(Code::Unsupported, what, "install it there")
+        })
+        .collect();
+    if wanted.source == InstallSource::Git && !matches!(found, Found::Member(_)) {
+        let builds = ["git", "cargo", "bash"].into_iter().filter(is_missing);
+        obstacles.extend(builds.map(|tool| {
+            let what = format!("it has no {tool} to build with");
+            let mend = "install it there, or --install-source release";
+            Obstacle::new(Code::Unsupported, what, mend)
+        }));
     }
+    obstacles
+}
+
+fn without_room(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacle> {
+    let mut obstacles = Vec::new();
     // A daemon of ours has its ports.
     if matches!(found, Found::Bare) && !facts.taken.is_empty() {
         let what = format!("UDP port {} is taken there", facts.taken.join(" and "));
-        obstacle(
-            Code::Conflict,
-            what,
-            "--wg-port PORT, or stop what has it (ss -ulpn, there)",
-        );
+        let mend = "--wg-port PORT, or stop what has it (ss -ulpn, there)";
+        obstacles.push(Obstacle::new(Code::Conflict, what, mend));
     }
     let least = match (found, wanted.source) {
         (Found::Member(_), _) => 0,
@@ -213,17 +232,9 @@ fn obstacles(facts: &Facts, wanted: Wanted<'_>, found: &Found, unix_secs: u64) -
     };
     let free = facts.number("free_kib").unwrap_or(0);
     if free < least {
-        let what = format!(
-            "its disk has {} MiB free, and {} are needed",
-            free >> 10,
-            least >> 10
-        );
-        obstacle(Code::InstallFailed, what, "make room there");
-    }
-    let offset = facts.number("now").unwrap_or(0).abs_diff(unix_secs);
-    if offset > CLOCK_OFFSET_SECS_MAX {
-        let what = format!("its clock and the one here are {offset} s apart");
-        obstacle(Code::Unsupported, what, "there: timedatectl set-ntp true");
+        let (free, least) = (free >> 10, least >> 10);
+        let what = format!("its disk has {free} MiB free, and {least} are needed");
+        obstacles.push(Obstacle::new(Code::InstallFailed, what, "make room there"));
     }
     obstacles
 }
