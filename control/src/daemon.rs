@@ -31,6 +31,7 @@ use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
 use crate::reflector;
 use crate::refusals::Refusals;
+use crate::requests::resume_migrations;
 use crate::server::{self, Server};
 use crate::store::Store;
 use crate::tls::Presence;
@@ -335,6 +336,7 @@ impl Daemon {
                 run = Box::pin(Rc::clone(&driven).run(&*daemon)) => run,
                 () = reflector::serve(own_addresses) => Ok(()),
                 () = daemon.workloads.look_after(&daemon, &driven) => Ok(()),
+                () = resume_migrations(&daemon, &driven) => Ok(()),
             };
             if let Err(error) = run {
                 let _first = daemon.failure.set(error);

@@ -152,6 +152,56 @@ async fn plan(network: &Rc<Network>, request: &MigrateRequest) -> Result<Plan, F
     })
 }
 
+/// Ends what the daemon before this one has left. Never returns.
+pub(crate) async fn resume(daemon: &Daemon, network: &Network) {
+    if network.storage.is_some() {
+        for service in left_over(network).await {
+            let workload = &service.workload;
+            let Ok(_moving) = daemon.workloads.begin_to_move(workload) else {
+                continue;
+            };
+            match Box::pin(conclude(network, &service)).await {
+                Ok(()) => tracing::info!(%workload, "a migration was ended"),
+                Err(failure) => tracing::warn!(%workload, cause = %failure, "half a migration"),
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// What is to be another instance, as far as anybody has got.
+async fn left_over(network: &Network) -> Vec<ServiceRecord> {
+    loop {
+        let services = network.store.read::<ServiceRecord>(WORKLOADS, "service.>");
+        match services.await {
+            // The view has to be there as well.
+            Ok(mut services) if network.own_claims().is_some() => {
+                services.retain(|service| service.next.is_some());
+                return services;
+            }
+            Ok(_) | Err(_) => sleep(POLL).await,
+        }
+    }
+}
+
+async fn conclude(network: &Network, service: &ServiceRecord) -> Result<(), Failure> {
+    let holder = {
+        let view = network.view();
+        let holds = |it: &&MachineRecord| {
+            service
+                .next
+                .is_some_and(|id| it.workloads.contains_key(&id))
+        };
+        view.machines().find(holds).map(|it| it.id)
+    };
+    if let (Some(holder), Some(next)) = (holder, service.next) {
+        let runs = |state| matches!(state, WorkloadState::Running | WorkloadState::Exited);
+        // If it never does, it is undone.
+        let _said_by_its_state = wait_for(network, holder, next, COPY_WAIT, runs).await;
+    }
+    settle(network, &service.workload).await
+}
+
 /// Ends what a coordinator has left that died over it: if the new instance runs, it has what the old one had, and more.
 async fn settle(network: &Network, workload: &WorkloadName) -> Result<(), Failure> {
     let Revised {

@@ -36,6 +36,7 @@ use crate::daemon::Daemon;
 use crate::events;
 
 pub(crate) use machines::not_selected;
+pub(crate) use migrate::resume as resume_migrations;
 
 /// Does what is asked.
 pub(crate) async fn carry_out(
