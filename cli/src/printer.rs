@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io::Write as _;
 
 use ployz_api::Code;
 use serde_json::{Map, Value, json};
@@ -108,20 +109,15 @@ impl Printer {
         self.print(result);
     }
 
-    #[expect(clippy::print_stdout, reason = "this is what prints")]
     fn print_clear(&self) {
         // To the corner, and clear what comes (ECMA-48, 8.3.21 and 8.3.39).
-        print!("\x1b[H\x1b[2J");
+        write_out("\x1b[H\x1b[2J");
     }
 
-    #[expect(
-        clippy::print_stdout,
-        clippy::print_stderr,
-        reason = "this is what prints"
-    )]
+    #[expect(clippy::print_stderr, reason = "this is what prints")]
     pub(crate) fn print(&self, result: &Outcome) {
         if let Some(text) = self.stdout(result) {
-            println!("{text}");
+            write_out(&format!("{text}\n"));
         }
         if let Some(text) = self.stderr(result) {
             eprintln!("{text}");
@@ -154,6 +150,15 @@ impl Printer {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error,
         })
+    }
+}
+
+/// Whoever reads it may have had enough, as `head` does. Then there is nobody to go on for.
+fn write_out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    if written.and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(1);
     }
 }
 
