@@ -80,6 +80,9 @@ struct Settings {
     /// What runs workloads here [default: docker]
     #[arg(long, env = "PLOYZD_RUNTIME", value_enum)]
     runtime: Option<Runtime>,
+    /// Where the container engine answers [default: /run/docker.sock, or Podman's if there is only that]
+    #[arg(long, env = "PLOYZD_DOCKER_SOCKET", value_name = "FILE")]
+    docker_socket: Option<PathBuf>,
     /// Whose service the daemon is [default: system]
     #[arg(long, env = "PLOYZD_SERVICE_MODE", value_enum)]
     service_mode: Option<ServiceMode>,
@@ -149,6 +152,7 @@ pub(crate) struct Config {
     pub(crate) io_backend: BackendArgument,
     pub(crate) shards: u8,
     pub(crate) runtime: Runtime,
+    pub(crate) docker_socket: PathBuf,
     pub(crate) service_mode: ServiceMode,
     pub(crate) release_base: Option<Base>,
     pub(crate) log_format: LogFormat,
@@ -189,6 +193,7 @@ impl Settings {
             io_backend: self.io_backend.or(other.io_backend),
             shards: self.shards.or(other.shards),
             runtime: self.runtime.or(other.runtime),
+            docker_socket: self.docker_socket.or(other.docker_socket),
             service_mode: self.service_mode.or(other.service_mode),
             release_base: self.release_base.or(other.release_base),
             log_format: self.log_format.or(other.log_format),
@@ -226,6 +231,7 @@ impl Settings {
             io_backend: self.io_backend.unwrap_or_default(),
             shards,
             runtime: self.runtime.unwrap_or(Runtime::Docker),
+            docker_socket: self.docker_socket.unwrap_or_else(engine_socket),
             service_mode,
             release_base: self.release_base.as_deref().map(str::parse).transpose()?,
             log_format: self.log_format.unwrap_or_default(),
@@ -241,6 +247,14 @@ fn read(path: &Path) -> anyhow::Result<Settings> {
 fn host_name() -> anyhow::Result<Name> {
     let name = nix::unistd::gethostname().context("the host has no name: say --name")?;
     Ok(Name::nearest(&name.to_string_lossy()))
+}
+
+/// Docker's, unless only Podman is there.
+fn engine_socket() -> PathBuf {
+    let podman = Path::new("/run/podman/podman.sock");
+    let docker = Path::new("/run/docker.sock");
+    let is_podman = !docker.exists() && podman.exists();
+    if is_podman { podman } else { docker }.to_owned()
 }
 
 /// Never the one on the PATH: which version runs is not for whoever set that to decide.

@@ -91,7 +91,7 @@ impl Daemon {
         overlay: Overlay,
     ) -> anyhow::Result<Self> {
         let files = Rc::new(files);
-        let workloads = Workloads::open(&files, config.runtime)?;
+        let workloads = Workloads::open(&files, &config)?;
         Ok(Self {
             config,
             files,

@@ -1,7 +1,7 @@
 //! Workloads: deployed, seen, removed.
 
 use ployz_api::{
-    Code, DeployRequest, Failure, InstanceId, MachineId, Name, Outcome, Payload, Program, Success,
+    Code, DeployRequest, Failure, InstanceId, MachineId, Name, Outcome, Payload, Success,
     WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,
     WorkloadState,
 };
@@ -99,10 +99,6 @@ async fn target(
     wanted: Option<&str>,
     spec: &WorkloadSpec,
 ) -> Result<MachineId, Failure> {
-    if let Program::Image(_) = spec.program {
-        let message = "this version runs commands of the host, and no containers";
-        return Err(Failure::new(Code::Unsupported, message).hint("say --exec instead of --image"));
-    }
     let runtime = spec.program.runtime();
     if let Some(wanted) = wanted {
         let view = network.view();

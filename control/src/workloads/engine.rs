@@ -1,17 +1,22 @@
-//! What runs commands of the host: systemd where it is, and else this daemon.
+//! What runs workloads: containers the machine's engine; commands of the host systemd where it is, and else this daemon.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use ipnet::Ipv4Net;
 use ployz_api::InstanceId;
 use ployz_core::{InstanceRecord, Seen};
 
+use super::containers::Containers;
 use super::processes::Processes;
 use super::units::Units;
+use crate::config::{Config, Runtime};
 use crate::files::DataDirectory;
 
+/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
+pub(super) const LOGS_LEN_MAX: usize = 128 << 10;
 /// sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
@@ -19,6 +24,7 @@ const SYSTEMD: &str = "/run/systemd/system";
 pub(super) enum Engine {
     Units(Units),
     Processes(Processes),
+    Containers(Containers),
 }
 
 /// What is to be run.
@@ -29,6 +35,8 @@ pub(super) struct Job<'a> {
     pub(super) volumes: Vec<(PathBuf, &'a str)>,
     /// This machine's in the overlay.
     pub(super) address: Ipv4Addr,
+    /// What containers have addresses of.
+    pub(super) subnet: Ipv4Net,
 }
 
 impl Job<'_> {
@@ -40,8 +48,15 @@ impl Job<'_> {
 }
 
 impl Engine {
-    pub(super) fn of_host(files: Rc<DataDirectory>) -> Self {
-        if Path::new(SYSTEMD).is_dir() {
+    pub(super) fn new(config: &Config, files: Rc<DataDirectory>) -> Self {
+        if config.runtime == Runtime::Docker {
+            let socket = config.docker_socket.clone();
+            Self::Containers(Containers::new(
+                socket,
+                config.interface.clone(),
+                config.mtu,
+            ))
+        } else if Path::new(SYSTEMD).is_dir() {
             Self::Units(Units::new(files))
         } else {
             Self::Processes(Processes::new(files))
@@ -56,6 +71,7 @@ impl Engine {
         match self {
             Self::Units(units) => units.see(ids).await,
             Self::Processes(processes) => Ok(processes.see(ids)),
+            Self::Containers(containers) => containers.see(ids).await,
         }
     }
 
@@ -64,6 +80,7 @@ impl Engine {
         match self {
             Self::Units(units) => units.start(job).await,
             Self::Processes(processes) => processes.start(job),
+            Self::Containers(containers) => containers.start(job).await,
         }
     }
 
@@ -72,6 +89,7 @@ impl Engine {
         match self {
             Self::Units(units) => units.stop(id).await,
             Self::Processes(processes) => processes.stop(id).await,
+            Self::Containers(containers) => containers.stop(id).await,
         }
     }
 
@@ -80,6 +98,7 @@ impl Engine {
         match self {
             Self::Units(units) => units.logs(id, lines).await,
             Self::Processes(processes) => processes.logs(id, lines),
+            Self::Containers(containers) => containers.logs(id, lines).await,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   volumes/<namespace>/<name>/<volume>/   what it keeps
 //! ```
 
+mod containers;
 mod engine;
 mod moving;
 mod processes;
@@ -25,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::clock;
-use crate::config::Runtime;
+use crate::config::{Config, Runtime};
 use crate::daemon::Daemon;
 use crate::files::DataDirectory;
 use crate::network::Network;
@@ -84,11 +85,11 @@ impl Drop for Instance {
 
 impl Workloads {
     /// What lies in the data directory. Nothing is started yet, and what runs goes on.
-    pub(crate) fn open(files: &Rc<DataDirectory>, runtime: Runtime) -> anyhow::Result<Self> {
+    pub(crate) fn open(files: &Rc<DataDirectory>, config: &Config) -> anyhow::Result<Self> {
         let workloads = Self {
             files: Rc::clone(files),
-            runtime,
-            engine: Engine::of_host(Rc::clone(files)),
+            runtime: config.runtime,
+            engine: Engine::new(config, Rc::clone(files)),
             instances: RefCell::default(),
             turn: Semaphore::new(1),
             moving: Rc::default(),
@@ -374,6 +375,7 @@ impl Workloads {
             record,
             volumes,
             address: network.membership.overlay_ip,
+            subnet: network.membership.subnet,
         })
     }
 

@@ -22,7 +22,7 @@ use ployz_core::Seen;
 use tokio::process::Command;
 
 use super::directory;
-use super::engine::{Job, last_lines};
+use super::engine::{Job, LOGS_LEN_MAX, last_lines};
 use crate::files::DataDirectory;
 use crate::nats::Process;
 
@@ -31,8 +31,6 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 const STOP_POLL: Duration = Duration::from_millis(20);
 /// A log that has become so long is set aside, and the one before it goes: twice this, and what is written in a second.
 const LOG_LEN_MAX: u64 = 4 << 20;
-/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
-const LOGS_LEN_MAX: u64 = 128 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Mounts volumes, runs the command and writes down how it ended. It hears of a SIGTERM and waits for the command all the
@@ -120,7 +118,7 @@ impl Processes {
     pub(super) fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
         let before = tail(&self.files.path(&file(id, "log.1")))?;
         let text = before + &tail(&self.files.path(&file(id, "log")))?;
-        let first = text.len().saturating_sub(usize::try_from(LOGS_LEN_MAX)?);
+        let first = text.len().saturating_sub(LOGS_LEN_MAX);
         Ok(last_lines(&text[text.ceil_char_boundary(first)..], lines))
     }
 
@@ -196,8 +194,8 @@ fn tail(path: &Path) -> anyhow::Result<String> {
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
     let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(LOGS_LEN_MAX)))?;
+    file.seek(SeekFrom::Start(len.saturating_sub(LOGS_LEN_MAX as u64)))?;
     let mut bytes = Vec::new();
-    file.take(LOGS_LEN_MAX).read_to_end(&mut bytes)?;
+    file.take(LOGS_LEN_MAX as u64).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -9,13 +9,11 @@ use ployz_core::Seen;
 use zeroize::Zeroizing;
 
 use super::directory;
-use super::engine::{Job, last_lines};
+use super::engine::{Job, LOGS_LEN_MAX, last_lines};
 use crate::files::DataDirectory;
 use crate::systemd::run;
 
 const STOP_WAIT_SECS: u64 = 10;
-/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
-const LOGS_LEN_MAX: usize = 128 << 10;
 
 #[derive(Debug)]
 pub(super) struct Units {

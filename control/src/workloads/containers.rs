@@ -1,0 +1,396 @@
+//! Workloads as containers of the machine's Docker Engine, or of Podman through its socket. They outlive this daemon.
+//!
+//! ```text
+//!   other machines ── ployz0 ── this machine ── ployz-c (bridge, network `ployz`) ── containers
+//! ```
+//!
+//! The network is the machine's own subnet, so that containers have addresses in the overlay: the first is the machine's, the
+//! second the bridge's. What they send into the overlay keeps its address, and all else leaves by the engine's own ways.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerCreateBody, ContainerSummaryStateEnum as State, HostConfig, HostConfigLogConfig, Ipam,
+    IpamConfig, NetworkCreateRequest, PortBinding,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt as _;
+use ipnet::Ipv4Net;
+use ployz_api::{InstanceId, Program};
+use ployz_core::Seen;
+use tokio::process::Command;
+
+use super::engine::{Job, LOGS_LEN_MAX, last_lines};
+
+/// What the engine may take for an answer; it stops containers within it.
+const PATIENCE_SECS: u64 = 60;
+/// What a workload is given to end by itself.
+const STOP_WAIT_SECS: i32 = 10;
+/// A large image over a slow line.
+const PULL_WAIT: Duration = Duration::from_secs(1800);
+/// Rules are at hand.
+const RULE_WAIT: Duration = Duration::from_secs(10);
+
+/// The network, and its bridge.
+const NETWORK: &str = "ployz";
+const BRIDGE: &str = "ployz-c";
+/// What says which instance a container is.
+const LABEL: &str = "ployz.instance";
+/// A log that has become so long is set aside, and the one before it goes.
+const LOG_LIMITS: [(&str, &str); 2] = [("max-size", "4m"), ("max-file", "2")];
+
+/// The engine, and what containers are connected to.
+#[derive(Debug)]
+pub(super) struct Containers {
+    socket: PathBuf,
+    /// The overlay's, and what fits through it.
+    interface: String,
+    mtu: u32,
+    engine: RefCell<Option<Docker>>,
+    /// Images that are on their way.
+    pulls: Rc<RefCell<BTreeSet<String>>>,
+}
+
+impl Containers {
+    pub(super) fn new(socket: PathBuf, interface: String, mtu: u32) -> Self {
+        Self {
+            socket,
+            interface,
+            mtu,
+            engine: RefCell::default(),
+            pulls: Rc::default(),
+        }
+    }
+
+    pub(super) async fn see(
+        &self,
+        ids: &[InstanceId],
+    ) -> anyhow::Result<BTreeMap<InstanceId, Seen>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let engine = self.engine().await?;
+        let ours = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&ours)
+            .build();
+        let mut seen = BTreeMap::new();
+        for container in engine.list_containers(Some(options)).await? {
+            let labels = container.labels.unwrap_or_default();
+            let Some(id) = labels.get(LABEL).and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            let is = match container.state {
+                Some(State::EXITED | State::DEAD) => ended(&engine, id).await?,
+                Some(State::CREATED | State::REMOVING | State::EMPTY) | None => Seen::Nothing,
+                Some(State::RUNNING | State::PAUSED | State::RESTARTING | State::STOPPING) => {
+                    Seen::Running
+                }
+            };
+            seen.insert(id, is);
+        }
+        Ok(seen)
+    }
+
+    pub(super) async fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+        let Program::Image(image) = &job.record.spec.program else {
+            bail!("runtime docker runs no commands of the host");
+        };
+        let engine = self.engine().await?;
+        if engine
+            .inspect_image(image)
+            .await
+            .is_err_and(|it| is_missing(&it))
+        {
+            self.pull(&engine, image);
+            bail!("image {image} is being fetched");
+        }
+        self.prepare_network(&engine, job).await?;
+        let name = container(job.record.id);
+        // What ended before keeps its name until it is removed.
+        remove(&engine, &name).await?;
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        engine
+            .create_container(Some(options), described(job, image))
+            .await?;
+        Ok(engine.start_container(&name, None).await?)
+    }
+
+    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+        let (engine, name) = (self.engine().await?, container(id));
+        let options = StopContainerOptionsBuilder::default()
+            .t(STOP_WAIT_SECS)
+            .build();
+        match engine.stop_container(&name, Some(options)).await {
+            Ok(()) => {}
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        remove(&engine, &name).await?;
+        // The last one to go takes the network along; while there are others, the engine keeps it.
+        let _while_others_need_it = engine.remove_network(NETWORK).await;
+        Ok(())
+    }
+
+    pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .tail(&lines.to_string())
+            .build();
+        let engine = self.engine().await?;
+        let mut chunks = std::pin::pin!(engine.logs(&container(id), Some(options)));
+        let mut text = String::new();
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(chunk) => text += &chunk.to_string(),
+                // It has never been started.
+                Err(error) if is_missing(&error) => break,
+                Err(error) => return Err(error.into()),
+            }
+            let surplus = text.len().saturating_sub(LOGS_LEN_MAX);
+            text.drain(..text.ceil_char_boundary(surplus));
+        }
+        Ok(last_lines(&text, lines))
+    }
+
+    /// One that answers, and speaks a version of its interface that both know.
+    async fn engine(&self) -> anyhow::Result<Docker> {
+        if let Some(engine) = self.engine.borrow().clone() {
+            return Ok(engine);
+        }
+        let socket = self.socket.display().to_string();
+        let engine = Docker::connect_with_unix(&socket, PATIENCE_SECS, API_DEFAULT_VERSION)?;
+        let engine = engine.negotiate_version().await;
+        let engine = engine.with_context(|| format!("no container engine answers at {socket}"))?;
+        self.engine.replace(Some(engine.clone()));
+        Ok(engine)
+    }
+
+    /// Fetches an image in the background: a start that is tried again finds it, or begins anew.
+    fn pull(&self, engine: &Docker, image: &str) {
+        if !self.pulls.borrow_mut().insert(image.to_owned()) {
+            return;
+        }
+        let (pulls, engine, image) = (Rc::clone(&self.pulls), engine.clone(), image.to_owned());
+        tokio::task::spawn_local(async move {
+            let pulled = tokio::time::timeout(PULL_WAIT, fetch(&engine, &image)).await;
+            match pulled {
+                Ok(Ok(())) => tracing::info!(image, "fetched"),
+                Ok(Err(error)) => tracing::warn!(image, %error, "not fetched"),
+                Err(_) => tracing::warn!(image, "not fetched within {PULL_WAIT:?}"),
+            }
+            pulls.borrow_mut().remove(&image);
+        });
+    }
+
+    /// Makes the network, if it is not there or of a subnet that was another time's, and lets the overlay in.
+    async fn prepare_network(&self, engine: &Docker, job: &Job<'_>) -> anyhow::Result<()> {
+        let subnet = job.subnet.to_string();
+        match engine.inspect_network(NETWORK, None).await {
+            Ok(found) => {
+                let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+                if !configs.iter().any(|it| it.subnet.as_ref() == Some(&subnet)) {
+                    engine.remove_network(NETWORK).await?;
+                    self.make_network(engine, job.subnet, job.address).await?;
+                }
+            }
+            Err(error) if is_missing(&error) => {
+                self.make_network(engine, job.subnet, job.address).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.let_the_overlay_in(&subnet).await
+    }
+
+    async fn make_network(
+        &self,
+        engine: &Docker,
+        subnet: Ipv4Net,
+        own: Ipv4Addr,
+    ) -> anyhow::Result<()> {
+        let gateway = subnet.hosts().nth(1).context("a subnet of one address")?;
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let request = NetworkCreateRequest {
+            name: NETWORK.to_owned(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig {
+                    subnet: Some(subnet.to_string()),
+                    gateway: Some(gateway.to_string()),
+                    auxiliary_addresses: Some(HashMap::from([option("machine", &own.to_string())])),
+                    ..IpamConfig::default()
+                }]),
+                ..Ipam::default()
+            }),
+            options: Some(HashMap::from([
+                option("com.docker.network.bridge.name", BRIDGE),
+                option("com.docker.network.driver.mtu", &self.mtu.to_string()),
+                // Since version 28 an engine shuts out whoever does not come to a published port.
+                option(
+                    "com.docker.network.bridge.gateway_mode_ipv4",
+                    "nat-unprotected",
+                ),
+            ])),
+            ..NetworkCreateRequest::default()
+        };
+        engine.create_network(request).await?;
+        Ok(())
+    }
+
+    /// An engine that keeps a firewall drops what it does not know, and gives everything that leaves the machine's address.
+    async fn let_the_overlay_in(&self, subnet: &str) -> anyhow::Result<()> {
+        let overlay = &self.interface;
+        let rules = [
+            format!("-t filter DOCKER-USER -i {overlay} -o {BRIDGE} -j ACCEPT"),
+            format!("-t nat POSTROUTING -s {subnet} -o {overlay} -j RETURN"),
+        ];
+        for rule in rules {
+            let words: Vec<&str> = rule.split(' ').collect();
+            let (table, rule) = words.split_at(2);
+            if iptables(&[table, &["-C"], rule].concat()).await.is_err() {
+                iptables(&[table, &["-I"], rule].concat())
+                    .await
+                    .context("let the overlay reach containers")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn container(id: InstanceId) -> String {
+    format!("ployz-{id}")
+}
+
+/// What the engine is told to make.
+fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
+    let binds = job.volumes.iter();
+    let binds = binds.map(|(directory, place)| format!("{}:{place}", directory.display()));
+    let ports = job.record.spec.publish.iter();
+    let ports = ports.map(|port| {
+        let binding = PortBinding {
+            host_port: Some(port.machine.to_string()),
+            ..PortBinding::default()
+        };
+        (format!("{}/tcp", port.workload), Some(vec![binding]))
+    });
+    let ports: HashMap<_, _> = ports.collect();
+    let limits = LOG_LIMITS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        env: Some(
+            job.environment()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+        ),
+        labels: Some(HashMap::from([
+            (LABEL.to_owned(), job.record.id.to_string()),
+            ("ployz.workload".to_owned(), job.record.workload.to_string()),
+        ])),
+        host_config: Some(HostConfig {
+            binds: Some(binds.collect()),
+            port_bindings: Some(ports.clone()),
+            network_mode: Some(NETWORK.to_owned()),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(HashMap::from(limits)),
+            }),
+            ..HostConfig::default()
+        }),
+        // Those that an image does not expose would not be bound.
+        exposed_ports: Some(ports.into_keys().collect()),
+        ..ContainerCreateBody::default()
+    }
+}
+
+async fn ended(engine: &Docker, id: InstanceId) -> anyhow::Result<Seen> {
+    let found = engine.inspect_container(&container(id), None).await?;
+    let code = found.state.and_then(|state| state.exit_code);
+    Ok(if code == Some(0) {
+        Seen::Succeeded
+    } else {
+        Seen::Failed
+    })
+}
+
+async fn remove(engine: &Docker, name: &str) -> anyhow::Result<()> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).build();
+    match engine.remove_container(name, Some(options)).await {
+        Err(error) if !is_missing(&error) => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn fetch(engine: &Docker, image: &str) -> Result<(), Error> {
+    let mut options = CreateImageOptionsBuilder::default().from_image(image);
+    // Without a tag the engine would fetch all there are.
+    if !is_exact(image) {
+        options = options.tag("latest");
+    }
+    let mut steps = std::pin::pin!(engine.create_image(Some(options.build()), None, None));
+    while let Some(step) = steps.next().await {
+        step?;
+    }
+    Ok(())
+}
+
+/// Whether a tag or a digest is said.
+fn is_exact(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.contains([':', '@'])
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
+}
+
+async fn iptables(words: &[&str]) -> anyhow::Result<()> {
+    let running = Command::new("iptables")
+        .args(["--wait", "5"])
+        .args(words)
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(RULE_WAIT, running)
+        .await
+        .context("iptables does not end")?
+        .context("iptables")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "iptables: {}", said.trim());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_is_the_latest() {
+        for (image, expected) in [
+            ("web", false),
+            ("web:1", true),
+            ("host:5000/web", false),
+            ("host:5000/web:1", true),
+            ("web@sha256:00", true),
+        ] {
+            assert_eq!(is_exact(image), expected, "{image}");
+        }
+    }
+}
