@@ -139,7 +139,7 @@ pub enum InvalidSpec {
     },
 }
 
-/// A record of the store has 64 KiB; this leaves room for what else is in it.
+/// A request has 64 KiB; this leaves room for what else is in it.
 pub const SPEC_LEN_MAX: usize = 48 * 1024;
 
 impl WorkloadSpec {

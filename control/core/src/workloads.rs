@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::may_place;
 use crate::machines::MachineRecord;
 
-/// What one machine holds at most. With names of 63 characters, a claim has some 160 bytes of the record's 64 KiB.
+/// What one machine holds at most. With names of 63 characters, a claim has some 160 bytes of the 128 KiB that a record may have.
 pub const HELD_MAX: usize = 256;
 
 /// A workload in bucket `workloads`, under `service.<namespace>.<name>`: the coordinators' word.
