@@ -165,7 +165,8 @@ fn nothing_is_placed_after_a_drain_was_answered() -> Outcome {
         ensure!(text(&drained, "/payload/to") == "drained", "{drained}");
         wait_until("all of them to have ended", Duration::from_secs(30), || {
             let left = fs::read_dir(machines[1].data_dir.join("workloads"));
-            left.is_ok_and(|mut left| left.next().is_none())
+            // Those that were gone before the machine had heard of them have left no directory either.
+            left.map_or(true, |mut left| left.next().is_none())
         })
     })
 }
