@@ -333,6 +333,7 @@ mod tests {
             nats_port = 3
             metrics_listen = "192.0.2.1:4"
             runtime = "host"
+            docker_socket = "/run/d"
             service_mode = "system"
             release_base = "https://example.org/ployz"
             log_format = "json"
