@@ -22,6 +22,7 @@ mod news;
 mod operations;
 mod overlay;
 mod places;
+mod program;
 mod reflector;
 mod refusals;
 mod relay;

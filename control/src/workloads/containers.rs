@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerSummaryStateEnum as State, HostConfig, HostConfigLogConfig, Ipam,
@@ -29,9 +29,9 @@ use futures_util::StreamExt as _;
 use ipnet::Ipv4Net;
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
-use tokio::process::Command;
 
 use super::engine::{Job, LOGS_LEN_MAX, last_lines};
+use crate::program;
 
 /// What the engine may take for an answer; it stops containers within it.
 const PATIENCE_SECS: u64 = 60;
@@ -363,18 +363,8 @@ fn is_missing(error: &Error) -> bool {
 }
 
 async fn iptables(words: &[&str]) -> anyhow::Result<()> {
-    let running = Command::new("iptables")
-        .args(["--wait", "5"])
-        .args(words)
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(RULE_WAIT, running)
-        .await
-        .context("iptables does not end")?
-        .context("iptables")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "iptables: {}", said.trim());
-    Ok(())
+    let line = [&["--wait", "5"], words].concat();
+    program::run("iptables", &line, RULE_WAIT).await.map(drop)
 }
 
 #[cfg(test)]
