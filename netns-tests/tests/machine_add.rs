@@ -194,20 +194,19 @@ fn again_is_no_harm(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Begins to add m4, which does not get ready without WireGuard, so that there is time.
-fn add_without_wireguard(
-    stage: &Stage,
-    lab: &Lab,
-    operator: &Operator<'_>,
-    until: &str,
-) -> Result<UnderWay> {
+/// Without WireGuard m4 does not get ready, so that there is time. The rule is the namespace's: it outlives the machine.
+fn cut_wireguard(lab: &Lab) -> Result<()> {
     nft(lab, 4, "add table inet cut")?;
     nft(
         lab,
         4,
         "add chain inet cut in { type filter hook input priority 0; }",
     )?;
-    nft(lab, 4, "add rule inet cut in udp dport 51820 drop")?;
+    nft(lab, 4, "add rule inet cut in udp dport 51820 drop")
+}
+
+/// Begins to add m4, and waits until it gets to a stage.
+fn begin_to_add(stage: &Stage, operator: &Operator<'_>, until: &str) -> Result<UnderWay> {
     let mut adding = operator.start(stage, &format!("--json {} --yes", add(&[4])))?;
     let entered = format!("{}  {until}", Lab::target(4));
     wait_until(format!("stage {until}"), ADD_PATIENCE, || {
@@ -229,8 +228,10 @@ fn a_host_without_power_is_gone_on_with(
     lab: &Lab,
     operator: &Operator<'_>,
 ) -> Result<()> {
+    // Before its daemon ever runs: one that has had its handshakes is ready.
+    cut_wireguard(lab)?;
     for at in ["install", "join", "ready"] {
-        let mut adding = add_without_wireguard(stage, lab, operator, at)?;
+        let mut adding = begin_to_add(stage, operator, at)?;
         lab.kill(4)?;
         wait_until("the client to notice", ADD_PATIENCE, || adding.has_ended())?;
         let document = adding.document()?;
@@ -238,11 +239,10 @@ fn a_host_without_power_is_gone_on_with(
         assert_eq!(text(failed, "/target"), Lab::target(4), "{at}: {document}");
         // A stage that was over before the power was cut is followed by the next.
         assert_ne!(text(failed, "/stage"), "preflight", "{at}: {document}");
-        nft(lab, 4, "delete table inet cut")?;
         lab.boot(4)?;
     }
     // The one who drives it may lose its daemon, too.
-    let mut adding = add_without_wireguard(stage, lab, operator, "ready")?;
+    let mut adding = begin_to_add(stage, operator, "ready")?;
     lab.ssh(1, "sudo systemctl kill --signal KILL ployzd.service")?
         .success()?;
     nft(lab, 4, "delete table inet cut")?;
