@@ -2,11 +2,19 @@
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::WideKey;
 use crate::message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};
+
+/// From so many messages on, doing them side by side costs less than one after the other.
+#[cfg(target_arch = "x86_64")]
+const WIDE_LEN_MIN: usize = 4;
 
 /// A key, made ready for use.
 pub struct Key {
     ring: LessSafeKey,
+    #[cfg(target_arch = "x86_64")]
+    wide: Option<WideKey>,
 }
 
 impl Key {
@@ -15,6 +23,8 @@ impl Key {
         let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).expect("the length is right");
         Self {
             ring: LessSafeKey::new(key),
+            #[cfg(target_arch = "x86_64")]
+            wide: WideKey::new(bytes),
         }
     }
 
@@ -24,6 +34,10 @@ impl Key {
     /// If there are more messages, or one has no room for a tag.
     pub fn seal(&self, messages: &mut [Message<'_>]) {
         check(messages);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = self.wide_for(messages) {
+            return wide.seal(messages);
+        }
         for message in messages {
             self.seal_one(message);
         }
@@ -35,6 +49,10 @@ impl Key {
     /// If there are more messages, or one is shorter than a tag.
     pub fn open(&self, messages: &mut [Message<'_>]) -> Authentic {
         check(messages);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = self.wide_for(messages) {
+            return wide.open(messages);
+        }
         let mut authentic = Authentic::default();
         for (index, message) in messages.iter_mut().enumerate() {
             if self.open_one(message) {
@@ -42,6 +60,13 @@ impl Key {
             }
         }
         authentic
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn wide_for(&self, messages: &[Message<'_>]) -> Option<&WideKey> {
+        self.wide
+            .as_ref()
+            .filter(|_| messages.len() >= WIDE_LEN_MIN)
     }
 
     fn seal_one(&self, message: &mut Message<'_>) {
