@@ -4,6 +4,7 @@ use std::arch::x86_64::{
     __m512i, __mmask64, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
     _mm512_storeu_si512,
 };
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// The first 64 bytes of `bytes`, with zeros behind its end.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -55,3 +56,16 @@ pub(super) fn to_u64s(value: __m512i) -> [u64; 8] {
 const fn first(len: usize) -> __mmask64 {
     (1 << len) - 1
 }
+
+/// Zeros that the compiler does not leave out, 64 bytes at a time: byte by byte they cost a tenth of the whole work.
+pub(super) fn wipe(blocks: &mut [[u8; 64]]) {
+    for block in blocks {
+        let words: *mut [u64; 8] = block.as_mut_ptr().cast();
+        // SAFETY: 64 bytes are there; the type has no alignment, and every value of it is one.
+        unsafe { words.cast::<Unaligned>().write_volatile(Unaligned([0; 8])) };
+    }
+    compiler_fence(Ordering::SeqCst);
+}
+
+#[repr(C, packed)]
+struct Unaligned([u64; 8]);

@@ -15,7 +15,7 @@ mod memory;
 mod poly;
 mod transpose;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use self::chacha::{BLOCK_LEN, Blocks};
 use self::poly::{MESSAGES, Tag};
@@ -25,9 +25,6 @@ use crate::message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};
 pub(crate) struct WideKey {
     words: [u32; 8],
 }
-
-/// Block 0 of each message, whose first half is its one-time key (RFC 8439, section 2.6).
-type OneTimeKeys = [[u8; BLOCK_LEN]; GROUP_LEN_MAX];
 
 impl WideKey {
     /// None if the processor lacks AVX-512 with its byte and 52-bit integer instructions.
@@ -60,11 +57,26 @@ impl Drop for WideKey {
     }
 }
 
+/// Block 0 of each message, whose first half is its one-time key (RFC 8439, section 2.6).
+struct OneTimeKeys([[u8; BLOCK_LEN]; GROUP_LEN_MAX]);
+
+impl Default for OneTimeKeys {
+    fn default() -> Self {
+        Self([[0; BLOCK_LEN]; GROUP_LEN_MAX])
+    }
+}
+
+impl Drop for OneTimeKeys {
+    fn drop(&mut self) {
+        memory::wipe(&mut self.0);
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma")]
 fn seal(key: &[u32; 8], messages: &mut [Message<'_>]) {
-    let mut keys: Zeroizing<OneTimeKeys> = Zeroizing::new([[0; BLOCK_LEN]; GROUP_LEN_MAX]);
+    let mut keys = OneTimeKeys::default();
     let mut blocks = Blocks::new(key);
-    for (message, one_time) in messages.iter_mut().zip(keys.iter_mut()) {
+    for (message, one_time) in messages.iter_mut().zip(&mut keys.0) {
         let (text, _) = message.bytes.split_at_mut(message.bytes.len() - TAG_LEN);
         blocks.push(message.counter, 0, one_time);
         for (at, block) in (1..).zip(text.chunks_mut(BLOCK_LEN)) {
@@ -72,7 +84,7 @@ fn seal(key: &[u32; 8], messages: &mut [Message<'_>]) {
         }
     }
     blocks.finish();
-    for (group, keys) in messages.chunks_mut(MESSAGES).zip(keys.chunks(MESSAGES)) {
+    for (group, keys) in messages.chunks_mut(MESSAGES).zip(keys.0.chunks(MESSAGES)) {
         let tags = tags(group, keys);
         for (message, tag) in group.iter_mut().zip(tags) {
             let (_, room) = message.bytes.split_at_mut(message.bytes.len() - TAG_LEN);
@@ -84,14 +96,14 @@ fn seal(key: &[u32; 8], messages: &mut [Message<'_>]) {
 /// Nothing is decrypted before it was found to be authentic.
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma")]
 fn open(key: &[u32; 8], messages: &mut [Message<'_>]) -> Authentic {
-    let mut keys: Zeroizing<OneTimeKeys> = Zeroizing::new([[0; BLOCK_LEN]; GROUP_LEN_MAX]);
+    let mut keys = OneTimeKeys::default();
     let mut blocks = Blocks::new(key);
-    for (message, one_time) in messages.iter_mut().zip(keys.iter_mut()) {
+    for (message, one_time) in messages.iter_mut().zip(&mut keys.0) {
         blocks.push(message.counter, 0, one_time);
     }
     blocks.finish();
     let mut authentic = Authentic::default();
-    let groups = messages.chunks(MESSAGES).zip(keys.chunks(MESSAGES));
+    let groups = messages.chunks(MESSAGES).zip(keys.0.chunks(MESSAGES));
     for (first, (group, keys)) in (0..).step_by(MESSAGES).zip(groups) {
         let tags = tags(group, keys);
         for ((index, message), tag) in (first..).zip(group).zip(tags) {
