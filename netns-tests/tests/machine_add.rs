@@ -47,13 +47,15 @@ fn a_network_is_founded_on_a_bare_host(operator: &Operator<'_>) -> Result<()> {
     assert_eq!(failed["code"], "SSH_FAILED", "{strict}");
     assert!(text(failed, "/hint").contains("--yes"), "{strict}");
 
-    let payload = operator.done(&format!("{init} --yes"))?;
+    let payload = operator.done(&format!("{init} --yes --label tier=web --label rack=a1"))?;
     assert_eq!(payload["kind"], "machine-add");
     assert_eq!(payload["joined"][0]["status"], "founded", "{payload}");
     assert_eq!(payload["failed"], serde_json::json!([]));
     // The operator can go on at once.
     let machines = operator.done("machine ls")?;
     assert_eq!(machines["rows"][0]["lifecycle"], "active", "{machines}");
+    let labels = serde_json::json!({"tier": "web", "rack": "a1"});
+    assert_eq!(machines["rows"][0]["labels"], labels, "{machines}");
     Ok(())
 }
 

@@ -72,6 +72,9 @@ fn update_all_with_the_coordinator_killed(lab: &Lab, next: &str) -> Outcome {
         ensure!(machine["to"] == next, "{update}");
         show(machine);
     }
+    for machine in [1, 2, 3] {
+        has_unit_of(lab, machine, next)?;
+    }
     for field in ["failed", "unchanged", "untouched"] {
         ensure!(update["payload"][field] == json!([]), "{update}");
     }
@@ -114,6 +117,17 @@ fn goes_back_by_itself(lab: &Lab, next: &str) -> Outcome {
     ensure!(status["payload"]["version"] == next, "{status}");
     root(lab, 2, "ployzctl mesh ready")?.success()?;
     ensure!(operation(lab)?["state"] == "failed");
+    has_unit_of(lab, 2, next)
+}
+
+/// What systemd runs the daemon by, and has read.
+fn has_unit_of(lab: &Lab, machine: u8, version: &str) -> Outcome {
+    let line = "systemctl show --property Description,NeedDaemonReload ployzd.service";
+    let unit = root(lab, machine, line)?.success()?.stdout;
+    ensure!(
+        unit.contains(&format!("({version})")) && unit.contains("NeedDaemonReload=no"),
+        "m{machine}: {unit}"
+    );
     Ok(())
 }
 
@@ -298,13 +312,19 @@ fn version_of(programs: &Path) -> Result<String> {
         .to_owned())
 }
 
-/// Programs that say what version they are, and nothing else.
+/// Programs that say what version they are and what it is run by, and nothing else.
 fn broken_programs(stage: &Stage) -> Result<PathBuf> {
     let place = stage.place("broken");
     fs::create_dir(&place)?;
+    // `ployzctl daemon units --output DIR`
+    const UNITS: &str = "mkdir \"$4\" && sed 's/^Description=.*/Description=broken/' \
+                         /etc/systemd/system/ployzd.service >\"$4/ployzd.service\"";
     for program in ["ployzd", "ployzctl", "nats-server"] {
         let path = place.join(program);
-        let text = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo {program} {BROKEN}\n");
+        let text = format!(
+            "#!/bin/sh\ncase $*:{program} in\n--version:*) echo {program} {BROKEN} ;;\n\
+             'daemon units --output '*:ployzctl) {UNITS} ;;\n*) exit 1 ;;\nesac\n"
+        );
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }

@@ -1,6 +1,7 @@
 //! Flags of the daemon as a service.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ployz_api::Name;
@@ -15,6 +16,12 @@ pub(crate) enum DaemonCommand {
         /// Although the machine is in a network
         #[arg(long)]
         force: bool,
+    },
+    /// Write the units that this version is run by
+    Units {
+        /// Into this directory
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
     },
 }
 

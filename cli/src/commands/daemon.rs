@@ -1,9 +1,10 @@
 //! `ployzctl daemon`: the daemon as a service of this machine.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use ployz_api::{Code, Failure};
-use ployz_install::{Base, Installed, Layout, Programs, Settings, Version, Wanted};
+use ployz_install::{Base, Installed, Layout, Programs, Settings, Version, Wanted, write_units};
 use serde_json::json;
 
 use super::fields;
@@ -14,6 +15,7 @@ pub(crate) fn run(command: DaemonCommand) -> Outcome {
     match command {
         DaemonCommand::Install(arguments) => install(*arguments),
         DaemonCommand::Uninstall { force } => uninstall(force),
+        DaemonCommand::Units { output } => units(&output),
     }
 }
 
@@ -54,6 +56,21 @@ fn uninstall(force: bool) -> Outcome {
         message: text.clone(),
         text,
         payload: fields(json!({"kind": "daemon-uninstall", "force": force})),
+        ..Success::default()
+    })
+}
+
+fn units(output: &Path) -> Outcome {
+    write_units(output)?;
+    let text = format!(
+        "the units of {} are in {}",
+        Version::own(),
+        output.display()
+    );
+    Ok(Success {
+        message: text.clone(),
+        text,
+        payload: fields(json!({"kind": "daemon-units", "output": output})),
         ..Success::default()
     })
 }

@@ -205,6 +205,11 @@ impl Plan<'_> {
         let target = target.clone();
         if self.founds {
             let founded = remote::found(host, &self.arguments.network).await?;
+            let labels = &self.arguments.terms.labels;
+            if !labels.is_empty() {
+                // Others have theirs from their invites.
+                remote::label(host, founded.id, labels).await?;
+            }
             return Ok(Joined {
                 target,
                 id: founded.id,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ployz_api::{
-    Code, Failure, MachineList, MachineRow, Name, Outcome, Payload, Response, Secret, Success,
+    Code, Failure, LabelKey, LabelValue, MachineId, MachineList, MachineRow, Name, Outcome,
+    Payload, Response, Secret, Success,
 };
 
 use serde_json::Value;
@@ -93,6 +94,22 @@ pub(super) async fn found(host: &Host, network: &Name) -> Result<ployz_api::Mesh
         Some(Payload::MeshInit(founded)) => Ok(*founded),
         Some(_) | None => Err(unexpected()),
     }
+}
+
+/// Has the founder of a network write labels on its own machine.
+pub(super) async fn label(
+    host: &Host,
+    machine: MachineId,
+    labels: &[(LabelKey, LabelValue)],
+) -> Result<(), Failure> {
+    let machine = machine.to_string();
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mut words = vec!["machine", "label", &machine];
+    words.extend(labels.iter().map(String::as_str));
+    own(host, &words, b"").await.map(drop)
 }
 
 /// A credential for whoever runs this, of the network that the host has founded.

@@ -6,6 +6,7 @@
 //!            current  -> versions/0.2.0
 //!            previous -> versions/0.1.0
 //!            lock
+//!            units, units.former       of the last switch
 //! /usr/local/bin/{ployzctl,ployzd} -> /opt/ployz/current/…
 //! /etc/ployz/{ployzd.toml,release.pub}
 //! /etc/systemd/system/{ployzd,ployz-nats}.service

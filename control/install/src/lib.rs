@@ -46,5 +46,5 @@ pub use release::{Progress, Release};
 pub use service::{Installed, Wanted};
 pub use settings::Settings;
 pub use signature::{InvalidKey, PublicKey};
-pub use units::{DAEMON_UNIT, NATS_UNIT};
+pub use units::{DAEMON_UNIT, NATS_UNIT, write_units};
 pub use version::{Change, Version};

@@ -204,8 +204,13 @@ impl Layout {
         self.root().join("var/lib/ployz")
     }
 
+    /// Where systemd looks for units that are made on the machine.
+    pub(crate) fn systemd(&self) -> PathBuf {
+        self.root().join("etc/systemd/system")
+    }
+
     pub(crate) fn unit(&self, unit: &str) -> PathBuf {
-        self.root().join("etc/systemd/system").join(unit)
+        self.systemd().join(unit)
     }
 
     /// What makes systemd start it at boot: what `systemctl enable` makes of its section `[Install]`.

@@ -20,7 +20,8 @@ pub(crate) fn systemd_run(arguments: &[&str]) -> Result<String, Failure> {
     tell("systemd-run", arguments)
 }
 
-fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+/// Runs a program, and tells what it says; its complaint if it fails.
+pub(crate) fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
     let failed = |cause: &str| {
         let message = format!("{program} {}: {cause}", arguments.join(" "));
         Failure::new(Code::InstallFailed, message)
