@@ -387,7 +387,7 @@ fn steer(tun: &Tun, door: &mut DeviceShard) -> io::Result<Steering> {
 }
 
 fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
-    let mut engine = Engine::new(place, Box::new(rand::random::<u32>));
+    let mut engine = Engine::new(place, driver::sources());
     engine.set_listen_port(descriptors.sockets().port());
     engine.set_udp_gso(udp_gso);
     engine.set_clocks(Box::new(driver::read_clocks));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ployz_engine::{
     AllowedIpChange, Departure, Drop as Dropped, Endpoint, Engine, Outer, PeerUpdate, Place,
-    PrivateKey, PublicKey, Reading, Sink, Update,
+    PrivateKey, PublicKey, Reading, Sink, Sources, Update,
 };
 
 use crate::Netns;
@@ -82,7 +82,7 @@ impl Far {
     fn new(netns: &Netns, hub: Hub, number: u8, have_clocks: bool) -> Result<Self> {
         let socket = udp_socket(netns, (Ipv4Addr::UNSPECIFIED, 0).into())?;
         socket.set_nonblocking(true)?;
-        let mut engine = Engine::new(Place::ONLY, Box::new(random));
+        let mut engine = Engine::new(Place::ONLY, sources());
         if have_clocks {
             engine.set_clocks(Box::new(clocks));
         }
@@ -174,10 +174,20 @@ impl Sink for Out<'_> {
     }
 }
 
-/// Good enough for indices that nobody attacks.
-fn random() -> u32 {
+/// Good enough for keys that nobody attacks.
+fn random(bytes: &mut [u8]) {
     use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0) as u32
+    for chunk in bytes.chunks_mut(8) {
+        let word = RandomState::new().hash_one(0).to_le_bytes();
+        chunk.copy_from_slice(&word[..chunk.len()]);
+    }
+}
+
+fn sources() -> Sources {
+    Sources {
+        random: Box::new(random),
+        unix_time: Box::new(|| Duration::from_nanos(clocks().wall_ns)),
+    }
 }
 
 fn clocks() -> Reading {

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
-use ployz_engine::{AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, Update, WallNs};
+use ployz_engine::{
+    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, Sources, Update, WallNs,
+};
 
 use super::packets::{A, B, udp_read};
 
@@ -72,14 +74,11 @@ impl Pair {
 
 impl Host {
     fn new(key: [u8; 32], at: &str, peer: [u8; 32], peer_at: &str, allowed: Ipv4Addr) -> Self {
-        let mut state = u32::from(key[0]);
-        let engine = Engine::new(
-            Place::ONLY,
-            Box::new(move || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state
-            }),
-        );
+        let sources = Sources {
+            random: Box::new(rand::fill::<[u8]>),
+            unix_time: Box::new(|| Duration::ZERO),
+        };
+        let engine = Engine::new(Place::ONLY, sources);
         let all = Capabilities {
             tcp: true,
             udp: true,
@@ -153,10 +152,7 @@ impl Exit for Nowhere {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "boringtun reads the same clock by itself"
-)]
+#[expect(clippy::disallowed_methods, reason = "a benchmark is a driver")]
 fn clock() -> Instant {
     Instant::now()
 }

@@ -1,6 +1,7 @@
 //! Changes to the configuration, whole or not at all.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
@@ -73,7 +74,7 @@ impl Engine {
             return;
         }
         self.keys = private_key.map(|key| {
-            let identity = Identity::new(PrivateKey::from_bytes(*key.expose()));
+            let identity = Arc::new(Identity::new(PrivateKey::from_bytes(*key.expose())));
             let gate = Gate::new(&identity, now);
             Keys { identity, gate }
         });
@@ -97,7 +98,7 @@ impl Engine {
             Some(id) => id,
             None if update.update_only || self.public_key() == Some(update.public_key) => return,
             None => {
-                let id = self.peers.insert(update.public_key, now, &mut *self.random);
+                let id = self.peers.insert(update.public_key, now, &mut self.sources);
                 self.renew_tunnel(id);
                 id
             }
@@ -122,14 +123,16 @@ impl Engine {
         }
     }
 
-    /// The preshared key is part of the handshake, so a new one begins with a new session.
+    /// The preshared key is part of the handshake: a session that there is goes on until the next.
     fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<&PresharedKey>) {
         let peer = self.peers.get_mut(id);
         let expose = |key: &PresharedKey| *key.expose();
         if peer.preshared_key.as_ref().map(expose) != preshared_key.map(expose) {
             peer.preshared_key =
                 preshared_key.and_then(|key| PresharedKey::from_bytes(expose(key)));
-            self.renew_tunnel(id);
+            if let Some(tunnel) = &mut peer.tunnel {
+                tunnel.set_preshared_key(preshared_key);
+            }
         }
     }
 
@@ -198,18 +201,16 @@ impl Engine {
 
     /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.
     fn renew_tunnel(&mut self, id: PeerId) {
-        self.peers.reindex(id, &mut *self.random);
+        self.peers.reindex(id, &mut self.sources);
         let peer = self.peers.get_mut(id);
         let is_home = peer.home == self.place.shard();
         peer.last_initiation = None;
         peer.tunnel = match &self.keys {
-            Some(keys) if is_home && !peer.public_key.is_low_order() => Some(Tunnel::new(
-                &keys.identity,
-                &peer.public_key,
-                peer.preshared_key.as_ref(),
-                peer.index,
-            )),
+            Some(keys) if is_home => Tunnel::new(&keys.identity, &peer.public_key, peer.index),
             Some(_) | None => None,
         };
+        if let Some(tunnel) = &mut peer.tunnel {
+            tunnel.set_preshared_key(peer.preshared_key.as_ref());
+        }
     }
 }

@@ -99,10 +99,10 @@ impl Engine {
         };
         match &mut peer.tunnel {
             None => self.drops.count(Drop::NoKey),
-            Some(tunnel) if tunnel.is_ready() => {
+            Some(tunnel) if tunnel.is_ready(now) => {
                 let datagram_len = packet.len() + DATA_OVERHEAD_LEN;
                 sink.datagram(datagram_len, endpoint, route.departure, |room| {
-                    tunnel.seal(packet, room)
+                    tunnel.seal(now, packet, room)
                 });
                 peer.large_sent |= datagram_len >= LARGE_LEN;
                 peer.used = true;
@@ -117,14 +117,14 @@ impl Engine {
         }
     }
 
-    /// Starts a handshake unless one is under way.
+    /// Starts a handshake, now or as soon as there may be another.
     pub(crate) fn initiate(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
         let mut message = [0; HANDSHAKE_INITIATION_LEN];
         let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
             return;
         };
-        if let Some(len) = tunnel.initiate(&mut message) {
-            self.send_message(now, id, &message[..len], sink);
+        if tunnel.initiate(now, &mut self.sources, &mut message) {
+            self.send_message(now, id, &message, sink);
         }
         self.wake(now, id);
     }
@@ -134,12 +134,12 @@ impl Engine {
         let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
             return;
         };
-        if !tunnel.is_ready() {
+        if !tunnel.is_ready(now) {
             self.initiate(now, id, sink);
             return;
         }
         let mut message = [0; DATA_OVERHEAD_LEN];
-        tunnel.seal(&[], &mut message);
+        tunnel.seal(now, &[], &mut message);
         self.send_message(now, id, &message, sink);
     }
 
@@ -150,13 +150,13 @@ impl Engine {
             return false;
         };
         let mut flushed = false;
-        while tunnel.is_ready()
+        while tunnel.is_ready(now)
             && let Some(packet) = peer.staged.pop()
         {
             let ecn = PacketHead::parse(&packet).map_or(Ecn::NotEct, |head| head.ecn);
             let len = packet.len() + DATA_OVERHEAD_LEN;
             sink.datagram(len, &endpoint, peer.limits.departure(ecn), |room| {
-                tunnel.seal(&packet, room)
+                tunnel.seal(now, &packet, room)
             });
             peer.large_sent |= len >= LARGE_LEN;
             peer.tx_bytes += len as u64;

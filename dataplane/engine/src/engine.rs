@@ -1,5 +1,6 @@
 //! The engine's state, its clock and its answers. The way of a packet is in `egress` and `ingress`, changes in `apply`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::allowed_ips::AllowedIps;
@@ -14,6 +15,7 @@ use crate::peer::{PeerId, Peers};
 use crate::place::Place;
 use crate::rtt::{Awaited, Bursts};
 use crate::sink::{Departure, Sink};
+use crate::sources::Sources;
 use crate::steering::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
 use crate::update::{Description, PeerDescription, Snapshot};
@@ -30,11 +32,11 @@ use crate::update::{Description, PeerDescription, Snapshot};
 /// engine.poll_hand_over()                    after all of these, if other engines share the interface
 /// ```
 ///
-/// Output goes to the [`Sink`] that is passed in. Time is an argument; `random` was one. (boringtun reads its own clock
-/// and randomness inside `tunnel`.)
+/// Output goes to the [`Sink`] that is passed in. Time is an argument; randomness and the wall clock are [`Sources`].
+/// (boringtun's rate limiter, in `tunnel::gate`, has its own.)
 pub struct Engine {
     pub(crate) place: Place,
-    pub(crate) random: Box<dyn FnMut() -> u32 + Send>,
+    pub(crate) sources: Sources,
     pub(crate) keys: Option<Keys>,
     pub(crate) peers: Peers,
     pub(crate) allowed_ips: AllowedIps<PeerId>,
@@ -63,7 +65,7 @@ pub struct Engine {
 /// What exists only with a private key.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) gate: Gate,
 }
 
@@ -76,11 +78,11 @@ pub(crate) struct Recent {
 }
 
 impl Engine {
-    /// An engine with no key and no peers. `random` draws receiver indices, which should not be guessable.
-    pub fn new(place: Place, random: Box<dyn FnMut() -> u32 + Send>) -> Self {
+    /// An engine with no key and no peers.
+    pub fn new(place: Place, sources: Sources) -> Self {
         Self {
             place,
-            random,
+            sources,
             keys: None,
             peers: Peers::new(place),
             allowed_ips: AllowedIps::new(),
@@ -227,14 +229,14 @@ impl Engine {
             return false;
         };
         let mut message = [0; HANDSHAKE_INITIATION_LEN];
-        match tunnel.tick(now, &mut message) {
+        match tunnel.tick(now, &mut self.sources, &mut message) {
             Tick::Nothing => {}
             Tick::Send(len) => self.send_message(now, id, &message[..len], sink),
-            Tick::Asleep => {
+            Tick::GaveUp => {
                 let lost = peer.staged.clear();
                 self.drops.count_many(Drop::HandshakeTimeout, lost);
-                peer.awake = peer.persistent_keepalive.is_some();
             }
+            Tick::Asleep => peer.awake = peer.persistent_keepalive.is_some(),
         }
         self.keep_alive(now, id, sink);
         self.probe_path(now, id, sink);

@@ -10,13 +10,13 @@ use std::time::Instant;
 use crate::drops::Drop;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::key::PublicKey;
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::outer::Outer;
 use crate::sink::Sink;
+use crate::tunnel::Claim;
 
 /// Messages that may wait for one shard: as many as the door lets through in a second before it asks for cookies. About
-/// 280 bytes each.
+/// 350 bytes each.
 pub const HAND_OVERS_MAX: usize = 512;
 
 /// A handshake message for another engine of the same interface.
@@ -30,12 +30,12 @@ pub struct HandOver {
 }
 
 /// What the receiving engine is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Matter {
     /// Decide whether to admit it.
     Admission,
-    /// Answer an initiation that was admitted and says that it comes from this peer.
-    Initiation(PublicKey),
+    /// Answer an initiation that was admitted and of which so much was read.
+    Initiation(Claim),
     /// Take a response to this index that was admitted.
     Response(u32),
 }
@@ -60,17 +60,15 @@ impl Engine {
     pub fn handle_hand_over(&mut self, now: Instant, it: &HandOver, sink: &mut impl Sink) {
         debug_assert_eq!(it.shard, self.place.shard());
         let (from, message) = (&it.from, &it.message[..it.len]);
-        let outcome = match it.matter {
+        let outcome = match &it.matter {
             // Its congestion bits mean nothing: it carries no packet.
             Matter::Admission => {
                 self.handle_datagram(now, from, Outer::default(), message, sink);
                 Ok(())
             }
-            Matter::Initiation(initiator) => {
-                self.answer_initiation(now, from, &initiator, message, sink)
-            }
+            Matter::Initiation(claim) => self.answer_initiation(now, from, claim, message, sink),
             Matter::Response(receiver_index) => {
-                self.take_response(now, from, receiver_index, message, sink)
+                self.take_response(now, from, *receiver_index, message, sink)
             }
         };
         if let Err(reason) = outcome {

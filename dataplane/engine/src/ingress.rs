@@ -7,16 +7,15 @@ use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::handover::Matter;
-use crate::key::PublicKey;
-use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, Message};
+use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message};
 use crate::outer::Outer;
-use crate::packet::PacketHead;
+use crate::packet::{PacketHead, packet_len};
 use crate::peer::PeerId;
 use crate::probe::Probe;
 use crate::sink::{Departure, Sink};
-use crate::tunnel::{Admission, Tick};
+use crate::tunnel::{Admission, Claim};
 
-/// An initiation costs us five scalar multiplications: from one peer, at most this often (the kernel's
+/// An initiation costs us four scalar multiplications: from one peer, at most this often (the kernel's
 /// `INITIATIONS_PER_SECOND` is 50).
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
@@ -31,15 +30,19 @@ impl Engine {
         sink: &mut impl Sink,
     ) {
         let outcome = match Message::parse(datagram) {
-            Some(Message::Data { receiver_index }) => {
-                self.handle_data(now, from, outer, receiver_index, datagram, sink)
+            Some(Message::Data {
+                receiver_index,
+                counter,
+            }) => {
+                let session = (receiver_index, counter);
+                self.handle_data(now, from, outer, session, datagram, sink)
             }
             Some(Message::HandshakeInitiation) => self.handle_initiation(now, from, datagram, sink),
             Some(Message::HandshakeResponse { receiver_index }) => {
                 self.handle_response(now, from, receiver_index, datagram, sink)
             }
             Some(Message::CookieReply { receiver_index }) => {
-                self.handle_cookie_reply(receiver_index, datagram)
+                self.handle_cookie_reply(now, receiver_index, datagram)
             }
             None => Err(Drop::MalformedMessage),
         };
@@ -53,7 +56,7 @@ impl Engine {
         now: Instant,
         from: &Endpoint,
         outer: Outer,
-        receiver_index: u32,
+        (receiver_index, counter): (u32, u64),
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
@@ -64,10 +67,11 @@ impl Engine {
             .tunnel
             .as_ref()
             .ok_or(Drop::UnknownSession)?;
-        let was_ready = tunnel.is_ready();
+        let was_ready = tunnel.is_ready(now);
         let mut probe = None;
         let delivery = sink.packet(datagram.len(), |room| {
-            let len = self.open(now, from, id, receiver_index, datagram, room)?;
+            let session = (receiver_index, counter);
+            let len = self.open(now, from, id, session, datagram, room)?;
             // A packet may say that it has no length; only a message without one is a keepalive.
             if datagram.len() > DATA_OVERHEAD_LEN {
                 probe = Probe::parse(&room[..len]);
@@ -93,18 +97,21 @@ impl Engine {
         now: Instant,
         from: &Endpoint,
         id: PeerId,
-        receiver_index: u32,
+        (receiver_index, counter): (u32, u64),
         datagram: &[u8],
         room: &mut [u8],
     ) -> Result<usize, Drop> {
         let peer = self.peers.get_mut(id);
         let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
-        let len = tunnel.open(datagram, room)?;
-        if tunnel.confirm(receiver_index) {
+        let (text_len, completed) = tunnel.open(now, receiver_index, counter, datagram, room)?;
+        if completed {
             peer.last_handshake = Some(now);
         }
         peer.received(now, from, datagram.len());
-        len.ok_or(Drop::MalformedPacket)
+        match text_len {
+            0 => Ok(0),
+            _ => packet_len(&room[..text_len]).ok_or(Drop::MalformedPacket),
+        }
     }
 
     /// The packet is from whom it says, and feels the congestion that the datagram met.
@@ -135,25 +142,26 @@ impl Engine {
         }
         self.admit(now, from, datagram, sink)?;
         let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
-        let initiator = keys.identity.initiator(datagram)?;
-        let id = self.peers.by_key(&initiator).ok_or(Drop::UnknownPeer)?;
-        let home = self.peers.get(id).home;
+        let claim = Claim::read(&keys.identity, datagram)?;
+        let id = self.peers.by_key(&claim.initiator());
+        let home = self.peers.get(id.ok_or(Drop::UnknownPeer)?).home;
         if home != self.place.shard() {
-            return self.hand_over(home, Matter::Initiation(initiator), from, datagram);
+            return self.hand_over(home, Matter::Initiation(claim), from, datagram);
         }
-        self.answer_initiation(now, from, &initiator, datagram, sink)
+        self.answer_initiation(now, from, &claim, datagram, sink)
     }
 
-    /// Takes an initiation that was admitted and says that it comes from `initiator`.
+    /// Takes an initiation that was admitted, with what was read of it.
     pub(crate) fn answer_initiation(
         &mut self,
         now: Instant,
         from: &Endpoint,
-        initiator: &PublicKey,
+        claim: &Claim,
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        let id = self.peers.by_key(initiator).ok_or(Drop::UnknownPeer)?;
+        let id = self.peers.by_key(&claim.initiator());
+        let id = id.ok_or(Drop::UnknownPeer)?;
         let peer = self.peers.get_mut(id);
         let too_soon = peer
             .last_initiation
@@ -161,15 +169,13 @@ impl Engine {
         if too_soon {
             return Err(Drop::Flood);
         }
-        self.rouse(now, id, sink);
-        let peer = self.peers.get_mut(id);
         let tunnel = peer.tunnel.as_mut().ok_or(Drop::NoKey)?;
-        let mut response = [0; HANDSHAKE_INITIATION_LEN];
-        let len = tunnel.respond(datagram, &mut response)?;
+        let mut response = [0; HANDSHAKE_RESPONSE_LEN];
+        tunnel.respond(now, &mut self.sources, claim, datagram, &mut response)?;
         peer.last_initiation = Some(now);
         peer.received(now, from, datagram.len());
         self.wake(now, id);
-        self.send_message(now, id, &response[..len], sink);
+        self.send_message(now, id, &response, sink);
         Ok(())
     }
 
@@ -202,27 +208,30 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
         let id = self.peer_of_session(receiver_index)?;
-        self.rouse(now, id, sink);
         let peer = self.peers.get_mut(id);
         let tunnel = peer.tunnel.as_mut().ok_or(Drop::NoKey)?;
-        let mut keepalive = [0; HANDSHAKE_INITIATION_LEN];
-        let len = tunnel.complete(datagram, &mut keepalive)?;
+        tunnel.complete(now, datagram)?;
         peer.last_handshake = Some(now);
         peer.received(now, from, datagram.len());
         self.wake(now, id);
         // The first message on a session tells the responder that it may use it; a packet that waited does as well.
         if !self.flush_staged(now, id, sink) {
-            self.send_message(now, id, &keepalive[..len], sink);
+            self.send_keepalive(now, id, sink);
         }
         Ok(())
     }
 
     /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does, and is
     /// steered like data.
-    fn handle_cookie_reply(&mut self, receiver_index: u32, datagram: &[u8]) -> Result<(), Drop> {
+    fn handle_cookie_reply(
+        &mut self,
+        now: Instant,
+        receiver_index: u32,
+        datagram: &[u8],
+    ) -> Result<(), Drop> {
         let id = self.peer_of_session(receiver_index)?;
         let tunnel = self.peers.get_mut(id).tunnel.as_mut().ok_or(Drop::NoKey)?;
-        tunnel.cookie(datagram)
+        tunnel.cookie(now, datagram)
     }
 
     /// Passes a handshake message through the gate, which may answer it with a cookie.
@@ -244,20 +253,6 @@ impl Engine {
                 });
                 Err(Drop::UnderLoad)
             }
-        }
-    }
-
-    /// Brings a tunnel's clock up to date before it takes a handshake message.
-    fn rouse(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
-        let Some(tunnel) = &mut self.peers.get_mut(id).tunnel else {
-            return;
-        };
-        if !tunnel.has_slept(now) {
-            return;
-        }
-        let mut message = [0; HANDSHAKE_INITIATION_LEN];
-        if let Tick::Send(len) = tunnel.tick(now, &mut message) {
-            self.send_message(now, id, &message[..len], sink);
         }
     }
 

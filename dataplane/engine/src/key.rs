@@ -7,7 +7,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use boringtun::x25519;
+use x25519_dalek as x25519;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Length of every key in bytes.

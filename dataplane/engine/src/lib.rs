@@ -1,7 +1,7 @@
 //! WireGuard without I/O: peers, allowed IPs, endpoints, staged packets, handshakes, deadlines.
 //!
 //! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens no
-//! socket, starts no thread and reads no clock (its `tunnel` module, the only one that knows boringtun, does).
+//! socket, starts no thread and reads no clock (boringtun's rate limiter, in `tunnel::gate`, does).
 
 #![forbid(unsafe_code)]
 
@@ -29,6 +29,7 @@ mod probing;
 mod reflection;
 mod rtt;
 mod sink;
+mod sources;
 mod staged;
 mod stamp;
 mod steering;
@@ -59,6 +60,7 @@ pub use rtt::{
     burst_duration,
 };
 pub use sink::{Departure, Manner, Sink};
+pub use sources::{Random, Sources, UnixTime};
 pub use stamp::Stamper;
 pub use steering::Steer;
 pub use update::{

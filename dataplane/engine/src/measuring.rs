@@ -11,6 +11,7 @@ use crate::peer::{Peer, PeerId};
 use crate::probe::Probe;
 use crate::rtt::{BURST_LEN, Departing, Rtt};
 use crate::sink::{Manner, Sink};
+use crate::sources::Sources;
 use crate::stamp::{Reply, Stamp, Test};
 
 impl Engine {
@@ -53,10 +54,10 @@ impl Engine {
         for id in self.peers.ids().to_vec() {
             let peer = self.peers.get_mut(id);
             let is_wanted = wanted.is_none_or(|wanted| wanted.contains(&peer.public_key));
-            if !is_wanted || !peer.is_ready() {
+            if !is_wanted || !peer.is_ready(now) {
                 continue;
             }
-            let rtt = peer.measured(now, &mut self.random);
+            let rtt = peer.measured(now, &mut self.sources);
             // The last brings the stamp that the one before it waits for.
             let tests = if rtt.sender.is_answered() {
                 u32::from(count) + 1
@@ -70,11 +71,11 @@ impl Engine {
     /// Sends the test that is due to a peer, if one is.
     pub(crate) fn measure(&mut self, now: Instant, id: PeerId, sink: &mut impl Sink) {
         let peer = self.peers.get_mut(id);
-        if self.stamp_clock.is_none() || !peer.is_ready() {
+        if self.stamp_clock.is_none() || !peer.is_ready(now) {
             return;
         }
         let used = std::mem::take(&mut peer.used);
-        let rtt = peer.measured(now, &mut self.random);
+        let rtt = peer.measured(now, &mut self.sources);
         if rtt.schedule.is_due(now, used, rtt.sender.is_answered()) {
             self.send_test(now, id, sink);
         }
@@ -133,7 +134,7 @@ impl Engine {
             return;
         };
         let peer = self.peers.get_mut(id);
-        let rtt = peer.measured(now, &mut self.random);
+        let rtt = peer.measured(now, &mut self.sources);
         let reply = rtt.reflector.reflect(test, arrived, delivered.ns);
         let token = self.awaited.expect(Departing::Reply {
             peer: id,
@@ -167,9 +168,9 @@ impl Engine {
 
 impl Peer {
     /// Its measurement, which begins now if there is none.
-    fn measured(&mut self, now: Instant, random: &mut dyn FnMut() -> u32) -> &mut Rtt {
+    fn measured(&mut self, now: Instant, sources: &mut Sources) -> &mut Rtt {
         self.rtt
-            .get_or_insert_with(|| Box::new(Rtt::new(now, random())))
+            .get_or_insert_with(|| Box::new(Rtt::new(now, sources.draw_u32())))
     }
 
     fn send_stamped(&mut self, now: Instant, probe: Probe, token: u32, sink: &mut impl Sink) {

@@ -6,12 +6,14 @@ pub(crate) enum Message {
     HandshakeInitiation,
     HandshakeResponse { receiver_index: u32 },
     CookieReply { receiver_index: u32 },
-    Data { receiver_index: u32 },
+    Data { receiver_index: u32, counter: u64 },
 }
 
 pub(crate) const HANDSHAKE_INITIATION_LEN: usize = 148;
 pub(crate) const HANDSHAKE_RESPONSE_LEN: usize = 92;
 pub(crate) const COOKIE_REPLY_LEN: usize = 64;
+/// Type, receiver index, counter.
+pub(crate) const DATA_HEADER_LEN: usize = 16;
 /// Header of 16 bytes, authentication tag of 16.
 pub const DATA_OVERHEAD_LEN: usize = 32;
 
@@ -26,6 +28,7 @@ impl Message {
         match (kind, datagram.len()) {
             ([4, 0, 0, 0], DATA_OVERHEAD_LEN..) => Some(Self::Data {
                 receiver_index: index_at(4)?,
+                counter: data_counter(datagram)?,
             }),
             ([1, 0, 0, 0], HANDSHAKE_INITIATION_LEN) => Some(Self::HandshakeInitiation),
             ([2, 0, 0, 0], HANDSHAKE_RESPONSE_LEN) => Some(Self::HandshakeResponse {
@@ -44,6 +47,11 @@ pub(crate) fn sender_index(handshake: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*handshake.get(4..)?.first_chunk::<4>()?))
 }
 
+/// The counter in the header of a data message.
+pub(crate) fn data_counter(message: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(*message.get(8..)?.first_chunk::<8>()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,12 +67,13 @@ mod tests {
             datagram.push(0);
             assert_eq!(Message::parse(&datagram), None);
         }
-        let mut data = vec![4, 0, 0, 0, 1, 2, 3, 4];
+        let mut data = vec![4, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 6];
         data.resize(32, 0);
         assert_eq!(
             Message::parse(&data),
             Some(Message::Data {
-                receiver_index: 0x0403_0201
+                receiver_index: 0x0403_0201,
+                counter: 0x0600_0000_0000_0005
             })
         );
         assert_eq!(Message::parse(&data[..31]), None);

@@ -62,6 +62,22 @@ impl PacketHead {
     }
 }
 
+/// The length that an IP packet says it has, so that padding can be told from it; `None` if that is more than there is, or
+/// too short for its header.
+pub(crate) fn packet_len(packet: &[u8]) -> Option<usize> {
+    let length_at = |at: usize| {
+        Some(usize::from(u16::from_be_bytes(
+            *packet.get(at..)?.first_chunk()?,
+        )))
+    };
+    let (len, header_len) = match packet.first()? >> 4 {
+        4 => (length_at(2)?, IPV4_HEADER_LEN_MIN),
+        6 => (length_at(4)? + IPV6_HEADER_LEN, IPV6_HEADER_LEN),
+        _ => return None,
+    };
+    (header_len..=packet.len()).contains(&len).then_some(len)
+}
+
 fn ipv4(header: &[u8; IPV4_HEADER_LEN_MIN], at: usize) -> IpAddr {
     Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]).into()
 }

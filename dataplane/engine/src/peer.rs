@@ -11,6 +11,7 @@ use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
 use crate::place::Place;
 use crate::rtt::Rtt;
+use crate::sources::Sources;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
 use crate::update::PeerSnapshot;
@@ -86,8 +87,9 @@ impl Peer {
     }
 
     /// True if a packet can be sealed for it.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_ready())
+    pub(crate) fn is_ready(&self, now: Instant) -> bool {
+        let tunnel = self.tunnel.as_ref();
+        tunnel.is_some_and(|tunnel| tunnel.is_ready(now))
     }
 
     /// An authenticated message came from `from`: count it, and go there from now on.
@@ -152,15 +154,15 @@ impl Peers {
         self.order.len()
     }
 
-    /// Adds a peer under an index that `random` draws and no other peer has.
+    /// Adds a peer under an index that `sources` draws and no other peer has.
     pub(crate) fn insert(
         &mut self,
         public_key: PublicKey,
         now: Instant,
-        random: &mut dyn FnMut() -> u32,
+        sources: &mut Sources,
     ) -> PeerId {
         let home = self.place.home_of(&public_key);
-        let index = self.unused_index(home, random);
+        let index = self.unused_index(home, sources);
         let peer = Peer::new(public_key, home, index, now);
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -183,8 +185,8 @@ impl Peers {
     }
 
     /// Gives a peer a new index, so that messages for its former sessions find nobody.
-    pub(crate) fn reindex(&mut self, id: PeerId, random: &mut dyn FnMut() -> u32) {
-        let index = self.unused_index(self.get(id).home, random);
+    pub(crate) fn reindex(&mut self, id: PeerId, sources: &mut Sources) {
+        let index = self.unused_index(self.get(id).home, sources);
         let peer = self.get_mut(id);
         let former = std::mem::replace(&mut peer.index, index);
         self.by_index.remove(&former);
@@ -217,11 +219,11 @@ impl Peers {
         &self.order
     }
 
-    fn unused_index(&self, home: usize, random: &mut dyn FnMut() -> u32) -> u32 {
+    fn unused_index(&self, home: usize, sources: &mut Sources) -> u32 {
         // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so that
         // three of four are free even if all peers share one of 64 homes.
         loop {
-            let receiver_index = random();
+            let receiver_index = sources.draw_u32();
             let index = receiver_index >> 8;
             if self.place.home_of_index(receiver_index) == home
                 && !self.by_index.contains_key(&index)

@@ -19,7 +19,7 @@ impl Engine {
         let Some(endpoint) = peer.endpoint else {
             return;
         };
-        if !peer.is_ready() || self.link_mtu == 0 {
+        if !peer.is_ready(now) || self.link_mtu == 0 {
             return;
         }
         if let Some(path) = &peer.path
@@ -142,13 +142,13 @@ impl Peer {
         let (Some(tunnel), Some(endpoint)) = (&mut self.tunnel, &self.endpoint) else {
             return;
         };
-        if !tunnel.is_ready() {
+        if !tunnel.is_ready(now) {
             return;
         }
         let mut packet = vec![0; datagram_len - DATA_OVERHEAD_LEN];
         probe.write(&mut packet);
         sink.datagram(datagram_len, endpoint, Departure::new(manner), |room| {
-            tunnel.seal(&packet, room);
+            tunnel.seal(now, &packet, room);
         });
         self.sent(now, datagram_len);
     }

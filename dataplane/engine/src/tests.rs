@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, Place,
-    PresharedKey, PrivateKey, PublicKey, Sink, Update,
+    PresharedKey, PrivateKey, PublicKey, Sink, Sources, Update,
 };
 
 /// What an engine put out.
@@ -61,14 +61,7 @@ struct Host {
 
 impl Host {
     fn new(n: u8) -> Self {
-        let mut state = u32::from(n);
-        let mut engine = Engine::new(
-            Place::ONLY,
-            Box::new(move || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state
-            }),
-        );
+        let mut engine = Engine::new(Place::ONLY, sources(n.into()));
         let private_key = PrivateKey::from_bytes([n; 32]);
         let public_key = private_key.public_key();
         let mut out = Output::default();
@@ -141,6 +134,21 @@ impl Host {
 #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
 fn clock() -> Instant {
     Instant::now()
+}
+
+/// The same every time.
+pub(crate) fn sources(seed: u32) -> Sources {
+    let mut state = seed;
+    let random = move |bytes: &mut [u8]| {
+        for byte in bytes {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+    };
+    Sources {
+        random: Box::new(random),
+        unix_time: Box::new(|| Duration::ZERO),
+    }
 }
 
 fn net(text: &str) -> IpNet {

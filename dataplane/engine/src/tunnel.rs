@@ -1,173 +1,66 @@
-//! WireGuard's noise, session keys, replay window and timers, one [`Tunnel`] per peer.
+//! WireGuard's handshakes, sessions and timers with one peer: a [`Tunnel`].
 //!
-//! This is the one module that knows boringtun. What boringtun 0.7.1 leaves to its caller, or does otherwise than the
-//! paper, is handled here and listed in `docs/decisions/0001-boringtun.md`:
-//!
-//! - it queues packets without a session in a queue of its own: never reached, because nothing is sealed before
-//!   [`Tunnel::is_ready`];
-//! - its clock stands still between calls of `update_timers`, and a session that is born at an old time dies at the next
-//!   tick: [`Tunnel::tick`] comes before every handshake message to a tunnel that slept;
-//! - its rate limiter counts a message once for every check: the shared [`Gate`] checks and counts, the tunnels get a
-//!   limiter without a limit;
-//! - it panics when a buffer is too small: every entry here asserts the size first.
+//! Keys are made in `noise` and kept in `session`; `replay` knows what was seen, `timers` what is due; `macs` signs our
+//! handshake messages and `gate` admits those of others. Time and randomness are passed in everywhere but in `gate`, which
+//! is boringtun's.
 
-use std::net::IpAddr;
+mod gate;
+mod identity;
+mod macs;
+mod noise;
+mod replay;
+mod session;
+mod tai64n;
+mod timers;
+mod transcript;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::handshake::parse_handshake_anon;
-use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Packet, Tunn, TunnResult};
-use boringtun::x25519;
+use ployz_aead::{Key, Message};
 
-use crate::callers::Callers;
 use crate::drops::Drop;
-use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
+use crate::key::{PresharedKey, PublicKey};
+use crate::message::{
+    DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN,
+    data_counter,
+};
+use crate::sources::Sources;
+use macs::Macs;
+use noise::{Agreed, Pending, Remote};
+use session::{REJECT_AFTER_TIME, Role, Session, Sessions};
+use tai64n::{Stamps, Tai64n};
+use timers::{Due, JITTER_MAX, KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers};
 
-/// How often a tunnel that is awake wants [`Tunnel::tick`]. boringtun rounds its timers to this.
+pub(crate) use gate::{Admission, Gate};
+pub(crate) use identity::Identity;
+pub(crate) use noise::Claim;
+
+/// How often a tunnel that is awake wants [`Tunnel::tick`]: what is due is late by so much at most.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// Our keys, and what all tunnels share because of them.
-pub(crate) struct Identity {
-    private_key: PrivateKey,
-    public_key: PublicKey,
-    /// Never under load: [`Gate`] has counted already.
-    unlimited: Arc<RateLimiter>,
-}
-
-impl Identity {
-    pub(crate) fn new(private_key: PrivateKey) -> Self {
-        let public_key = private_key.public_key();
-        let unlimited = Arc::new(RateLimiter::new(&dalek_public(&public_key), u64::MAX));
-        Self {
-            private_key,
-            public_key,
-            unlimited,
-        }
-    }
-
-    pub(crate) fn private_key(&self) -> &PrivateKey {
-        &self.private_key
-    }
-
-    pub(crate) fn public_key(&self) -> PublicKey {
-        self.public_key
-    }
-
-    /// Who sent this handshake initiation, which costs one scalar multiplication and is not yet proof of anything.
-    pub(crate) fn initiator(&self, datagram: &[u8]) -> Result<PublicKey, Drop> {
-        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else {
-            return Err(Drop::MalformedMessage);
-        };
-        // The ephemeral key: one of small order would make the first secret known to everyone.
-        if datagram[8..]
-            .first_chunk()
-            .is_some_and(|key| PublicKey::from_bytes(*key).is_low_order())
-        {
-            return Err(Drop::BadHandshake);
-        }
-        let (secret, public) = (
-            dalek_secret(&self.private_key),
-            dalek_public(&self.public_key),
-        );
-        parse_handshake_anon(&secret, &public, &initiation)
-            .map(|half| PublicKey::from_bytes(half.peer_static_public))
-            .map_err(|_| Drop::BadHandshake)
-    }
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({})", self.public_key)
-    }
-}
-
-/// Handshake messages let through per second before cookies are asked for. One costs the responder five scalar
-/// multiplications of about 40 us, so this is a tenth of a core.
-const HANDSHAKES_PER_SECOND: u64 = 500;
-
-/// The door for handshake messages of all peers: MAC, load, cookies (paper, section 5.3).
-pub(crate) struct Gate {
-    limiter: RateLimiter,
-    callers: Callers,
-}
-
-/// What to do with a handshake message.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Admitted,
-    /// Send the cookie reply that was written.
-    Cookie,
-    Refused(Drop),
-}
-
-impl Gate {
-    pub(crate) fn new(identity: &Identity, now: Instant) -> Self {
-        Self {
-            limiter: RateLimiter::new(&dalek_public(&identity.public_key), HANDSHAKES_PER_SECOND),
-            callers: Callers::new(now),
-        }
-    }
-
-    /// Checks the MACs of a handshake message; under load it writes a cookie reply to its sender.
-    pub(crate) fn admit(
-        &mut self,
-        now: Instant,
-        from: IpAddr,
-        datagram: &[u8],
-        reply: &mut [u8; COOKIE_REPLY_LEN],
-    ) -> Admission {
-        self.limiter.reset_count();
-        // Without a second MAC this is nobody who has had a cookie: whether it gets one is decided before one is computed.
-        let has_mac2 = datagram
-            .last_chunk::<16>()
-            .is_some_and(|mac2| *mac2 != [0; 16]);
-        let address = has_mac2.then_some(from);
-        match self.limiter.verify_packet(address, datagram, reply) {
-            Ok(_) => Admission::Admitted,
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => Admission::Refused(Drop::BadMac),
-            Err(TunnResult::WriteToNetwork(_) | TunnResult::Err(WireGuardError::UnderLoad)) => {
-                self.under_load(now, from, datagram, reply)
-            }
-            Err(_) => Admission::Refused(Drop::MalformedMessage),
-        }
-    }
-
-    fn under_load(
-        &mut self,
-        now: Instant,
-        from: IpAddr,
-        datagram: &[u8],
-        reply: &mut [u8; COOKIE_REPLY_LEN],
-    ) -> Admission {
-        if !self.callers.may_answer(now, from) {
-            return Admission::Refused(Drop::Flood);
-        }
-        match self.limiter.verify_packet(Some(from), datagram, reply) {
-            // The second ended between the two looks.
-            Ok(_) => Admission::Admitted,
-            Err(TunnResult::WriteToNetwork(_)) => Admission::Cookie,
-            Err(_) => Admission::Refused(Drop::Flood),
-        }
-    }
-}
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
-    }
-}
+/// A peer that sends on a session as old as this gets a new one in time, even if we send nothing: before it ends there is
+/// still a passive keepalive and a handshake to come (paper, section 6.2).
+const LAST_MINUTE: Duration =
+    REJECT_AFTER_TIME.saturating_sub(KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT));
 
 /// The sessions with one peer.
 pub(crate) struct Tunnel {
-    tunn: Box<Tunn>,
-    /// There is a session to seal with.
-    ready: bool,
-    /// Session that we answered a handshake with and that the peer has not used yet.
-    unconfirmed: Option<u32>,
-    ticked_at: Option<Instant>,
+    identity: Arc<Identity>,
+    remote: Remote,
+    macs: Macs,
+    /// 24 bits, which the receiver indices of all sessions begin with; the rest of the latest.
+    index: u32,
+    last_number: u8,
+    pending: Option<Box<Pending>>,
+    sessions: Sessions,
+    timers: Timers,
+    stamps: Stamps,
+    /// The timestamp of the last initiation that was taken.
+    last_stamp: Option<Tai64n>,
 }
 
 /// What a tick asks for.
@@ -176,189 +69,280 @@ pub(crate) enum Tick {
     Nothing,
     /// Send the message of this length that was written.
     Send(usize),
-    /// No session and no handshake under way: no more ticks are needed until something happens.
+    /// The peer does not answer: nothing more is tried until something is to be sent.
+    GaveUp,
+    /// Neither keys nor a handshake under way: no more ticks are needed until something happens.
     Asleep,
 }
 
 impl Tunnel {
     /// A tunnel with no session. `index` is 24 bits; the receiver indices of its sessions are `index << 8 | 0..256`.
-    pub(crate) fn new(
-        identity: &Identity,
-        peer: &PublicKey,
-        preshared_key: Option<&PresharedKey>,
-        index: u32,
-    ) -> Self {
+    /// None for a peer whose public key has small order.
+    pub(crate) fn new(identity: &Arc<Identity>, peer: &PublicKey, index: u32) -> Option<Self> {
         debug_assert!(index < 1 << 24);
-        let tunn = Tunn::new(
-            dalek_secret(&identity.private_key),
-            dalek_public(peer),
-            preshared_key.map(|key| *key.expose()),
-            None,
+        Some(Self {
+            identity: Arc::clone(identity),
+            remote: Remote::new(identity, peer)?,
+            macs: Macs::new(peer),
             index,
-            Some(Arc::clone(&identity.unlimited)),
-        );
-        Self {
-            tunn: Box::new(tunn),
-            ready: false,
-            unconfirmed: None,
-            ticked_at: None,
-        }
+            last_number: 0,
+            pending: None,
+            sessions: Sessions::default(),
+            timers: Timers::default(),
+            stamps: Stamps::default(),
+            last_stamp: None,
+        })
+    }
+
+    /// The key of the handshakes from now on. The session goes on.
+    pub(crate) fn set_preshared_key(&mut self, key: Option<&PresharedKey>) {
+        self.remote.set_preshared_key(key);
+        self.timers.allow_handshake();
     }
 
     /// True if a packet can be sealed.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+    pub(crate) fn is_ready(&self, now: Instant) -> bool {
+        let current = self.sessions.current();
+        current.is_some_and(|session| session.may_send(now))
+    }
+
+    /// Begins the data message that will fill `room`: writes its header. What the caller puts behind it is to be sealed, with
+    /// this key and with the counter in the header, within the same turn.
+    ///
+    /// # Panics
+    /// If the tunnel is not ready, or there is no room for an empty message.
+    pub(crate) fn next_message(&mut self, now: Instant, room: &mut [u8]) -> &Arc<Key> {
+        debug_assert!(room.len() >= DATA_OVERHEAD_LEN && self.is_ready(now));
+        let session = self.sessions.current_mut().expect("the tunnel is ready");
+        session.write_header(room.first_chunk_mut().expect("there is room"));
+        self.timers.authenticated_sent();
+        if room.len() > DATA_OVERHEAD_LEN {
+            self.timers.data_sent(now);
+        }
+        if session.is_worn(now) {
+            self.timers.want_handshake(now);
+        }
+        session.sending_key()
     }
 
     /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer. Empty is a keepalive.
-    pub(crate) fn seal(&mut self, packet: &[u8], out: &mut [u8]) {
-        assert!(self.ready && out.len() == packet.len() + DATA_OVERHEAD_LEN);
-        let written = message_len(self.tunn.encapsulate(packet, out));
-        debug_assert_eq!(written, Some(packet.len() + DATA_OVERHEAD_LEN));
+    pub(crate) fn seal(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) {
+        assert_eq!(out.len(), packet.len() + DATA_OVERHEAD_LEN);
+        let key = self.next_message(now, out);
+        let counter = data_counter(out).expect("there is a header");
+        let bytes = &mut out[DATA_HEADER_LEN..];
+        bytes[..packet.len()].copy_from_slice(packet);
+        key.seal(&mut [Message { counter, bytes }]);
     }
 
-    /// Authenticates a data message and opens it into `out`, which is as long as the message. The length of the packet in
-    /// it: zero for a keepalive, none if what was sealed is no IP packet.
-    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<Option<usize>, Drop> {
-        assert!(out.len() >= datagram.len());
-        match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => Ok(Some(0)),
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Ok(Some(packet.len()))
-            }
-            // boringtun says so of a message's form, which was checked before, and of what it has authenticated.
-            TunnResult::Err(WireGuardError::InvalidPacket) => Ok(None),
-            TunnResult::Err(error) => Err(data_drop(&error)),
-            TunnResult::WriteToNetwork(_) => Err(Drop::MalformedMessage),
-        }
+    /// The key that opens a data message to `receiver_index` with this counter, which the window has room for.
+    ///
+    /// # Errors
+    /// [`Drop::UnknownSession`] if there is no such session or it is over, [`Drop::Replay`].
+    pub(crate) fn key_for(
+        &self,
+        now: Instant,
+        receiver_index: u32,
+        counter: u64,
+    ) -> Result<&Arc<Key>, Drop> {
+        let session = self.sessions.get(receiver_index);
+        session.ok_or(Drop::UnknownSession)?.key_for(now, counter)
     }
 
-    /// Call after a data message was opened: true if it is the first of a session that we answered for, which completes
-    /// the handshake on our side.
-    pub(crate) fn confirm(&mut self, receiver_index: u32) -> bool {
-        let completed = self.unconfirmed == Some(receiver_index);
+    /// Takes a message that was opened with that key and held `text_len` bytes, zero for a keepalive. True if it is the first
+    /// of a session that we had answered for, which completes the handshake on our side.
+    ///
+    /// # Errors
+    /// [`Drop::Replay`] if another message with this counter was taken in the meantime.
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        receiver_index: u32,
+        counter: u64,
+        text_len: usize,
+    ) -> Result<bool, Drop> {
+        let session = self.sessions.get_mut(receiver_index);
+        session.ok_or(Drop::UnknownSession)?.note(counter)?;
+        let completed = self.sessions.confirm(receiver_index);
         if completed {
-            self.unconfirmed = None;
+            self.end_handshake();
         }
-        if completed || !self.ready {
-            self.refresh();
+        self.timers.authenticated_received();
+        if text_len > 0 {
+            self.timers.data_received(now);
         }
-        completed
+        let current = self.sessions.current();
+        if current.is_some_and(|session| session.was_initiated_before(now, LAST_MINUTE)) {
+            self.timers.want_handshake_in_time(now);
+        }
+        Ok(completed)
     }
 
-    /// Starts a handshake unless one is under way; the message is written to `out`.
-    pub(crate) fn initiate(&mut self, out: &mut [u8]) -> Option<usize> {
-        assert!(out.len() >= HANDSHAKE_INITIATION_LEN);
-        message_len(self.tunn.format_handshake_initiation(out, false))
+    /// Authenticates a data message and decrypts it into `out`, which is as long as the message. Says how long the text is,
+    /// and what [`Self::accept`] says.
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        receiver_index: u32,
+        counter: u64,
+        datagram: &[u8],
+        out: &mut [u8],
+    ) -> Result<(usize, bool), Drop> {
+        let key = self.key_for(now, receiver_index, counter)?;
+        let sealed = &datagram[DATA_HEADER_LEN..];
+        let bytes = &mut out[..sealed.len()];
+        bytes.copy_from_slice(sealed);
+        if !key.open(&mut [Message { counter, bytes }]).contains(0) {
+            return Err(Drop::BadTag);
+        }
+        let text_len = datagram.len() - DATA_OVERHEAD_LEN;
+        let completed = self.accept(now, receiver_index, counter, text_len)?;
+        Ok((text_len, completed))
     }
 
-    /// Consumes an initiation that was admitted and writes the response.
-    pub(crate) fn respond(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, Drop> {
-        let len = self
-            .handshake_message(datagram, out)?
-            .ok_or(Drop::BadHandshake)?;
-        self.unconfirmed = crate::message::sender_index(out);
-        self.refresh();
-        Ok(len)
+    /// Asks for a session. True if an initiation was written; if not, it is not time for one, and one will follow.
+    pub(crate) fn initiate(
+        &mut self,
+        now: Instant,
+        sources: &mut Sources,
+        out: &mut [u8; HANDSHAKE_INITIATION_LEN],
+    ) -> bool {
+        self.timers.want_handshake(now);
+        let may_initiate = self.timers.may_initiate(now);
+        if may_initiate {
+            self.write_initiation(now, sources, out);
+        }
+        may_initiate
     }
 
-    /// Consumes a response that was admitted: there is a session now. Writes a keepalive, which tells the peer so if
-    /// nothing else is sent.
-    pub(crate) fn complete(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, Drop> {
-        let len = self
-            .handshake_message(datagram, out)?
-            .ok_or(Drop::BadHandshake)?;
-        self.refresh();
-        Ok(len)
+    /// Answers the initiation in which somebody claims to be this peer.
+    ///
+    /// # Errors
+    /// [`Drop::BadHandshake`] if it is not the peer's, or not newer than all that were answered.
+    pub(crate) fn respond(
+        &mut self,
+        now: Instant,
+        sources: &mut Sources,
+        claim: &Claim,
+        datagram: &[u8],
+        out: &mut [u8; HANDSHAKE_RESPONSE_LEN],
+    ) -> Result<(), Drop> {
+        let proven = claim.prove(&self.remote, datagram)?;
+        let stamp = Some(proven.timestamp);
+        if stamp <= self.last_stamp {
+            return Err(Drop::BadHandshake);
+        }
+        let index = self.unused_index();
+        let agreed = proven.respond(&self.remote, index, &sources.draw_secret(), out)?;
+        self.macs.write(now, out);
+        self.last_stamp = stamp;
+        let session = Session::new(now, Role::Responder, index, &agreed);
+        self.sessions.add_answered(session);
+        self.timers.authenticated_received();
+        self.timers
+            .response_sent(now, sources.draw_duration(JITTER_MAX));
+        self.timers.session_derived(now);
+        Ok(())
+    }
+
+    /// Takes a response that was admitted: there is a session now, and the peer waits for the first message on it.
+    ///
+    /// # Errors
+    /// [`Drop::BadHandshake`] if it answers nothing that we have asked, or does not authenticate.
+    pub(crate) fn complete(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
+        let message = datagram.try_into().map_err(|_| Drop::MalformedMessage)?;
+        let pending = self.pending.as_ref().ok_or(Drop::BadHandshake)?;
+        let agreed: Agreed = pending.complete(&self.identity, &self.remote, message)?;
+        let session = Session::new(now, Role::Initiator, pending.index, &agreed);
+        self.sessions.add_initiated(session);
+        self.timers.authenticated_received();
+        self.timers.session_derived(now);
+        self.end_handshake();
+        Ok(())
     }
 
     /// Keeps the cookie for the next handshake message. It proves nothing about where the peer is.
-    pub(crate) fn cookie(&mut self, datagram: &[u8]) -> Result<(), Drop> {
-        self.handshake_message(datagram, &mut []).map(|_| ())
+    pub(crate) fn cookie(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
+        self.macs.take_cookie(now, datagram)
     }
 
-    /// Lets time pass. `out` has room for a handshake initiation.
-    pub(crate) fn tick(&mut self, now: Instant, out: &mut [u8]) -> Tick {
-        assert!(out.len() >= HANDSHAKE_INITIATION_LEN);
-        self.ticked_at = Some(now);
-        let tick = match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => Tick::Send(message.len()),
-            TunnResult::Err(_) => Tick::Asleep,
-            TunnResult::Done
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Tick::Nothing,
-        };
-        self.refresh();
-        tick
-    }
-
-    /// True if boringtun's clock is too old to take a handshake message.
-    pub(crate) fn has_slept(&self, now: Instant) -> bool {
-        self.ticked_at
-            .is_none_or(|then| now.saturating_duration_since(then) > 2 * TICK)
-    }
-
-    fn handshake_message(
+    /// Lets time pass.
+    pub(crate) fn tick(
         &mut self,
-        datagram: &[u8],
-        out: &mut [u8],
-    ) -> Result<Option<usize>, Drop> {
-        match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Err(_) => Err(Drop::BadHandshake),
-            TunnResult::WriteToNetwork(message) => Ok(Some(message.len())),
-            TunnResult::Done
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Ok(None),
+        now: Instant,
+        sources: &mut Sources,
+        out: &mut [u8; HANDSHAKE_INITIATION_LEN],
+    ) -> Tick {
+        match self.timers.poll(now) {
+            Due::Handshake => {
+                self.write_initiation(now, sources, out);
+                Tick::Send(HANDSHAKE_INITIATION_LEN)
+            }
+            Due::Keepalive if self.is_ready(now) => {
+                self.seal(now, &[], &mut out[..DATA_OVERHEAD_LEN]);
+                Tick::Send(DATA_OVERHEAD_LEN)
+            }
+            Due::Keepalive => {
+                self.timers.want_handshake(now);
+                Tick::Nothing
+            }
+            Due::GiveUp => {
+                self.pending = None;
+                Tick::GaveUp
+            }
+            Due::Forget => {
+                self.sessions.clear();
+                Tick::Nothing
+            }
+            Due::Nothing if self.timers.are_at_rest() => Tick::Asleep,
+            Due::Nothing => Tick::Nothing,
         }
     }
 
-    fn refresh(&mut self) {
-        self.ready = self.tunn.time_since_last_handshake().is_some();
+    fn write_initiation(
+        &mut self,
+        now: Instant,
+        sources: &mut Sources,
+        out: &mut [u8; HANDSHAKE_INITIATION_LEN],
+    ) {
+        let stamp = self.stamps.next((sources.unix_time)());
+        let index = self.unused_index();
+        let pending = Pending::initiate(
+            &self.identity,
+            &self.remote,
+            index,
+            sources.draw_secret(),
+            stamp,
+            out,
+        );
+        self.pending = Some(Box::new(pending));
+        self.macs.write(now, out);
+        self.timers
+            .initiation_sent(now, sources.draw_duration(JITTER_MAX));
+    }
+
+    fn end_handshake(&mut self) {
+        self.pending = None;
+        self.timers.handshake_ended();
+    }
+
+    /// Of the 256 at most four are in use.
+    fn unused_index(&mut self) -> u32 {
+        loop {
+            self.last_number = self.last_number.wrapping_add(1);
+            let index = self.index << 8 | u32::from(self.last_number);
+            let is_pending = self.pending.as_ref().is_some_and(|it| it.index == index);
+            if !is_pending && self.sessions.get(index).is_none() {
+                return index;
+            }
+        }
     }
 }
 
 impl std::fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tunnel")
-            .field("ready", &self.ready)
+            .field("index", &self.index)
             .finish_non_exhaustive()
     }
-}
-
-fn message_len(result: TunnResult<'_>) -> Option<usize> {
-    match result {
-        TunnResult::WriteToNetwork(message) => Some(message.len()),
-        TunnResult::Done
-        | TunnResult::Err(_)
-        | TunnResult::WriteToTunnelV4(..)
-        | TunnResult::WriteToTunnelV6(..) => None,
-    }
-}
-
-fn data_drop(error: &WireGuardError) -> Drop {
-    match error {
-        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => Drop::Replay,
-        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => Drop::UnknownSession,
-        WireGuardError::InvalidAeadTag => Drop::BadTag,
-        WireGuardError::InvalidPacket
-        | WireGuardError::DestinationBufferTooSmall
-        | WireGuardError::IncorrectPacketLength
-        | WireGuardError::UnexpectedPacket
-        | WireGuardError::WrongPacketType
-        | WireGuardError::WrongKey
-        | WireGuardError::InvalidTai64nTimestamp
-        | WireGuardError::WrongTai64nTimestamp
-        | WireGuardError::InvalidMac
-        | WireGuardError::LockFailed
-        | WireGuardError::ConnectionExpired
-        | WireGuardError::UnderLoad => Drop::MalformedMessage,
-    }
-}
-
-fn dalek_secret(key: &PrivateKey) -> x25519::StaticSecret {
-    x25519::StaticSecret::from(*key.expose())
-}
-
-fn dalek_public(key: &PublicKey) -> x25519::PublicKey {
-    x25519::PublicKey::from(*key.as_bytes())
 }

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
     AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
-    Snapshot, Update, WallNs,
+    Snapshot, Sources, Update, WallNs,
 };
 
 /// Where the `n`-th host is.
@@ -44,14 +44,22 @@ fn update(own: u8, peers: Vec<PeerUpdate>) -> Update {
 }
 
 fn engine(own: u8) -> Engine {
-    let mut state = u32::from(own);
-    Engine::new(
-        Place::ONLY,
-        Box::new(move || {
+    Engine::new(Place::ONLY, sources(own.into()))
+}
+
+/// The same every time.
+pub(crate) fn sources(seed: u32) -> Sources {
+    let mut state = seed;
+    let random = move |bytes: &mut [u8]| {
+        for byte in bytes {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state
-        }),
-    )
+            *byte = (state >> 24) as u8;
+        }
+    };
+    Sources {
+        random: Box::new(random),
+        unix_time: Box::new(|| Duration::ZERO),
+    }
 }
 
 /// The whole data plane but for its descriptors.

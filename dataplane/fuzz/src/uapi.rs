@@ -11,7 +11,7 @@ use ployz_engine::{
     AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, Place, Sink, Update,
 };
 
-use super::hosts::clock;
+use super::hosts::{clock, sources};
 
 /// Every peer costs two scalar multiplications when it is applied.
 const APPLIED_PEERS_MAX: usize = 20;
@@ -70,14 +70,7 @@ fn check_update(update: Update) {
 
 /// What an interface that was empty says of itself once it is set.
 fn describe(update: Update) -> String {
-    let mut state = 0u32;
-    let mut engine = Engine::new(
-        Place::ONLY,
-        Box::new(move || {
-            state = state.wrapping_add(0x9e37_79b9);
-            state
-        }),
-    );
+    let mut engine = Engine::new(Place::ONLY, sources(0));
     let (listen_port, fwmark) = (update.listen_port, update.fwmark);
     let now = clock();
     engine.apply(now, &update, &mut Nowhere).expect("few peers");

@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
-use ployz_engine::{Reading, UpdateError};
+use ployz_engine::{Reading, Sources, UpdateError};
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
 use tokio::sync::mpsc::Sender;
 
 use crate::descriptors::Descriptors;
@@ -52,6 +54,16 @@ pub(crate) fn read_clocks() -> Reading {
         }
     });
     best.1
+}
+
+/// The kernel's randomness, of which nothing stays in our memory, and the wall clock.
+pub(crate) fn sources() -> Sources {
+    let random = |bytes: &mut [u8]| OsRng.try_fill_bytes(bytes).expect("getrandom(2) works");
+    let unix_time = || Duration::from_nanos(clock_ns(ClockId::CLOCK_REALTIME));
+    Sources {
+        random: Box::new(random),
+        unix_time: Box::new(unix_time),
+    }
 }
 
 /// Zero if there is no such clock, which Linux does not know.

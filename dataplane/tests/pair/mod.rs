@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Update, WallNs,
+    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Sources, Update, WallNs,
 };
 
 /// The test carries everything itself; the plain way out is for when buffers run out, which they must not.
@@ -50,13 +50,17 @@ pub(crate) fn key(n: u8) -> PrivateKey {
 
 pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
     let mut seed = u32::from(own);
-    let engine = Engine::new(
-        Place::ONLY,
-        Box::new(move || {
+    let random = move |bytes: &mut [u8]| {
+        for byte in bytes {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            seed
-        }),
-    );
+            *byte = (seed >> 24) as u8;
+        }
+    };
+    let sources = Sources {
+        random: Box::new(random),
+        unix_time: Box::new(|| Duration::ZERO),
+    };
+    let engine = Engine::new(Place::ONLY, sources);
     let outlet = Outlet::new(
         Exitless::default(),
         Capabilities {

@@ -19,14 +19,7 @@ struct Interface {
 
 impl Interface {
     fn new(n: u8) -> Self {
-        let engine = |place: Place| {
-            let mut state = place.shard() as u32;
-            let random = move || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state
-            };
-            Engine::new(place, Box::new(random))
-        };
+        let engine = |place: Place| Engine::new(place, sources(place.shard() as u32));
         let mut interface = Self {
             engines: Place::all(SHARDS).map(engine).collect(),
             at: format!("192.0.2.{n}:{n}").parse().unwrap(),

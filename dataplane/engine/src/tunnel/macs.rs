@@ -1,0 +1,94 @@
+//! The two MACs at the end of our handshake messages (paper, sections 5.4.4 and 5.4.7). The first shows that we know the
+//! peer's public key; the second, with a cookie that the peer sent us under load, that we are where we seem to be.
+
+use std::time::{Duration, Instant};
+
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{KeyInit, Mac};
+use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use zeroize::Zeroizing;
+
+use crate::drops::Drop;
+use crate::key::PublicKey;
+use crate::message::{COOKIE_REPLY_LEN, sender_index};
+use crate::tunnel::transcript::{Bytes32, hash};
+
+const LABEL_MAC1: &[u8] = b"mac1----";
+const LABEL_COOKIE: &[u8] = b"cookie--";
+const MAC_LEN: usize = 16;
+
+/// A cookie is good for two minutes from when its secret was made, less what it may take to arrive (the kernel's
+/// `COOKIE_SECRET_LATENCY`).
+const COOKIE_AGE_MAX: Duration = Duration::from_secs(120 - 5);
+
+/// What marks our messages to one peer.
+pub(super) struct Macs {
+    mac1_key: Bytes32,
+    cookie_key: Bytes32,
+    /// Index and first MAC of the last message: a cookie is for these, once.
+    sent: Option<(u32, [u8; MAC_LEN])>,
+    cookie: Option<Cookie>,
+}
+
+struct Cookie {
+    bytes: Zeroizing<[u8; MAC_LEN]>,
+    since: Instant,
+}
+
+impl Macs {
+    pub(super) fn new(peer: &PublicKey) -> Self {
+        Self {
+            mac1_key: hash(&[LABEL_MAC1, peer.as_bytes()]),
+            cookie_key: hash(&[LABEL_COOKIE, peer.as_bytes()]),
+            sent: None,
+            cookie: None,
+        }
+    }
+
+    /// Fills the last 32 bytes of a handshake message.
+    pub(super) fn write(&mut self, now: Instant, message: &mut [u8]) {
+        let mac2_at = message.len() - MAC_LEN;
+        let mac1_at = mac2_at - MAC_LEN;
+        let mac1 = mac(&self.mac1_key, &message[..mac1_at]);
+        message[mac1_at..mac2_at].copy_from_slice(&mac1);
+        self.sent = sender_index(message).map(|index| (index, mac1));
+        self.cookie
+            .take_if(|cookie| now.saturating_duration_since(cookie.since) >= COOKIE_AGE_MAX);
+        let mac2 = match &self.cookie {
+            Some(cookie) => mac(&*cookie.bytes, &message[..mac2_at]),
+            None => [0; MAC_LEN],
+        };
+        message[mac2_at..].copy_from_slice(&mac2);
+    }
+
+    /// Keeps the cookie of a reply for the messages to come.
+    pub(super) fn take_cookie(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
+        let message: &[u8; COOKIE_REPLY_LEN] =
+            datagram.try_into().map_err(|_| Drop::MalformedMessage)?;
+        let (index, mac1) = self.sent.ok_or(Drop::BadHandshake)?;
+        if message[4..8] != index.to_le_bytes() {
+            return Err(Drop::BadHandshake);
+        }
+        let mut bytes = Zeroizing::new([0; MAC_LEN]);
+        bytes.copy_from_slice(&message[32..48]);
+        XChaCha20Poly1305::new((&self.cookie_key).into())
+            .decrypt_in_place_detached(
+                XNonce::from_slice(&message[8..32]),
+                &mac1,
+                &mut *bytes,
+                message[48..].into(),
+            )
+            .map_err(|_| Drop::BadHandshake)?;
+        self.cookie = Some(Cookie { bytes, since: now });
+        self.sent = None;
+        Ok(())
+    }
+}
+
+fn mac(key: &[u8], bytes: &[u8]) -> [u8; MAC_LEN] {
+    let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(key).expect("at most 32 bytes");
+    mac.update(bytes);
+    mac.finalize().into_bytes().into()
+}
