@@ -152,7 +152,8 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::MachineRemove(_)
         | Payload::MachineRetired(_)
         | Payload::MachineUpdate(_)
-        | Payload::MachineHealth(_) => None,
+        | Payload::MachineHealth(_)
+        | Payload::ReleaseFetched(_) => None,
     }
 }
 

@@ -118,22 +118,35 @@ pub(crate) async fn ask_as_admin(
     machine: MachineId,
     request: &Request,
 ) -> Outcome {
-    let broken = |cause: &dyn std::fmt::Display| {
-        let message = format!("machine {machine} did not answer: {cause}");
-        Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
-    };
+    let session = reach_as_admin(daemon, machine).await?;
+    let outcome = ask_once(&session, machine, request).await;
+    session.close().await;
+    outcome
+}
+
+/// Asks the machine at the other end of a session.
+pub(crate) async fn ask_once(session: &Session, machine: MachineId, request: &Request) -> Outcome {
+    let asking = async { session.open(request).await?.only().await };
+    let response = asking.await.map_err(|error| broken(machine, &error));
+    response.and_then(Outcome::from)
+}
+
+/// Connects to a machine as root of this host.
+pub(crate) async fn reach_as_admin(
+    daemon: &Daemon,
+    machine: MachineId,
+) -> Result<Session, Failure> {
     let credential: Option<Credential> = daemon
         .files
         .read(MEMBER_CREDENTIAL_FILE)
-        .map_err(|error| broken(&error))?;
-    let credential = credential.ok_or_else(|| broken(&"this daemon is stopping"))?;
-    let session = reach_as(daemon, machine, credential).await?;
-    let asking = async { session.open(request).await?.only().await };
-    let response = asking.await;
-    session.close().await;
-    response
-        .map_err(|error| broken(&error))
-        .and_then(Outcome::from)
+        .map_err(|error| broken(machine, &error))?;
+    let credential = credential.ok_or_else(|| broken(machine, &"this daemon is stopping"))?;
+    reach_as(daemon, machine, credential).await
+}
+
+fn broken(machine: MachineId, cause: &dyn std::fmt::Display) -> Failure {
+    let message = format!("machine {machine} did not answer: {cause}");
+    Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
 }
 
 async fn reach_as(

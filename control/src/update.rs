@@ -9,6 +9,7 @@
 //! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is how the machine
 //! that drives the update is updated itself.
 
+mod passing;
 mod planning;
 
 use std::rc::Rc;
@@ -17,9 +18,10 @@ use std::time::Duration;
 
 use ployz_api::{
     Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, Outcome, Payload,
-    Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    ReleaseWay, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
 };
 use ployz_core::{OperationRecord, judge, plan_update};
+use ployz_install::Layout;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,7 +29,8 @@ use crate::daemon::Daemon;
 use crate::network::Network;
 use crate::operations::{Work, unfinished_updates};
 use crate::relay;
-use crate::requests::update::step;
+use crate::requests::update::{blocking, step};
+use crate::update::passing::pass_on;
 use crate::update::planning::{candidates, wanted_version};
 
 /// An artifact has some 20 MB.
@@ -130,6 +133,8 @@ impl Update {
     async fn drive(mut self) {
         let outcome = self.run().await;
         self.work.set_update(&self.state);
+        // What was mirrored for others is in nobody's way if it stays.
+        let _stays = blocking(|| Layout::system().forget_passed()).await;
         if let Err(failure) = &outcome {
             tracing::warn!(cause = %failure, "the update has stopped");
         }
@@ -159,16 +164,12 @@ impl Update {
         };
         let version = self.state.version.clone();
         self.stage(&name, "download").await;
-        let fetch = UpdateStep::Fetch {
-            version: version.clone(),
-        };
-        let fetched = self.ask(id, fetch, DOWNLOAD_WAIT).await;
-        let before = match fetched {
-            Ok(_) => self.health(id).await,
+        let fetched = match self.fetch(id, &name).await {
+            Ok(way) => self.health(id).await.map(|before| (way, before)),
             Err(failure) => Err(failure),
         };
-        let before = match before {
-            Ok(before) => before,
+        let (release_from, before) = match fetched {
+            Ok(fetched) => fetched,
             Err(failure) => {
                 return Err(self.fail(id, name, "download", failure.message, true));
             }
@@ -186,6 +187,7 @@ impl Update {
             id,
             name: name.clone(),
             before,
+            release_from,
         };
         self.state.current = Some(Box::new(machine));
         self.save().await;
@@ -195,6 +197,35 @@ impl Update {
             Ok(_) => Ok(()),
             Err(failure) => Err(self.fail(id, name, "switch", failure.message, true)),
         }
+    }
+
+    /// Has a machine fetch the version, or passes it on to one that cannot.
+    async fn fetch(&mut self, id: MachineId, name: &Name) -> Result<ReleaseWay, Failure> {
+        let fetch = |way| UpdateStep::Fetch {
+            version: self.state.version.clone(),
+            way,
+        };
+        let (own, passed) = (fetch(ReleaseWay::Base), fetch(ReleaseWay::Coordinator));
+        let Some(Payload::ReleaseFetched(fetched)) = self.ask(id, own, DOWNLOAD_WAIT).await? else {
+            return Ok(ReleaseWay::Base);
+        };
+        let Some(cause) = fetched.unreachable else {
+            return Ok(ReleaseWay::Base);
+        };
+        if id == self.daemon.identity.machine_id {
+            return Err(Failure::new(Code::InstallFailed, cause));
+        }
+        tracing::info!(machine = %name, cause, "the version is passed on");
+        self.stage(name, "pass on").await;
+        let passing = pass_on(&self.daemon, id, &self.state.version, &fetched.arch);
+        let sent = timeout(DOWNLOAD_WAIT, Box::pin(passing)).await;
+        let late = |_| Failure::new(Code::Timeout, format!("not within {DOWNLOAD_WAIT:?}"));
+        sent.map_err(late).flatten().map_err(|failure| {
+            let message = format!("{cause}; and it is not passed on: {failure}");
+            Failure { message, ..failure }
+        })?;
+        self.ask(id, passed, DOWNLOAD_WAIT).await?;
+        Ok(ReleaseWay::Coordinator)
     }
 
     /// Waits until a machine is as well as it was, or runs what it ran.
@@ -209,6 +240,7 @@ impl Update {
                     name,
                     from: machine.before.version.clone(),
                     to: after.version,
+                    release_from: machine.release_from,
                     gap_ms: after.gap_ms,
                 });
                 self.work.end_of(&machine.name);

@@ -1,9 +1,10 @@
 //! Machines are brought to the next version while somebody's transfer goes through all of them, and the daemon that drives it is killed
-//! on the way. A version that does not start, one that was tampered with, and an earlier one change nothing.
+//! on the way. A version that does not start, one that was tampered with, and an earlier one change nothing. A machine that cannot get to
+//! where releases are from is given them by the one that drives the update.
 //!
 //! ```text
-//!   m1 (holds the store) ── switch ── m2 ══ TCP ══ m3
-//!                              └───── the operator's place: releases, over HTTP
+//!   m1 (holds the store, and releases) ── switch ── m2 (has no releases) ══ TCP ══ m3
+//!                                            └───── the operator's place: releases, over HTTP, for m3
 //! ```
 //!
 //! `PLOYZ_NEXT_PROGRAMS` is where `scripts/next-version` has put the programs of the next version.
@@ -24,6 +25,7 @@ use ployz_netns_tests::{Backend, Lab, Outcome, Stage, tell};
 use serde_json::{Value, json};
 
 const SOURCE: &str = "/srv/ployz";
+const RELEASES: &str = "/srv/releases";
 /// Three machines, each with a download, a start and a look at its health.
 const UPDATE_PATIENCE: Duration = Duration::from_secs(180);
 /// As long as the update takes, at least; it is ended when that is over.
@@ -45,6 +47,7 @@ fn machines_are_updated_under_traffic_and_go_back_by_themselves() -> Outcome {
         transfer.is_going_on()?;
 
         published.add(&broken_programs(stage)?)?;
+        bring_releases(&lab, &published)?;
         goes_back_by_itself(&lab, &next)?;
         transfer.is_going_on()?;
         refuses_what_is_not_genuine_or_older(&lab, &published, &next)?;
@@ -70,6 +73,12 @@ fn update_all_with_the_coordinator_killed(lab: &Lab, next: &str) -> Outcome {
     ensure!(names == ["m2", "m3", "m1"], "{update}");
     for machine in updated {
         ensure!(machine["to"] == next, "{update}");
+        let way = if machine["name"] == "m2" {
+            "coordinator"
+        } else {
+            "base"
+        };
+        ensure!(machine["release_from"] == way, "{update}");
         show(machine);
     }
     for machine in [1, 2, 3] {
@@ -148,18 +157,24 @@ fn refuses_what_is_not_genuine_or_older(lab: &Lab, published: &Published, next: 
             fs::write(entry.path(), bytes)?;
         }
     }
-    let line = format!("ployzctl --json machine update m3 --version {BROKEN}");
-    let update = document(&root(lab, 1, &line)?)?;
-    let failed = &update["payload"]["failed"][0];
-    ensure!(
-        failed["stage"] == "download" && failed["message"].to_string().contains("SHA-256"),
-        "{update}"
-    );
-    let installed = root(lab, 3, "ls /opt/ployz/versions")?.success()?.stdout;
-    ensure!(
-        !installed.contains(BROKEN) && installed.contains(next),
-        "{installed}"
-    );
+    bring_releases(lab, published)?;
+    root(lab, 2, &format!("rm -r /opt/ployz/versions/{BROKEN}"))?.success()?;
+    for machine in [2, 3] {
+        let line = format!("ployzctl --json machine update m{machine} --version {BROKEN}");
+        let update = document(&root(lab, 1, &line)?)?;
+        let failed = &update["payload"]["failed"][0];
+        ensure!(
+            failed["stage"] == "download" && failed["message"].to_string().contains("SHA-256"),
+            "{update}"
+        );
+        let installed = root(lab, machine, "ls /opt/ployz /opt/ployz/versions")?;
+        let installed = installed.success()?.stdout;
+        ensure!(
+            !installed.contains(BROKEN) && installed.contains(next),
+            "{installed}"
+        );
+        ensure!(!installed.contains("pass"), "{installed}");
+    }
     Ok(())
 }
 
@@ -174,10 +189,11 @@ fn found(lab: &Lab, published: &Published) -> Outcome {
         }
         let install = format!(
             "{SOURCE}/ployzctl daemon install --runtime host --name m{machine} --release-base {} --release-key {key}",
-            base()
+            base(machine)
         );
         root(lab, machine, &install)?.success()?;
     }
+    bring_releases(lab, published)?;
     root(lab, 1, "ployzctl mesh init acme")?.success()?;
     for machine in [2, 3] {
         let token = document(&root(lab, 1, "ployzctl --json machine invite create")?)?;
@@ -264,8 +280,21 @@ fn spawn(line: &str) -> Result<Running> {
     Ok(Running(child))
 }
 
-fn base() -> String {
-    "http://10.42.0.254:8000".to_owned()
+/// Where a machine looks for releases: m1 finds them there, m2 does not.
+fn base(machine: u8) -> &'static str {
+    match machine {
+        3 => "http://10.42.0.254:8000",
+        _ => RELEASES,
+    }
+}
+
+/// Has what is published lie on m1.
+fn bring_releases(lab: &Lab, published: &Published) -> Outcome {
+    let place = lab.root(1).join(RELEASES.trim_start_matches('/'));
+    fs::create_dir_all(&place)?;
+    let copy = format!("cp -r {}/. {}", published.base.display(), place.display());
+    run(&words(&copy), b"", PATIENCE)?.success()?;
+    Ok(())
 }
 
 /// A web server in the operator's place.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ployz_api::{
-    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, Request, UpdateRequest,
-    WorkState,
+    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, ReleaseWay, Request,
+    UpdateRequest, WorkState,
 };
 
 use super::unexpected;
@@ -90,8 +90,15 @@ fn is_passing(code: Code) -> bool {
     .contains(&code)
 }
 
+const fn fetched(way: ReleaseWay) -> &'static str {
+    match way {
+        ReleaseWay::Base => "by itself",
+        ReleaseWay::Coordinator => "passed on",
+    }
+}
+
 fn described(row: &OperationRow, update: &MachineUpdate) -> String {
-    let mut table = Table::new(&["MACHINE", "VERSION", "BEFORE", "NO TRAFFIC FOR"]);
+    let mut table = Table::new(&["MACHINE", "VERSION", "BEFORE", "NO TRAFFIC FOR", "FETCHED"]);
     for machine in &update.updated {
         let gap = machine.gap_ms.map(|ms| format!("{ms} ms"));
         table.row(vec![
@@ -99,6 +106,7 @@ fn described(row: &OperationRow, update: &MachineUpdate) -> String {
             machine.to.clone(),
             machine.from.clone(),
             gap.unwrap_or_default(),
+            fetched(machine.release_from).to_owned(),
         ]);
     }
     let mut text = if update.updated.is_empty() {

@@ -64,8 +64,8 @@ pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{
-    FailedMachine, MachineHealth, MachineUpdate, Switch, UpdateRequest, UpdateStep, UpdatedMachine,
-    UpdatingMachine,
+    FailedMachine, MachineHealth, MachineUpdate, RELEASE_PIECE_LEN, ReleaseFetched, ReleaseFile,
+    ReleasePiece, ReleaseWay, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
 };
 pub use workload::{
     DeployRequest, InvalidSpec, InvalidWorkload, Program, PublishedPort, SPEC_LEN_MAX,

@@ -23,7 +23,7 @@ use crate::operation::{OperationList, OperationRow};
 use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
-use crate::update::{MachineHealth, MachineUpdate};
+use crate::update::{MachineHealth, MachineUpdate, ReleaseFetched};
 use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
 
 /// How a request ended.
@@ -164,6 +164,7 @@ pub enum Payload {
     WorkloadLogs(WorkloadLogs),
     MachineUpdate(Box<MachineUpdate>),
     MachineHealth(Box<MachineHealth>),
+    ReleaseFetched(ReleaseFetched),
     MigratePreview(MigratePreview),
     MigrateApply(MigrateApply),
     VolumeEntries(VolumeEntries),

@@ -1,6 +1,7 @@
 //! Bringing machines to another version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,12 @@ pub enum UpdateStep {
     Fetch {
         /// Which one.
         version: String,
+        /// From where.
+        #[serde(default, skip_serializing_if = "ReleaseWay::is_base")]
+        way: ReleaseWay,
     },
+    /// Keep a piece of a version that is passed on, until it is fetched by [`ReleaseWay::Coordinator`].
+    Piece(ReleasePiece),
     /// How are you?
     Health,
     /// Start this version instead of the one that runs.
@@ -43,6 +49,76 @@ pub enum UpdateStep {
     Confirm,
     /// Go back now.
     Revert,
+}
+
+/// How a version gets to a machine. Either way that looks at signature and digest itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseWay {
+    /// It fetches it where releases are from.
+    #[default]
+    Base,
+    /// It cannot, and was given it by the machine that coordinates the update.
+    Coordinator,
+}
+
+impl ReleaseWay {
+    const fn is_base(&self) -> bool {
+        matches!(self, Self::Base)
+    }
+}
+
+/// One of the files that a version consists of, for one architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseFile {
+    /// The digests.
+    Sums,
+    /// The signature of those.
+    Signature,
+    /// The programs, packed.
+    Artifact,
+}
+
+impl ReleaseFile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sums, Self::Signature, Self::Artifact];
+}
+
+/// The bytes that one piece has, before base64 makes them a third longer; a request has 64 KiB.
+pub const RELEASE_PIECE_LEN: usize = 45 << 10;
+
+/// Some bytes of a file of a version.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasePiece {
+    /// Which version.
+    pub version: String,
+    /// Which file.
+    pub file: ReleaseFile,
+    /// How many bytes are before it; none begins the file anew.
+    pub offset: u64,
+    /// In base64; at most [`RELEASE_PIECE_LEN`] bytes.
+    pub data: String,
+}
+
+impl fmt::Debug for ReleasePiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReleasePiece")
+            .field("version", &self.version)
+            .field("file", &self.file)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of [`UpdateStep::Fetch`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReleaseFetched {
+    /// What the machine's programs are built for.
+    pub arch: String,
+    /// Why it could not read the version where releases are from; none if the version lies there now.
+    pub unreachable: Option<String>,
 }
 
 /// How a machine is, as far as an update is concerned.
@@ -111,6 +187,9 @@ pub struct UpdatedMachine {
     pub name: Name,
     pub from: String,
     pub to: String,
+    /// How it got there.
+    #[serde(default)]
+    pub release_from: ReleaseWay,
     /// For how long no traffic went through; none if none was waiting.
     pub gap_ms: Option<u64>,
 }
@@ -135,4 +214,6 @@ pub struct UpdatingMachine {
     pub id: MachineId,
     pub name: Name,
     pub before: MachineHealth,
+    #[serde(default)]
+    pub release_from: ReleaseWay,
 }

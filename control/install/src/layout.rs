@@ -7,6 +7,7 @@
 //!            previous -> versions/0.1.0
 //!            lock
 //!            units, units.former       of the last switch
+//!            passing, passed           of a version on its way from machine to machine
 //! /usr/local/bin/{ployzctl,ployzd} -> /opt/ployz/current/…
 //! /etc/ployz/{ployzd.toml,release.pub}
 //! /etc/systemd/system/{ployzd,ployz-nats}.service

@@ -1,6 +1,6 @@
 //! Releases: what there is, and getting it here once it is known to be genuine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -21,7 +21,9 @@ const SUMS_LEN_MAX: u64 = 16 << 10;
 const SIGNATURE_LEN_MAX: u64 = 4 << 10;
 const LATEST_LEN_MAX: u64 = 128;
 /// The three programs have some 20 MB, compressed.
-const ARTIFACT_LEN_MAX: u64 = 256 << 20;
+pub(crate) const ARTIFACT_LEN_MAX: u64 = 256 << 20;
+/// The digests of a version's artifacts.
+pub(crate) const SUMS: &str = "SHA256SUMS";
 /// What an artifact is called while it lies beside what comes out of it.
 const SPOOL: &str = ".artifact";
 
@@ -65,6 +67,15 @@ impl Release {
         Ok(version)
     }
 
+    /// Whether the base has this version, or an answer at all. Nothing of it is believed yet.
+    ///
+    /// # Errors
+    ///
+    /// `INSTALL_FAILED`: the base does not answer, or not with such a version.
+    pub fn look_for(&self, version: &Version) -> Result<(), Failure> {
+        self.base.read(&list(version), SUMS_LEN_MAX).map(drop)
+    }
+
     /// Brings the programs of a version into a directory that is not there yet. Nothing is unpacked that is not what its signer
     /// packed; whatever fails, nothing is left.
     ///
@@ -79,21 +90,60 @@ impl Release {
         directory: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Programs, Failure> {
-        let list = format!("{version}/SHA256SUMS");
+        let staging = Staging::beside(directory)?;
+        let spool = staging.path().join(SPOOL);
+        self.copy_artifact(version, arch, &spool, progress)?;
+        let file = File::open(&spool).map_err(failed(&spool))?;
+        archive::unpack(file, version, staging.path())?;
+        remove_file(&spool)?;
+        staging.keep_as(directory)?;
+        Programs::in_directory(directory)
+    }
+
+    /// Brings what a version consists of for one architecture below a directory that is not there yet, which is a base with this one
+    /// version from then on. It is as genuine as what [`Self::download`] unpacks; whatever fails, nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::download`].
+    pub fn mirror(&self, version: &Version, arch: Arch, base: &Path) -> Result<(), Failure> {
+        let staging = Staging::beside(base)?;
+        let directory = staging.path().join(version.to_string());
+        fs::create_dir(&directory).map_err(failed(&directory))?;
+        let artifact = directory.join(arch.artifact(version));
+        self.copy_artifact(version, arch, &artifact, &mut |_| {})?;
+        let list = list(version);
+        for (name, len_max) in [
+            (list.clone(), SUMS_LEN_MAX),
+            (format!("{list}.minisig"), SIGNATURE_LEN_MAX),
+        ] {
+            let path = staging.path().join(&name);
+            fs::write(&path, self.base.read(&name, len_max)?).map_err(failed(&path))?;
+        }
+        staging.keep_as(base)
+    }
+
+    /// Copies the artifact of a version to a file that is not there yet. It is what its signer packed.
+    fn copy_artifact(
+        &self,
+        version: &Version,
+        arch: Arch,
+        path: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failure> {
+        let list = list(version);
         let sums = self.base.read(&list, SUMS_LEN_MAX)?;
         self.verify(&list, &sums, &format!("ployz {version}"))?;
         let name = arch.artifact(version);
         let expected = sums::find(&sums, &name)?;
 
-        let staging = Staging::beside(directory)?;
-        let spool = staging.path().join(SPOOL);
-        let file = File::create_new(&spool).map_err(failed(&spool))?;
+        let file = File::create_new(path).map_err(failed(path))?;
         let mut summing = Summing::new(&file);
         let mut tell = |here, all| progress(Progress { here, all });
         let place = format!("{version}/{name}");
         self.base
             .copy(&place, ARTIFACT_LEN_MAX, &mut summing, &mut tell)?;
-        summing.flush().map_err(failed(&spool))?;
+        summing.flush().map_err(failed(path))?;
         if summing.finish().1 != expected {
             let message = format!(
                 "{}/{place} is not to be trusted: its SHA-256 is another",
@@ -102,11 +152,7 @@ impl Release {
             return Err(Failure::new(Code::InstallFailed, message)
                 .hint("nothing was changed; it was altered, or damaged on the way: try again"));
         }
-        let file = File::open(&spool).map_err(failed(&spool))?;
-        archive::unpack(file, version, staging.path())?;
-        remove_file(&spool)?;
-        staging.keep_as(directory)?;
-        Programs::in_directory(directory)
+        Ok(())
     }
 
     fn verify(&self, name: &str, content: &str, comment: &str) -> Result<(), Failure> {
@@ -117,6 +163,11 @@ impl Release {
         self.key
             .verify(&shown, content.as_bytes(), &signature, comment)
     }
+}
+
+/// Where the digests of a version are.
+fn list(version: &Version) -> String {
+    format!("{version}/{SUMS}")
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ployz_api::{Code, Failure, MachineHealth, MachineId, Outcome, Payload, Success, UpdateStep};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ployz_api::{
+    Code, Failure, MachineHealth, MachineId, Outcome, Payload, ReleaseFetched, ReleasePiece,
+    ReleaseWay, Success, UpdateStep,
+};
 use ployz_engine::PublicKey as WireguardKey;
-use ployz_install::{Arch, Base, Layout, Programs, PublicKey, Release, Version};
+use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, place};
 
 use super::{internal, rtt};
 use crate::daemon::Daemon;
@@ -21,9 +26,13 @@ const ROUND_TRIPS: u16 = 5;
 /// Does one step.
 pub(crate) async fn step(daemon: &Daemon, step: UpdateStep) -> Outcome {
     match step {
-        UpdateStep::Fetch { version } => {
-            let (version, release) = (version.parse()?, release(daemon)?);
-            blocking(move || fetch(&release, &version)).await?;
+        UpdateStep::Fetch { version, way } => {
+            let (version, release) = (version.parse()?, release_by(daemon, way));
+            let fetched = blocking(move || fetch(release, &version, way)).await?;
+            Ok(Payload::ReleaseFetched(fetched).into())
+        }
+        UpdateStep::Piece(piece) => {
+            blocking(move || keep(&piece)).await?;
             Ok(done())
         }
         UpdateStep::Health => {
@@ -60,6 +69,16 @@ pub(crate) fn release(daemon: &Daemon) -> Result<Release, Failure> {
     Ok(Release::new(base, PublicKey::read(Path::new(RELEASE_KEY))?))
 }
 
+fn release_by(daemon: &Daemon, way: ReleaseWay) -> Result<Release, Failure> {
+    match way {
+        ReleaseWay::Base => release(daemon),
+        ReleaseWay::Coordinator => {
+            let key = PublicKey::read(Path::new(RELEASE_KEY))?;
+            Ok(Release::new(Layout::system().passed_on(), key))
+        }
+    }
+}
+
 /// Does something that waits for disks and servers.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -70,14 +89,41 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Whatever the one who asks thinks of it: this machine looks at the order of versions and at the signature itself.
-fn fetch(release: &Release, version: &Version) -> Result<Programs, Failure> {
+fn fetch(
+    release: Result<Release, Failure>,
+    version: &Version,
+    way: ReleaseWay,
+) -> Result<ReleaseFetched, Failure> {
+    let arch = Arch::here()?;
     let layout = Layout::system();
     let current = layout.current().ok_or_else(|| {
         let message = "the daemon is not one that ployzctl daemon install has installed";
         Failure::new(Code::Unsupported, message).hint("ployzctl daemon install, on that machine")
     })?;
     current.refuse_downgrade(version)?;
-    layout.fetch(release, version, Arch::here()?, &mut |_| {})
+    let readable = release.and_then(|release| release.look_for(version).map(|()| release));
+    let fetched = |unreachable| ReleaseFetched {
+        arch: arch.to_string(),
+        unreachable,
+    };
+    let release = match (readable, way) {
+        (Err(failure), ReleaseWay::Base) => return Ok(fetched(Some(failure.message))),
+        (readable, ReleaseWay::Base | ReleaseWay::Coordinator) => readable?,
+    };
+    layout.fetch(&release, version, arch, &mut |_| {})?;
+    if way == ReleaseWay::Coordinator {
+        layout.forget_passed()?;
+    }
+    Ok(fetched(None))
+}
+
+/// What it is worth is seen when all of it is here.
+fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
+    let invalid = |cause: &str| Failure::new(Code::InvalidArgument, cause);
+    let bytes = STANDARD.decode(&piece.data);
+    let bytes = bytes.map_err(|_| invalid("a piece is not in base64"))?;
+    let place = place(piece.file, &piece.version.parse()?, Arch::here()?);
+    Layout::system().keep_piece(&place, piece.offset, &bytes)
 }
 
 async fn health(daemon: &Daemon) -> Result<MachineHealth, Failure> {

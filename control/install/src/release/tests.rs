@@ -98,6 +98,28 @@ fn what_is_genuine_comes_here_and_says_how_far_it_is() {
 }
 
 #[test]
+fn a_mirror_is_a_base_of_what_was_genuine_when_it_was_made() {
+    let published = Published::new();
+    let mirror = published.place.path().join("mirror");
+    published
+        .release()
+        .mirror(&version(), ARCH, &mirror)
+        .unwrap();
+    let mirrored = Release::new(Base::Directory(mirror), published.signer.key());
+    mirrored.look_for(&version()).unwrap();
+    assert!(mirrored.look_for(&"0.3.0".parse().unwrap()).is_err());
+    published.change(&published.artifact(), |bytes| bytes[20] ^= 1);
+    let directory = published.place.path().join("there");
+    mirrored
+        .download(&version(), ARCH, &directory, &mut |_| ())
+        .unwrap();
+    let other = published.place.path().join("other");
+    let refused = published.release().mirror(&version(), ARCH, &other);
+    assert!(refused.unwrap_err().message.contains("SHA-256"));
+    assert!(!other.exists());
+}
+
+#[test]
 fn a_tarball_that_was_altered_or_cut_short_is_refused() {
     let published = Published::new();
     published.change(&published.artifact(), |bytes| bytes[20] ^= 1);

@@ -1,0 +1,124 @@
+//! A version that one machine passes on to another, which cannot get to where releases are from.
+//!
+//! ```text
+//!   base ── mirror ──▶ /opt/ployz/passing/<arch>/ ── pieces ──▶ /opt/ployz/passed/ ── fetch ──▶ versions/
+//!                       on the one that can                     on the one that cannot
+//! ```
+//!
+//! Both directories are bases with one version in them. What lies there is verified when it is mirrored, and again when it is fetched.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ployz_api::{Code, Failure, ReleaseFile};
+
+use crate::arch::Arch;
+use crate::base::Base;
+use crate::files::{failed, parent, remove_directory};
+use crate::layout::Layout;
+use crate::release::{ARTIFACT_LEN_MAX, Release, SUMS};
+use crate::version::Version;
+
+const PASSING: &str = "passing";
+const PASSED: &str = "passed";
+
+impl Layout {
+    /// Has a version lie here to be passed on; where it is. One that does is not brought a second time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Release::mirror`].
+    pub fn mirror(
+        &self,
+        release: &Release,
+        version: &Version,
+        arch: Arch,
+    ) -> Result<PathBuf, Failure> {
+        let base = self.directory().join(PASSING).join(arch.to_string());
+        if !base.join(version.to_string()).exists() {
+            remove_directory(&base)?;
+            fs::create_dir_all(parent(&base)).map_err(failed(&base))?;
+            release.mirror(version, arch, &base)?;
+        }
+        Ok(base)
+    }
+
+    /// Keeps a piece of a file that is passed on to this machine. The first one begins it anew.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have; `INSTALL_FAILED`.
+    pub fn keep_piece(&self, place: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
+        let path = self.directory().join(PASSED).join(place);
+        fs::create_dir_all(parent(&path)).map_err(failed(&path))?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(&path);
+        let mut file = file.map_err(failed(&path))?;
+        if offset == 0 {
+            file.set_len(0).map_err(failed(&path))?;
+        }
+        let len = file.metadata().map_err(failed(&path))?.len();
+        if len != offset || len + piece.len() as u64 > ARTIFACT_LEN_MAX {
+            let message = format!("{len} bytes of {} are here, not {offset}", place.display());
+            return Err(Failure::new(Code::InvalidArgument, message));
+        }
+        file.write_all(piece).map_err(failed(&path))
+    }
+
+    /// Where pieces become a base.
+    #[must_use]
+    pub fn passed_on(&self) -> Base {
+        Base::Directory(self.directory().join(PASSED))
+    }
+
+    /// Removes what is passed on, by this machine or to it.
+    ///
+    /// # Errors
+    ///
+    /// `INSTALL_FAILED`: it cannot be removed.
+    pub fn forget_passed(&self) -> Result<(), Failure> {
+        remove_directory(&self.directory().join(PASSED))?;
+        remove_directory(&self.directory().join(PASSING))
+    }
+}
+
+/// Where a file of a version lies within a base.
+#[must_use]
+pub fn place(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
+    let name = match file {
+        ReleaseFile::Sums => SUMS.to_owned(),
+        ReleaseFile::Signature => format!("{SUMS}.minisig"),
+        ReleaseFile::Artifact => arch.artifact(version),
+    };
+    Path::new(&version.to_string()).join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{Place, version};
+
+    #[test]
+    fn pieces_follow_one_another_and_the_first_begins_anew() {
+        let ground = Place::new();
+        let layout = Layout::under(ground.path());
+        let place = place(ReleaseFile::Artifact, &version(), Arch::X86_64);
+        let keep = |offset, piece: &[u8]| layout.keep_piece(&place, offset, piece);
+        let Base::Directory(base) = layout.passed_on() else {
+            panic!("it is on this machine")
+        };
+        keep(0, b"left").unwrap();
+        keep(0, b"ab").unwrap();
+        keep(2, b"c").unwrap();
+        for offset in [2, 4] {
+            assert_eq!(keep(offset, b"d").unwrap_err().code, Code::InvalidArgument);
+        }
+        assert_eq!(fs::read(base.join(&place)).unwrap(), b"abc");
+        let huge = vec![0; usize::try_from(ARTIFACT_LEN_MAX).unwrap() + 1];
+        assert_eq!(keep(0, &huge).unwrap_err().code, Code::InvalidArgument);
+        layout.forget_passed().unwrap();
+        assert!(!base.exists());
+    }
+}
