@@ -132,7 +132,7 @@ impl Host {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
-fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 

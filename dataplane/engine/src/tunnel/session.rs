@@ -224,14 +224,16 @@ mod tests {
     /// The kernel's `add_new_keypair` and `wg_noise_received_with_keypair`: which sessions are known after which history.
     #[test]
     fn the_places_of_sessions() {
-        let (answered, initiated) = (Role::Responder, Role::Initiator);
-        let rows: [(&[(Role, u32)], [Option<u32>; 3]); 5] = [
-            (&[(answered, 1)], [None, None, Some(1)]),
-            (&[(answered, 1), (answered, 2)], [None, None, Some(2)]),
-            (&[(initiated, 1), (initiated, 2)], [Some(1), Some(2), None]),
-            (&[(answered, 1), (initiated, 2)], [Some(1), Some(2), None]),
+        const ANSWERED: Role = Role::Responder;
+        const INITIATED: Role = Role::Initiator;
+        type Row = (&'static [(Role, u32)], [Option<u32>; 3]);
+        let rows: [Row; 5] = [
+            (&[(ANSWERED, 1)], [None, None, Some(1)]),
+            (&[(ANSWERED, 1), (ANSWERED, 2)], [None, None, Some(2)]),
+            (&[(INITIATED, 1), (INITIATED, 2)], [Some(1), Some(2), None]),
+            (&[(ANSWERED, 1), (INITIATED, 2)], [Some(1), Some(2), None]),
             (
-                &[(initiated, 1), (initiated, 2), (answered, 3)],
+                &[(INITIATED, 1), (INITIATED, 2), (ANSWERED, 3)],
                 [None, Some(2), Some(3)],
             ),
         ];
