@@ -21,18 +21,18 @@ fn twin(n: u8, peer: u8, preshared_key: Option<[u8; 32]>, limit: u64) -> Tunn {
 }
 
 fn written(result: TunnResult<'_>) -> Vec<u8> {
-    match result {
-        TunnResult::WriteToNetwork(message) => message.to_vec(),
-        other => panic!("boringtun has nothing to send: {other:?}"),
-    }
+    let TunnResult::WriteToNetwork(message) = result else {
+        panic!("boringtun has nothing to send: {result:?}");
+    };
+    message.to_vec()
 }
 
 fn taken(result: TunnResult<'_>) -> Vec<u8> {
-    match result {
-        TunnResult::WriteToTunnelV4(packet, _) => packet.to_vec(),
-        TunnResult::Done => Vec::new(),
-        other => panic!("boringtun takes no packet: {other:?}"),
+    if let TunnResult::WriteToTunnelV4(packet, _) = result {
+        return packet.to_vec();
     }
+    assert!(matches!(result, TunnResult::Done), "{result:?}");
+    Vec::new()
 }
 
 /// A packet that boringtun takes for one.
