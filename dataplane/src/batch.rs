@@ -1,8 +1,10 @@
 //! Datagrams of one length to one endpoint, which leave in one `sendmsg` (UDP GSO).
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use ployz_engine::{Departure, Endpoint, Manner};
+use ployz_aead::{GROUP_LEN_MAX, Key};
+use ployz_engine::{Departure, Endpoint, Manner, seal_messages};
 
 use crate::sys::control;
 use crate::sys::message::Outgoing;
@@ -23,6 +25,9 @@ pub struct SendBatch {
     segment_len: usize,
     /// Nothing fits behind a datagram that is shorter than the first.
     closed: bool,
+    /// Datagrams from here on are still to be sealed, with this key.
+    sealed: usize,
+    key: Option<Arc<Key>>,
     header: Box<Outgoing>,
 }
 
@@ -38,6 +43,8 @@ impl SendBatch {
             departure: Departure::default(),
             segment_len: 0,
             closed: false,
+            sealed: 0,
+            key: None,
             header: Outgoing::new(),
         }
     }
@@ -47,6 +54,7 @@ impl SendBatch {
         self.len = 0;
         self.segment_len = 0;
         self.closed = false;
+        self.sealed = 0;
         self.to = *to;
         self.departure = departure;
     }
@@ -71,6 +79,39 @@ impl SendBatch {
 
     /// The room's first `len` bytes are a datagram now.
     pub fn push(&mut self, len: usize) {
+        self.seal();
+        self.append(len);
+        self.sealed = self.len;
+    }
+
+    /// The room's first `len` bytes are a data message now, but for being sealed.
+    pub fn push_unsealed(&mut self, len: usize, key: &Arc<Key>) {
+        if !self.key.as_ref().is_some_and(|it| Arc::ptr_eq(it, key)) {
+            self.seal();
+            self.key = Some(Arc::clone(key));
+        }
+        self.append(len);
+        if self.len - self.sealed >= GROUP_LEN_MAX * self.segment_len {
+            self.seal();
+        }
+    }
+
+    /// Seals what is still to be sealed: before anything is sent.
+    pub fn seal(&mut self) {
+        if let Some(key) = self.key.as_ref().filter(|_| self.sealed < self.len) {
+            let messages = &mut self.bytes[self.sealed..self.len];
+            seal_messages(key, messages, self.segment_len);
+        }
+        self.sealed = self.len;
+    }
+
+    /// Forgets the key: nothing more is sealed with it here.
+    pub fn close(&mut self) {
+        self.seal();
+        self.key = None;
+    }
+
+    fn append(&mut self, len: usize) {
         if self.len == 0 {
             self.segment_len = len;
         }
@@ -95,6 +136,11 @@ impl SendBatch {
     /// The datagrams, end to end.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// The same, for a receiver that decrypts them where they are.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
     }
 
     /// The length of every datagram but perhaps the last.
@@ -206,6 +252,55 @@ mod tests {
                 batch.push(len);
             }
             assert_eq!(batch.count(), count, "{len}");
+        }
+    }
+
+    /// Message number `n`, but for being sealed.
+    fn unsealed(n: u8, len: usize) -> Vec<u8> {
+        let mut message = vec![n; len];
+        message[8..16].copy_from_slice(&u64::from(n).to_le_bytes());
+        message
+    }
+
+    #[test]
+    fn sealed_together_is_sealed_one_by_one() {
+        let keys = [1, 2].map(|n| Arc::new(Key::new(&[n; 32])));
+        // Whose messages, in order; none for a datagram that is no data message.
+        let runs: [&[(Option<usize>, u8)]; 5] = [
+            &[(Some(0), 1)],
+            &[(Some(0), 40)],
+            &[(Some(0), 16), (Some(1), 16), (Some(0), 1)],
+            &[(Some(1), 3), (None, 1), (Some(1), 20), (None, 2)],
+            &[(None, 5)],
+        ];
+        for run in runs {
+            for last_len in [100, 64] {
+                let mut batch = SendBatch::new();
+                let (to, plain) = (endpoint(1), Departure::default());
+                batch.open(&to, plain);
+                let mut expected = Vec::new();
+                let owners: Vec<_> = run
+                    .iter()
+                    .flat_map(|&(key, count)| (0..count).map(move |_| key))
+                    .collect();
+                for (n, key) in (0..).zip(&owners) {
+                    let is_last = usize::from(n) + 1 == owners.len();
+                    let len = if is_last { last_len } else { 100 };
+                    let mut message = unsealed(n, len);
+                    assert!(batch.takes(len, &to, plain));
+                    batch.room(len).copy_from_slice(&message);
+                    match key {
+                        None => batch.push(len),
+                        Some(key) => {
+                            batch.push_unsealed(len, &keys[*key]);
+                            seal_messages(&keys[*key], &mut message, len);
+                        }
+                    }
+                    expected.extend(message);
+                }
+                batch.close();
+                assert_eq!(batch.bytes(), expected, "{run:?}");
+            }
         }
     }
 }

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use ployz_aead::Key;
 use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, Manner, Sink, WallNs};
 
 use crate::batch::SendBatch;
@@ -104,6 +106,29 @@ impl<E: Exit> Outlet<E> {
         self.part();
     }
 
+    /// The batch for a datagram.
+    fn batch_for(
+        &mut self,
+        len: usize,
+        to: &Endpoint,
+        mut departure: Departure,
+    ) -> Option<&mut SendBatch> {
+        if !self.udp_gso && departure.manner == Manner::Batched {
+            departure.manner = Manner::Single;
+        }
+        let fits = |batch: &SendBatch| batch.takes(len, to, departure);
+        if !self.open.as_ref().is_some_and(fits) {
+            self.part();
+            let Some(mut batch) = self.spare_batch() else {
+                self.drops.count(Drop::NoBuffer);
+                return None;
+            };
+            batch.open(to, departure);
+            self.open = Some(batch);
+        }
+        self.open.as_mut()
+    }
+
     /// The next batch to send.
     pub fn next_batch(&mut self) -> Option<SendBatch> {
         self.ready.pop_front()
@@ -193,44 +218,43 @@ impl<E: Exit> Sink for Outlet<E> {
         &mut self,
         len: usize,
         to: &Endpoint,
-        mut departure: Departure,
+        departure: Departure,
         write: impl FnOnce(&mut [u8]),
     ) {
-        if !self.udp_gso && departure.manner == Manner::Batched {
-            departure.manner = Manner::Single;
-        }
-        let fits = |batch: &SendBatch| batch.takes(len, to, departure);
-        if !self.open.as_ref().is_some_and(fits) {
-            self.ready.extend(self.open.take());
-            let Some(mut batch) = self.spare_batch() else {
-                self.drops.count(Drop::NoBuffer);
-                return;
-            };
-            batch.open(to, departure);
-            self.open = Some(batch);
-        }
-        if let Some(batch) = &mut self.open {
+        if let Some(batch) = self.batch_for(len, to, departure) {
             write(batch.room(len));
             batch.push(len);
         }
     }
 
-    fn part(&mut self) {
-        self.ready.extend(self.open.take());
-    }
-
-    fn packet(
+    fn message<'k>(
         &mut self,
         len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop> {
+        to: &Endpoint,
+        departure: Departure,
+        write: impl FnOnce(&mut [u8]) -> &'k Arc<Key>,
+    ) {
+        if let Some(batch) = self.batch_for(len, to, departure) {
+            let key = write(batch.room(len));
+            batch.push_unsealed(len, key);
+        }
+    }
+
+    fn part(&mut self) {
+        if let Some(mut batch) = self.open.take() {
+            batch.close();
+            self.ready.push_back(batch);
+        }
+    }
+
+    fn packet(&mut self, packet: &[u8]) -> Result<(), Drop> {
         if self.coalescer.buffers_free() == 0 {
             self.coalescer.flush();
             self.write_ready();
         }
-        let room = self.coalescer.room(len).ok_or(Drop::NoBuffer)?;
-        let packet_len = write(room)?;
-        self.coalescer.commit(packet_len);
-        Ok(())
+        match self.coalescer.push(packet) {
+            true => Ok(()),
+            false => Err(Drop::NoBuffer),
+        }
     }
 }

@@ -45,33 +45,29 @@ impl<E: Exit> Shard<E> {
     }
 
     /// Takes datagrams as they came: several of one sender if GRO has joined them.
-    pub fn on_datagrams(&mut self, now: Instant, arrival: &Arrival, payload: &[u8]) {
+    pub fn on_datagrams(&mut self, now: Instant, arrival: &Arrival, payload: &mut [u8]) {
         let from = Endpoint {
             remote: arrival.from,
             local: arrival.received.local,
         };
-        let segment_len = arrival.received.segment_len.unwrap_or(payload.len());
+        let segment_len = match arrival.received.segment_len {
+            Some(len) if len > 0 => len,
+            _ => payload.len(),
+        };
         let single = payload.len() <= segment_len;
         let outer = Outer {
             ecn: arrival.received.ecn,
             arrived: arrival.received.arrived.filter(|_| single),
         };
-        if payload.is_empty() || segment_len == 0 {
-            self.engine
-                .handle_datagram(now, &from, outer, payload, &mut self.outlet);
-            return;
-        }
         let mut rest = payload;
         if !single && self.is_congested(now, arrival) {
-            let (first, others) = payload.split_at(segment_len);
+            let (first, others) = rest.split_at_mut(segment_len);
             self.engine
                 .handle_datagram(now, &from, Ecn::Ce.into(), first, &mut self.outlet);
             rest = others;
         }
-        for datagram in rest.chunks(segment_len) {
-            self.engine
-                .handle_datagram(now, &from, outer, datagram, &mut self.outlet);
-        }
+        self.engine
+            .handle_datagrams(now, &from, outer, rest, segment_len, &mut self.outlet);
     }
 
     /// True if the sender of these datagrams should hear that too many wait.
@@ -142,14 +138,10 @@ impl<E: Exit> Shard<E> {
     fn judge(&mut self, packet: &[u8], len: usize, mtu: usize) -> TooBig {
         let mut answer = [0; too_big::ANSWER_LEN_MAX];
         let verdict = too_big::judge(packet, len, mtu, &mut answer);
-        if let TooBig::Answer(len) = verdict {
-            let told = self.outlet.packet(len, |room| {
-                room.copy_from_slice(&answer[..len]);
-                Ok(len)
-            });
-            if let Err(reason) = told {
-                self.engine.count_drop(reason);
-            }
+        if let TooBig::Answer(len) = verdict
+            && let Err(reason) = self.outlet.packet(&answer[..len])
+        {
+            self.engine.count_drop(reason);
         }
         if matches!(verdict, TooBig::Answer(_) | TooBig::Silent) {
             self.engine.count_drop(Drop::PacketTooBig);

@@ -62,12 +62,7 @@ pub(crate) fn coalesce(criterion: &mut Criterion) {
     group.bench_function("tcp", |bencher| {
         bencher.iter(|| {
             for packet in &packets {
-                // The copy stands for opening the datagram into the room.
-                coalescer
-                    .room(packet.len())
-                    .unwrap()
-                    .copy_from_slice(packet);
-                coalescer.commit(packet.len());
+                assert!(coalescer.push(packet));
             }
             coalescer.flush();
             while let Some(buffer) = coalescer.pop_ready() {

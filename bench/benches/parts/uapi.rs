@@ -67,11 +67,7 @@ impl Sink for Nowhere {
 
     fn part(&mut self) {}
 
-    fn packet(
-        &mut self,
-        _: usize,
-        _: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop> {
+    fn packet(&mut self, _: &[u8]) -> Result<(), Drop> {
         Ok(())
     }
 }

@@ -107,7 +107,7 @@ impl Host {
 fn deliver(from: &mut Host, to: &mut Host) -> usize {
     let now = clock();
     from.shard.end_turn(now);
-    while let Some(batch) = from.shard.outlet_mut().next_batch() {
+    while let Some(mut batch) = from.shard.outlet_mut().next_batch() {
         let segment_len = Some(batch.segment_len());
         let received = Received {
             segment_len,
@@ -118,7 +118,7 @@ fn deliver(from: &mut Host, to: &mut Host) -> usize {
             received,
             len: batch.bytes().len(),
         };
-        to.shard.on_datagrams(now, &arrival, batch.bytes());
+        to.shard.on_datagrams(now, &arrival, batch.bytes_mut());
         from.shard.outlet_mut().sent(batch, Ok(()));
     }
     to.shard.end_turn(now);

@@ -8,7 +8,7 @@ pub const TAG_LEN: usize = 16;
 pub const GROUP_LEN_MAX: usize = 16;
 
 /// A message in place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message<'a> {
     /// The nonce: never twice under one key.
     pub counter: u64,

@@ -101,8 +101,8 @@ impl Engine {
             None => self.drops.count(Drop::NoKey),
             Some(tunnel) if tunnel.is_ready(now) => {
                 let datagram_len = packet.len() + DATA_OVERHEAD_LEN;
-                sink.datagram(datagram_len, endpoint, route.departure, |room| {
-                    tunnel.seal(now, packet, room)
+                sink.message(datagram_len, endpoint, route.departure, move |room| {
+                    tunnel.next_message(now, packet, room)
                 });
                 peer.large_sent |= datagram_len >= LARGE_LEN;
                 peer.used = true;

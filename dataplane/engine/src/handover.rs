@@ -10,8 +10,7 @@ use std::time::Instant;
 use crate::drops::Drop;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::message::HANDSHAKE_INITIATION_LEN;
-use crate::outer::Outer;
+use crate::message::{HANDSHAKE_INITIATION_LEN, Message};
 use crate::sink::Sink;
 use crate::tunnel::Claim;
 
@@ -61,10 +60,8 @@ impl Engine {
         debug_assert_eq!(it.shard, self.place.shard());
         let (from, message) = (&it.from, &it.message[..it.len]);
         let outcome = match &it.matter {
-            // Its congestion bits mean nothing: it carries no packet.
             Matter::Admission => {
-                self.handle_datagram(now, from, Outer::default(), message, sink);
-                Ok(())
+                self.handle_handshake(now, from, Message::parse(message), message, sink)
             }
             Matter::Initiation(claim) => self.answer_initiation(now, from, claim, message, sink),
             Matter::Response(receiver_index) => {

@@ -2,16 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use ployz_aead::{GROUP_LEN_MAX, TAG_LEN};
+
 use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::handover::Matter;
-use crate::message::{COOKIE_REPLY_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message};
+use crate::message::{
+    COOKIE_REPLY_LEN, DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message,
+    data_counter,
+};
 use crate::outer::Outer;
 use crate::packet::{PacketHead, packet_len};
 use crate::peer::PeerId;
 use crate::probe::Probe;
+use crate::sealing::in_place;
 use crate::sink::{Departure, Sink};
 use crate::tunnel::{Admission, Claim};
 
@@ -19,24 +25,71 @@ use crate::tunnel::{Admission, Claim};
 /// `INITIATIONS_PER_SECOND` is 50).
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
+/// How data messages came.
+struct Arrived<'a> {
+    now: Instant,
+    from: &'a Endpoint,
+    outer: Outer,
+    receiver_index: u32,
+}
+
 impl Engine {
-    /// Takes one datagram that came from `from` in the packet `outer`.
+    /// Takes one datagram that came from `from` in the packet `outer`. A packet in it is decrypted where it is.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         from: &Endpoint,
         outer: Outer,
-        datagram: &[u8],
+        datagram: &mut [u8],
         sink: &mut impl Sink,
     ) {
-        let outcome = match Message::parse(datagram) {
-            Some(Message::Data {
-                receiver_index,
-                counter,
-            }) => {
-                let session = (receiver_index, counter);
-                self.handle_data(now, from, outer, session, datagram, sink)
+        self.handle_datagrams(now, from, outer, datagram, datagram.len(), sink);
+    }
+
+    /// The same for several that stand end to end, all of `datagram_len` bytes but perhaps the last.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        outer: Outer,
+        datagrams: &mut [u8],
+        datagram_len: usize,
+        sink: &mut impl Sink,
+    ) {
+        if datagrams.is_empty() {
+            self.drops.count(Drop::MalformedMessage);
+        }
+        let mut rest = datagrams;
+        while !rest.is_empty() {
+            let (message, count) = leading_messages(rest, datagram_len);
+            let (alike, others) = rest.split_at_mut(rest.len().min(count * datagram_len));
+            rest = others;
+            if let Some(Message::Data { receiver_index, .. }) = message {
+                let way = Arrived {
+                    now,
+                    from,
+                    outer,
+                    receiver_index,
+                };
+                if let Err(reason) = self.handle_data(&way, alike, datagram_len, sink) {
+                    self.drops.count_many(reason, count);
+                }
+            } else if let Err(reason) = self.handle_handshake(now, from, message, alike, sink) {
+                self.drops.count(reason);
             }
+        }
+    }
+
+    /// Takes anything but data.
+    pub(crate) fn handle_handshake(
+        &mut self,
+        now: Instant,
+        from: &Endpoint,
+        message: Option<Message>,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        match message {
             Some(Message::HandshakeInitiation) => self.handle_initiation(now, from, datagram, sink),
             Some(Message::HandshakeResponse { receiver_index }) => {
                 self.handle_response(now, from, receiver_index, datagram, sink)
@@ -44,74 +97,86 @@ impl Engine {
             Some(Message::CookieReply { receiver_index }) => {
                 self.handle_cookie_reply(now, receiver_index, datagram)
             }
-            None => Err(Drop::MalformedMessage),
-        };
-        if let Err(reason) = outcome {
-            self.drops.count(reason);
+            Some(Message::Data { .. }) | None => Err(Drop::MalformedMessage),
         }
     }
 
+    /// Takes up to [`GROUP_LEN_MAX`] data messages of one session.
+    ///
+    /// # Errors
+    /// What all of them have in common; what is wrong with one is counted.
     fn handle_data(
         &mut self,
-        now: Instant,
-        from: &Endpoint,
-        outer: Outer,
-        (receiver_index, counter): (u32, u64),
-        datagram: &[u8],
+        way: &Arrived<'_>,
+        messages: &mut [u8],
+        message_len: usize,
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        let id = self.peer_of_session(receiver_index)?;
-        let tunnel = self
-            .peers
-            .get(id)
-            .tunnel
-            .as_ref()
-            .ok_or(Drop::UnknownSession)?;
-        let was_ready = tunnel.is_ready(now);
-        let mut probe = None;
-        let delivery = sink.packet(datagram.len(), |room| {
-            let session = (receiver_index, counter);
-            let len = self.open(now, from, id, session, datagram, room)?;
-            // A packet may say that it has no length; only a message without one is a keepalive.
-            if datagram.len() > DATA_OVERHEAD_LEN {
-                probe = Probe::parse(&room[..len]);
-                if probe.is_some() {
-                    return Ok(0);
-                }
-                self.check_inner(id, outer.ecn, &mut room[..len])?;
+        let id = self.peer_of_session(way.receiver_index)?;
+        let tunnel = self.peers.get(id).tunnel.as_ref();
+        let key = tunnel
+            .ok_or(Drop::UnknownSession)?
+            .receiving_key(way.now, way.receiver_index)?;
+        let count = messages.len().div_ceil(message_len);
+        let authentic = key.open(&mut in_place(messages, message_len)[..count]);
+        for (index, message) in messages.chunks_mut(message_len).enumerate() {
+            let outcome = match authentic.contains(index) {
+                true => self.take_authentic(way, id, message, sink),
+                false => Err(Drop::BadTag),
+            };
+            if let Err(reason) = outcome {
+                self.drops.count(reason);
             }
-            Ok(len)
-        });
-        if let Some(probe) = probe {
-            self.handle_probe(now, id, probe, datagram.len(), outer, sink);
         }
+        Ok(())
+    }
+
+    /// Takes a data message that was authenticated and decrypted.
+    fn take_authentic(
+        &mut self,
+        way: &Arrived<'_>,
+        id: PeerId,
+        message: &mut [u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let now = way.now;
+        let peer = self.peers.get_mut(id);
+        let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
+        let was_ready = tunnel.is_ready(now);
+        let counter = data_counter(message).ok_or(Drop::MalformedMessage)?;
+        let text_len = message.len() - DATA_OVERHEAD_LEN;
+        if tunnel.accept(now, way.receiver_index, counter, text_len)? {
+            peer.last_handshake = Some(now);
+        }
+        peer.received(now, way.from, message.len());
+        let delivery = self.deliver(way, id, message, sink);
         if !was_ready {
             self.flush_staged(now, id, sink);
         }
         delivery
     }
 
-    /// Authenticates and decrypts; the length of the inner packet, zero for a keepalive.
-    fn open(
+    /// Passes on what was in a data message.
+    fn deliver(
         &mut self,
-        now: Instant,
-        from: &Endpoint,
+        way: &Arrived<'_>,
         id: PeerId,
-        (receiver_index, counter): (u32, u64),
-        datagram: &[u8],
-        room: &mut [u8],
-    ) -> Result<usize, Drop> {
-        let peer = self.peers.get_mut(id);
-        let tunnel = peer.tunnel.as_mut().ok_or(Drop::UnknownSession)?;
-        let (text_len, completed) = tunnel.open(now, receiver_index, counter, datagram, room)?;
-        if completed {
-            peer.last_handshake = Some(now);
+        message: &mut [u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let datagram_len = message.len();
+        let padded = &mut message[DATA_HEADER_LEN..datagram_len - TAG_LEN];
+        if padded.is_empty() {
+            return Ok(());
         }
-        peer.received(now, from, datagram.len());
-        match text_len {
-            0 => Ok(0),
-            _ => packet_len(&room[..text_len]).ok_or(Drop::MalformedPacket),
+        let len = packet_len(padded).ok_or(Drop::MalformedPacket)?;
+        let packet = &mut padded[..len];
+        if let Some(probe) = Probe::parse(packet) {
+            self.handle_probe(way.now, id, probe, datagram_len, way.outer, sink);
+            return Ok(());
         }
+        self.check_inner(id, way.outer.ecn, packet)?;
+        sink.packet(packet)
     }
 
     /// The packet is from whom it says, and feels the congestion that the datagram met.
@@ -269,4 +334,19 @@ impl Engine {
         self.recent.receiver_index = Some((receiver_index, id));
         Ok(id)
     }
+}
+
+/// What the first datagram is, and how many at the start can be taken together: data messages of one session.
+fn leading_messages(datagrams: &[u8], datagram_len: usize) -> (Option<Message>, usize) {
+    let session = |message: Option<Message>| match message {
+        Some(Message::Data { receiver_index, .. }) => Some(receiver_index),
+        _ => None,
+    };
+    let mut messages = datagrams.chunks(datagram_len).map(Message::parse);
+    let first = messages.next().flatten();
+    let followers = messages
+        .take(GROUP_LEN_MAX - 1)
+        .take_while(|message| session(first).is_some() && session(*message) == session(first))
+        .count();
+    (first, 1 + followers)
 }

@@ -28,6 +28,7 @@ mod probe;
 mod probing;
 mod reflection;
 mod rtt;
+mod sealing;
 mod sink;
 mod sources;
 mod staged;
@@ -59,6 +60,7 @@ pub use rtt::{
     BUCKETS_US, BURST_LEN, Counts, Histogram, RttSnapshot, Sample, Summary, WINDOW_LEN, Window,
     burst_duration,
 };
+pub use sealing::seal_messages;
 pub use sink::{Departure, Manner, Sink};
 pub use sources::{Random, Sources, UnixTime};
 pub use stamp::Stamper;

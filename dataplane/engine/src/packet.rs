@@ -131,6 +131,28 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_is_as_long_as_it_says_or_nothing() {
+        let mut v4 = vec![0x45; 60];
+        let mut v6 = vec![0x60; 60];
+        for (said, v4_len, v6_len) in [
+            (0u16, None, Some(40)),
+            (19, None, Some(59)),
+            (20, Some(20), Some(60)),
+            (21, Some(21), None),
+            (60, Some(60), None),
+            (61, None, None),
+        ] {
+            v4[2..4].copy_from_slice(&said.to_be_bytes());
+            v6[4..6].copy_from_slice(&said.to_be_bytes());
+            assert_eq!(packet_len(&v4), v4_len, "{said}");
+            assert_eq!(packet_len(&v6), v6_len, "{said}");
+        }
+        assert_eq!(packet_len(&v4[..19]), None);
+        assert_eq!(packet_len(&v6[..39]), None);
+        assert_eq!(packet_len(&[]), None);
+    }
+
+    #[test]
     fn own_datagrams_are_recognised_by_all_four_parts() {
         let to = "192.0.2.1:51820".parse().unwrap();
         let packet = ipv4_udp(4242, to);

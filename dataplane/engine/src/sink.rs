@@ -1,10 +1,15 @@
 //! Where an engine puts what it makes: straight into the memory that will be sent.
 
+use std::sync::Arc;
+
+use ployz_aead::Key;
+
 use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
+use crate::sealing::seal_messages;
 
-/// The driver's output. Room is lent, the engine writes into it, and what was written is passed on.
+/// The driver's output. Room is lent for datagrams, the engine writes into it, and what was written is passed on.
 pub trait Sink {
     /// Lends `len` bytes for one datagram to `to`. `write` fills them all.
     fn datagram(
@@ -15,18 +20,29 @@ pub trait Sink {
         write: impl FnOnce(&mut [u8]),
     );
 
+    /// As [`Self::datagram`], for a data message: `write` fills in all but the tag and says which key it is to be sealed with
+    /// ([`seal_messages`]). A sink that has several of one key may seal them together, before they leave.
+    fn message<'k>(
+        &mut self,
+        len: usize,
+        to: &Endpoint,
+        departure: Departure,
+        write: impl FnOnce(&mut [u8]) -> &'k Arc<Key>,
+    ) {
+        self.datagram(len, to, departure, |room| {
+            let key = write(room);
+            seal_messages(key, room, len);
+        });
+    }
+
     /// No batch holds both a datagram from before this call and one from after it.
     fn part(&mut self);
 
-    /// Lends `len` bytes for one inner packet and delivers to the TUN as many of them as `write` says, none for zero.
+    /// Delivers one inner packet to the TUN.
     ///
     /// # Errors
-    /// The error of `write`, or [`Drop::NoBuffer`] if there is no room to lend.
-    fn packet(
-        &mut self,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop>;
+    /// [`Drop::NoBuffer`] if there is no memory for it.
+    fn packet(&mut self, packet: &[u8]) -> Result<(), Drop>;
 }
 
 /// How a datagram leaves.

@@ -36,17 +36,8 @@ impl Sink for Output {
 
     fn part(&mut self) {}
 
-    fn packet(
-        &mut self,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop> {
-        let mut room = vec![0xee; len];
-        let written = write(&mut room)?;
-        room.truncate(written);
-        if !room.is_empty() {
-            self.packets.push(room);
-        }
+    fn packet(&mut self, packet: &[u8]) -> Result<(), Drop> {
+        self.packets.push(packet.to_vec());
         Ok(())
     }
 }
@@ -109,8 +100,13 @@ impl Host {
 
     fn receive(&mut self, from: SocketAddr, ecn: Ecn, datagram: &[u8]) {
         let from = Endpoint::configured(from);
-        self.engine
-            .handle_datagram(clock(), &from, ecn.into(), datagram, &mut self.out);
+        self.engine.handle_datagram(
+            clock(),
+            &from,
+            ecn.into(),
+            &mut datagram.to_vec(),
+            &mut self.out,
+        );
     }
 
     fn peer(&self, other: PublicKey) -> PeerSnapshot {

@@ -20,14 +20,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ployz_aead::{Key, Message};
+use ployz_aead::Key;
 
 use crate::drops::Drop;
 use crate::key::{PresharedKey, PublicKey};
-use crate::message::{
-    DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN,
-    data_counter,
-};
+use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN};
+use crate::sealing::seal_messages;
 use crate::sources::Sources;
 use macs::Macs;
 use noise::{Agreed, Pending, Remote};
@@ -106,17 +104,24 @@ impl Tunnel {
         current.is_some_and(|session| session.may_send(now))
     }
 
-    /// Begins the data message that will fill `room`: writes its header. What the caller puts behind it is to be sealed, with
-    /// this key and with the counter in the header, within the same turn.
+    /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer, but for sealing it: that is
+    /// for the caller to do, with this key and within the same turn. Empty is a keepalive.
     ///
     /// # Panics
-    /// If the tunnel is not ready, or there is no room for an empty message.
-    pub(crate) fn next_message(&mut self, now: Instant, room: &mut [u8]) -> &Arc<Key> {
-        debug_assert!(room.len() >= DATA_OVERHEAD_LEN && self.is_ready(now));
+    /// If the tunnel is not ready, or the lengths do not fit.
+    pub(crate) fn next_message(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        out: &mut [u8],
+    ) -> &Arc<Key> {
+        assert_eq!(out.len(), packet.len() + DATA_OVERHEAD_LEN);
         let session = self.sessions.current_mut().expect("the tunnel is ready");
-        session.write_header(room.first_chunk_mut().expect("there is room"));
+        let (header, text) = out.split_first_chunk_mut().expect("there is room");
+        session.write_header(header);
+        text[..packet.len()].copy_from_slice(packet);
         self.timers.authenticated_sent();
-        if room.len() > DATA_OVERHEAD_LEN {
+        if !packet.is_empty() {
             self.timers.data_sent(now);
         }
         if session.is_worn(now) {
@@ -125,35 +130,26 @@ impl Tunnel {
         session.sending_key()
     }
 
-    /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer. Empty is a keepalive.
+    /// The same, sealed.
     pub(crate) fn seal(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) {
-        assert_eq!(out.len(), packet.len() + DATA_OVERHEAD_LEN);
-        let key = self.next_message(now, out);
-        let counter = data_counter(out).expect("there is a header");
-        let bytes = &mut out[DATA_HEADER_LEN..];
-        bytes[..packet.len()].copy_from_slice(packet);
-        key.seal(&mut [Message { counter, bytes }]);
+        let key = self.next_message(now, packet, out);
+        seal_messages(key, out, out.len());
     }
 
-    /// The key that opens a data message to `receiver_index` with this counter, which the window has room for.
+    /// The key that opens data messages to `receiver_index`.
     ///
     /// # Errors
-    /// [`Drop::UnknownSession`] if there is no such session or it is over, [`Drop::Replay`].
-    pub(crate) fn key_for(
-        &self,
-        now: Instant,
-        receiver_index: u32,
-        counter: u64,
-    ) -> Result<&Arc<Key>, Drop> {
+    /// [`Drop::UnknownSession`] if there is no such session or it is over.
+    pub(crate) fn receiving_key(&self, now: Instant, receiver_index: u32) -> Result<&Key, Drop> {
         let session = self.sessions.get(receiver_index);
-        session.ok_or(Drop::UnknownSession)?.key_for(now, counter)
+        session.ok_or(Drop::UnknownSession)?.receiving_key(now)
     }
 
     /// Takes a message that was opened with that key and held `text_len` bytes, zero for a keepalive. True if it is the first
     /// of a session that we had answered for, which completes the handshake on our side.
     ///
     /// # Errors
-    /// [`Drop::Replay`] if another message with this counter was taken in the meantime.
+    /// [`Drop::Replay`] if a message with this counter was taken before, or is too old to tell.
     pub(crate) fn accept(
         &mut self,
         now: Instant,
@@ -176,28 +172,6 @@ impl Tunnel {
             self.timers.want_handshake_in_time(now);
         }
         Ok(completed)
-    }
-
-    /// Authenticates a data message and decrypts it into `out`, which is as long as the message. Says how long the text is,
-    /// and what [`Self::accept`] says.
-    pub(crate) fn open(
-        &mut self,
-        now: Instant,
-        receiver_index: u32,
-        counter: u64,
-        datagram: &[u8],
-        out: &mut [u8],
-    ) -> Result<(usize, bool), Drop> {
-        let key = self.key_for(now, receiver_index, counter)?;
-        let sealed = &datagram[DATA_HEADER_LEN..];
-        let bytes = &mut out[..sealed.len()];
-        bytes.copy_from_slice(sealed);
-        if !key.open(&mut [Message { counter, bytes }]).contains(0) {
-            return Err(Drop::BadTag);
-        }
-        let text_len = datagram.len() - DATA_OVERHEAD_LEN;
-        let completed = self.accept(now, receiver_index, counter, text_len)?;
-        Ok((text_len, completed))
     }
 
     /// Asks for a session. True if an initiation was written; if not, it is not time for one, and one will follow.

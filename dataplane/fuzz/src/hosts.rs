@@ -111,7 +111,8 @@ impl Victim {
             received,
             len: payload.len(),
         };
-        self.shard.on_datagrams(self.now, &arrival, payload);
+        let mut payload = payload.to_vec();
+        self.shard.on_datagrams(self.now, &arrival, &mut payload);
     }
 
     pub(crate) fn tun_read(&mut self, read: &[u8]) {
@@ -224,8 +225,9 @@ impl Speaker {
         datagram: &[u8],
     ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let from = Endpoint::configured(address(victim));
+        let (mut datagram, outer) = (datagram.to_vec(), Ecn::NotEct.into());
         self.engine
-            .handle_datagram(now, &from, Ecn::NotEct.into(), datagram, &mut self.heard);
+            .handle_datagram(now, &from, outer, &mut datagram, &mut self.heard);
         let Heard { datagrams, packets } = std::mem::take(&mut self.heard);
         (datagrams, packets)
     }
@@ -240,17 +242,8 @@ impl Sink for Heard {
         self.datagrams.push(room);
     }
 
-    fn packet(
-        &mut self,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop> {
-        let mut room = vec![0xee; len];
-        let written = write(&mut room)?;
-        room.truncate(written);
-        if !room.is_empty() {
-            self.packets.push(room);
-        }
+    fn packet(&mut self, packet: &[u8]) -> Result<(), Drop> {
+        self.packets.push(packet.to_vec());
         Ok(())
     }
 }

@@ -103,12 +103,8 @@ fn commit(coalescer: &mut Coalescer, packet: &[u8], written: &mut Vec<Vec<u8>>) 
         coalescer.flush();
     }
     take_writes(coalescer, written);
-    let Some(room) = coalescer.room(packet.len()) else {
-        assert!(packet.len() > 65_535, "a free buffer has room");
-        return;
-    };
-    room.copy_from_slice(packet);
-    coalescer.commit(packet.len());
+    let is_taken = coalescer.push(packet);
+    assert!(is_taken || packet.len() > 65_535, "a free buffer has room");
 }
 
 fn take_writes(coalescer: &mut Coalescer, written: &mut Vec<Vec<u8>>) {

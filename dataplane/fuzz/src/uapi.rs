@@ -176,11 +176,7 @@ impl Sink for Nowhere {
         write(&mut vec![0; len]);
     }
 
-    fn packet(
-        &mut self,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, Drop>,
-    ) -> Result<(), Drop> {
-        write(&mut vec![0; len]).map(|_| ())
+    fn packet(&mut self, _: &[u8]) -> Result<(), Drop> {
+        Ok(())
     }
 }

@@ -147,7 +147,7 @@ impl Loop<'_> {
             match self.incoming.receive(socket.as_fd(), &mut self.buffer) {
                 Ok(Some(arrival)) => {
                     self.shard
-                        .on_datagrams(now, &arrival, &self.buffer[..arrival.len]);
+                        .on_datagrams(now, &arrival, &mut self.buffer[..arrival.len]);
                 }
                 // Cut off, or from nowhere: the next one may be better.
                 Ok(None) => {}

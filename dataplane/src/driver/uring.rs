@@ -72,7 +72,7 @@ fn take_input(
     while let Some(completion) = ring.next() {
         match completion {
             Completion::Datagrams(id, arrival, at) => {
-                let payload = &ring.buffer(&id)[at..at + arrival.len];
+                let payload = &mut ring.buffer(&id)[at..at + arrival.len];
                 shard.on_datagrams(now, &arrival, payload);
                 ring.recycle(id);
             }

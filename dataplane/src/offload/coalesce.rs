@@ -1,10 +1,7 @@
 //! Joins packets that came out of the tunnel into super-packets for the TUN.
 //!
-//! The owner opens each datagram into the room that [`Coalescer::room`] lends, says with
-//! [`Coalescer::commit`] how long the packet in it is, and once per turn flushes and writes:
-//!
 //! ```text
-//! for each datagram: open into coalescer.room(len)?, then coalescer.commit(packet_len)
+//! for each packet: coalescer.push(packet)
 //! coalescer.flush()
 //! while let Some(buffer) = coalescer.pop_ready() { /* TUN write */ }
 //! on completion: coalescer.recycle(buffer)
@@ -41,8 +38,7 @@ pub struct Capabilities {
 #[derive(Debug)]
 pub struct Coalescer {
     capabilities: Capabilities,
-    /// Last in, first out. The one on top is where the next packet is opened: if its payload is
-    /// then copied behind others, the same memory serves again and stays in the L1 cache.
+    /// Last in, first out: the one on top is in the cache.
     free: Vec<TunBuffer>,
     /// The one that grew last is at the end. A flow has at most one.
     open: Vec<Batch>,
@@ -67,39 +63,31 @@ impl Coalescer {
         self.capabilities = capabilities;
     }
 
-    /// Lends `len` bytes to open a datagram into. They hold rubbish, and may again if nothing is
-    /// committed. The AEAD's tag and padding may be among them.
-    ///
-    /// None if no buffer is free, and then flushing, writing and recycling helps; or if `len` is
-    /// more than a buffer holds behind the vnet header, which no datagram is.
-    pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        self.free.last_mut()?.packet_mut().get_mut(..len)
-    }
-
-    /// The first `len` bytes of the room that was lent last are a packet for the TUN.
-    pub fn commit(&mut self, len: usize) {
-        let packet = self.free.last().and_then(|fresh| fresh.packet().get(..len));
-        let Some(packet) = packet.filter(|packet| !packet.is_empty()) else {
-            return;
-        };
+    /// Takes a packet for the TUN. False if it does not follow others and no buffer is free, and then flushing, writing and
+    /// recycling helps; or if it is longer than any packet. An empty one is nothing.
+    pub fn push(&mut self, packet: &[u8]) -> bool {
+        if packet.is_empty() {
+            return true;
+        }
         match classify(packet) {
             Class::Segment(segment) if self.is_capable(&segment) => {
-                if !self.join(&segment, len) {
-                    self.close_flow(segment.flow());
-                    self.open(segment);
+                if self.join(&segment, packet) {
+                    return true;
                 }
+                self.close_flow(segment.flow());
+                self.open(segment, packet)
             }
             Class::Segment(segment) => {
                 self.close_flow(segment.flow());
-                self.send_alone(len);
+                self.send_alone(packet)
             }
             Class::Alone(flow) => {
                 self.close_flow(flow);
-                self.send_alone(len);
+                self.send_alone(packet)
             }
             Class::Opaque => {
                 self.flush();
-                self.send_alone(len);
+                self.send_alone(packet)
             }
         }
     }
@@ -120,8 +108,8 @@ impl Coalescer {
         self.free.push(buffer);
     }
 
-    /// How many buffers are neither open, ready nor in flight. With at least as many as datagrams
-    /// to open, every [`Self::room`] succeeds.
+    /// How many buffers are neither open, ready nor in flight. With at least as many as packets, every [`Self::push`]
+    /// succeeds.
     #[must_use]
     pub fn buffers_free(&self) -> usize {
         self.free.len()
@@ -135,12 +123,12 @@ impl Coalescer {
     }
 
     /// Appends the packet to its flow's super-packet, if there is one that it continues.
-    fn join(&mut self, segment: &Segment, len: usize) -> bool {
-        let (Some(index), Some(fresh)) = (self.position(segment.flow()), self.free.last()) else {
+    fn join(&mut self, segment: &Segment, packet: &[u8]) -> bool {
+        let Some(index) = self.position(segment.flow()) else {
             return false;
         };
         let batch = &mut self.open[index];
-        if !batch.append(segment, &fresh.packet()[..len]) {
+        if !batch.append(segment, packet) {
             return false;
         }
         if batch.is_ended() {
@@ -151,25 +139,35 @@ impl Coalescer {
         true
     }
 
-    fn open(&mut self, segment: Segment) {
+    fn open(&mut self, segment: Segment, packet: &[u8]) -> bool {
+        let Some(buffer) = self.copy(packet) else {
+            return false;
+        };
         if self.open.len() == FLOWS_MAX {
             self.close(0);
         }
-        let Some(buffer) = self.free.pop() else {
-            return;
-        };
         let batch = Batch::new(buffer, segment);
         match batch.is_ended() {
             true => self.ready.push_back(batch.finish()),
             false => self.open.push(batch),
         }
+        true
     }
 
-    fn send_alone(&mut self, len: usize) {
-        if let Some(mut buffer) = self.free.pop() {
-            buffer.finish(VnetHeader::Whole, len);
-            self.ready.push_back(buffer);
-        }
+    fn send_alone(&mut self, packet: &[u8]) -> bool {
+        let Some(mut buffer) = self.copy(packet) else {
+            return false;
+        };
+        buffer.finish(VnetHeader::Whole, packet.len());
+        self.ready.push_back(buffer);
+        true
+    }
+
+    /// A buffer with the packet in it.
+    fn copy(&mut self, packet: &[u8]) -> Option<TunBuffer> {
+        let room = self.free.last_mut()?.packet_mut();
+        room.get_mut(..packet.len())?.copy_from_slice(packet);
+        self.free.pop()
     }
 
     fn position(&self, flow: Flow) -> Option<usize> {

@@ -105,7 +105,7 @@ pub(crate) fn carry(
             received,
             len,
         };
-        to.on_datagrams(now, &arrival, batch.bytes());
+        to.on_datagrams(now, &arrival, &mut batch.bytes().to_vec());
         from.outlet_mut().sent(batch, Ok(()));
     }
     to.end_turn(now);

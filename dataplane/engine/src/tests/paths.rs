@@ -47,7 +47,7 @@ impl Way {
 
     fn carry(&self, from: &mut Host, to: &mut Host) {
         let mut batch_len = 0;
-        for (datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
+        for (mut datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
             let fits = datagram.len() + HEADERS_LEN <= self.mtu;
             let whole = fits || departure.manner == Manner::Fragmented;
             let batched = departure.manner == Manner::Batched && datagram.len() > 1000;
@@ -59,7 +59,7 @@ impl Way {
                     self.now,
                     &at,
                     departure.ecn.into(),
-                    &datagram,
+                    &mut datagram,
                     &mut to.out,
                 );
             }

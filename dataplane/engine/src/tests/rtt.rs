@@ -80,7 +80,7 @@ impl Way {
     }
 
     fn carry(&self, from: &mut Host, to: &mut Host) {
-        for (datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
+        for (mut datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
             self.pass(MS / 2);
             if let Manner::Stamped(token) = departure.manner {
                 if self.stamps_departures {
@@ -100,7 +100,7 @@ impl Way {
                 arrived,
             };
             to.engine
-                .handle_datagram(self.now, &at, outer, &datagram, &mut to.out);
+                .handle_datagram(self.now, &at, outer, &mut datagram, &mut to.out);
         }
     }
 }

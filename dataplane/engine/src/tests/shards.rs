@@ -77,7 +77,7 @@ impl Interface {
             clock(),
             &from,
             Ecn::NotEct.into(),
-            datagram,
+            &mut datagram.to_vec(),
             &mut self.out,
         );
     }

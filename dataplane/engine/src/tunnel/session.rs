@@ -33,7 +33,7 @@ pub(super) struct Session {
     role: Role,
     born: Instant,
     sending: Arc<Key>,
-    receiving: Arc<Key>,
+    receiving: Key,
     next_counter: u64,
     window: Window,
 }
@@ -46,7 +46,7 @@ impl Session {
             role,
             born: now,
             sending: Arc::new(Key::new(&agreed.sending)),
-            receiving: Arc::new(Key::new(&agreed.receiving)),
+            receiving: Key::new(&agreed.receiving),
             next_counter: 0,
             window: Window::new(),
         }
@@ -68,20 +68,19 @@ impl Session {
         &self.sending
     }
 
-    /// The key that opens the message with this counter.
-    pub(super) fn key_for(&self, now: Instant, counter: u64) -> Result<&Arc<Key>, Drop> {
-        if self.age(now) >= REJECT_AFTER_TIME || counter >= REJECT_AFTER_MESSAGES {
-            return Err(Drop::UnknownSession);
-        }
-        if self.window.is_new(counter) {
-            Ok(&self.receiving)
-        } else {
-            Err(Drop::Replay)
+    /// The key that opens the messages to us.
+    pub(super) fn receiving_key(&self, now: Instant) -> Result<&Key, Drop> {
+        match self.age(now) < REJECT_AFTER_TIME {
+            true => Ok(&self.receiving),
+            false => Err(Drop::UnknownSession),
         }
     }
 
-    /// Notes a counter that [`Self::key_for`] gave the key for and that is authentic by now.
+    /// Notes the counter of an authentic message.
     pub(super) fn note(&mut self, counter: u64) -> Result<(), Drop> {
+        if counter >= REJECT_AFTER_MESSAGES {
+            return Err(Drop::UnknownSession);
+        }
         if self.window.mark(counter) {
             Ok(())
         } else {
@@ -193,8 +192,8 @@ mod tests {
             assert_eq!(session.is_worn(after(now, 120)), is_initiator);
             assert!(session.may_send(after(now, 179)));
             assert!(!session.may_send(after(now, 180)));
-            assert!(session.key_for(after(now, 179), 0).is_ok());
-            let late = session.key_for(after(now, 180), 0).err();
+            assert!(session.receiving_key(after(now, 179)).is_ok());
+            let late = session.receiving_key(after(now, 180)).err();
             assert_eq!(late, Some(Drop::UnknownSession));
         }
     }
@@ -212,12 +211,10 @@ mod tests {
         session.write_header(&mut header);
         assert!(!session.may_send(now));
         let last = REJECT_AFTER_MESSAGES - 1;
-        assert!(session.key_for(now, last).is_ok());
         assert_eq!(session.note(last), Ok(()));
-        assert_eq!(session.key_for(now, last).err(), Some(Drop::Replay));
+        assert_eq!(session.note(last), Err(Drop::Replay));
         for counter in [REJECT_AFTER_MESSAGES, u64::MAX] {
-            let drop = session.key_for(now, counter).err();
-            assert_eq!(drop, Some(Drop::UnknownSession));
+            assert_eq!(session.note(counter), Err(Drop::UnknownSession));
         }
     }
 

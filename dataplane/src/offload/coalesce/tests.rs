@@ -11,25 +11,8 @@ const ALL: Capabilities = Capabilities {
     udp: true,
 };
 
-/// What an AEAD leaves behind the packet.
-const OVERHEAD: usize = 31;
-
 fn coalescer(capabilities: Capabilities) -> Coalescer {
     Coalescer::new(capabilities, 16)
-}
-
-fn commit(coalescer: &mut Coalescer, packet: &[u8]) {
-    let room = coalescer.room(packet.len() + OVERHEAD).unwrap();
-    room[..packet.len()].copy_from_slice(packet);
-    room[packet.len()..].fill(0xee);
-    coalescer.commit(packet.len());
-}
-
-/// Fills the room and commits nothing, as when authentication fails.
-fn abandon(coalescer: &mut Coalescer, len: usize) {
-    if let Some(room) = coalescer.room(len) {
-        room.fill(0xdd);
-    }
 }
 
 fn writes(coalescer: &mut Coalescer) -> Vec<Vec<u8>> {
@@ -45,7 +28,7 @@ fn coalesce(capabilities: Capabilities, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut coalescer = coalescer(capabilities);
     let mut written = vec![];
     for packet in packets {
-        commit(&mut coalescer, packet);
+        assert!(coalescer.push(packet));
         written.extend(writes(&mut coalescer));
     }
     coalescer.flush();
@@ -303,9 +286,9 @@ fn an_empty_datagram_travels_alone() {
 fn losing_a_capability_keeps_the_order() {
     let mut coalescer = coalescer(ALL);
     let packets = packets(&three(Spec::tcp()));
-    commit(&mut coalescer, &packets[0]);
+    assert!(coalescer.push(&packets[0]));
     coalescer.set_capabilities(Capabilities { tcp: false, ..ALL });
-    commit(&mut coalescer, &packets[1]);
+    assert!(coalescer.push(&packets[1]));
     coalescer.flush();
     let written = writes(&mut coalescer);
     let order: Vec<_> = written
@@ -445,15 +428,16 @@ fn the_vnet_header_of_a_merged_write() {
 fn running_out_of_buffers_is_not_fatal() {
     let mut coalescer = Coalescer::new(ALL, 2);
     let specs = three(Spec::tcp());
-    commit(&mut coalescer, &specs[0].packet());
-    commit(&mut coalescer, &specs[1].packet());
-    commit(&mut coalescer, &Spec::udp().packet());
+    assert!(coalescer.push(&specs[0].packet()));
+    assert!(coalescer.push(&specs[1].packet()));
+    assert!(coalescer.push(&Spec::udp().packet()));
     assert_eq!(coalescer.buffers_free(), 0);
-    assert!(coalescer.room(100).is_none());
+    assert!(coalescer.push(&specs[2].packet()), "it follows others");
+    assert!(!coalescer.push(&Spec::udp().packet()));
     coalescer.flush();
     assert_eq!(writes(&mut coalescer).len(), 2);
-    assert!(coalescer.room(100).is_some());
-    assert!(coalescer.room(TunBuffer::CAPACITY).is_none());
+    assert!(!coalescer.push(&[0x45; TunBuffer::CAPACITY]));
+    assert!(coalescer.push(&Spec::udp().packet()));
 }
 
 /// What the driver does about EINVAL.
@@ -463,7 +447,7 @@ fn a_refused_write_is_cut_up_again() {
         let mut coalescer = coalescer(ALL);
         let expected = packets(&three(base));
         for packet in &expected {
-            commit(&mut coalescer, packet);
+            assert!(coalescer.push(packet));
         }
         coalescer.flush();
         let mut refused = coalescer.pop_ready().unwrap();
@@ -473,7 +457,7 @@ fn a_refused_write_is_cut_up_again() {
         });
         let mut segments = Segments::from_read(refused.as_bytes_mut()).unwrap();
         while let Some(packet) = segments.next_packet() {
-            commit(&mut coalescer, packet);
+            assert!(coalescer.push(packet));
         }
         coalescer.recycle(refused);
         let written = writes(&mut coalescer);
@@ -486,15 +470,12 @@ fn a_refused_write_is_cut_up_again() {
 }
 
 #[test]
-fn odd_commits() {
+fn odd_packets() {
     let mut coalescer = coalescer(ALL);
     let specs = three(Spec::tcp());
-    commit(&mut coalescer, &specs[0].packet());
-    coalescer.commit(0);
-    coalescer.commit(TunBuffer::CAPACITY);
-    abandon(&mut coalescer, 0);
-    abandon(&mut coalescer, 20_000);
-    commit(&mut coalescer, &specs[1].packet());
+    assert!(coalescer.push(&specs[0].packet()));
+    assert!(coalescer.push(&[]));
+    assert!(coalescer.push(&specs[1].packet()));
     coalescer.flush();
     let written = writes(&mut coalescer);
     assert_eq!(written.len(), 1);
@@ -580,7 +561,6 @@ enum Step {
         change: Change,
         damage: Option<(prop::sample::Index, u8)>,
     },
-    Abandon(usize),
     Raw(Vec<u8>),
     Flush,
     Pop,
@@ -624,7 +604,6 @@ fn step() -> impl Strategy<Value = Step> {
         40 => (flow, payload_len, change, damage).prop_map(
             |(flow, payload_len, change, damage)| Step::Packet { flow, payload_len, change, damage }
         ),
-        2 => (0usize..3_000).prop_map(Step::Abandon),
         1 => prop::collection::vec(any::<u8>(), 1..100).prop_map(Step::Raw),
         1 => Just(Step::Flush),
         1 => Just(Step::Pop),
@@ -707,10 +686,6 @@ proptest! {
                     packet
                 }
                 Step::Raw(bytes) => bytes,
-                Step::Abandon(len) => {
-                    abandon(&mut coalescer, len);
-                    continue;
-                }
                 Step::Flush => {
                     coalescer.flush();
                     continue;
@@ -724,7 +699,7 @@ proptest! {
                 coalescer.flush();
                 after.extend(writes(&mut coalescer).iter().flat_map(|write| cut(write)));
             }
-            commit(&mut coalescer, &packet);
+            assert!(coalescer.push(&packet));
             before.push(packet);
         }
         coalescer.flush();
