@@ -94,7 +94,7 @@ pub(crate) fn carry(
     to: &mut Shard<Exitless>,
 ) -> usize {
     from.end_turn(now);
-    while let Some(batch) = from.outlet_mut().next_batch() {
+    while let Some(mut batch) = from.outlet_mut().next_batch() {
         let received = Received {
             segment_len: (batch.count() > 1).then_some(batch.segment_len()),
             ..Received::default()
@@ -105,7 +105,7 @@ pub(crate) fn carry(
             received,
             len,
         };
-        to.on_datagrams(now, &arrival, &mut batch.bytes().to_vec());
+        to.on_datagrams(now, &arrival, batch.bytes_mut());
         from.outlet_mut().sent(batch, Ok(()));
     }
     to.end_turn(now);
