@@ -141,7 +141,7 @@ fn the_units_are_sandboxes(lab: &Lab) -> Outcome {
         status["payload"]["data_plane"]["backend"] == "io_uring",
         "{status}"
     );
-    for (unit, exposure_max) in [("ployzd", 26), ("ployz-nats", 17)] {
+    for (unit, exposure_max) in [("ployzd", 31), ("ployz-nats", 17)] {
         let line = format!("systemd-analyze security --no-pager --threshold {exposure_max} {unit}");
         root(lab, 1, &line)?.success()?;
     }

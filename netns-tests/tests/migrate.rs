@@ -5,8 +5,9 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ployz_api::client::ask;
@@ -22,6 +23,10 @@ use serde_json::Value;
 
 /// More than two pieces, and no whole number of them.
 const LARGE_LEN: usize = (1 << 20) + 12_345;
+/// Some seconds, at the fastest.
+const COPIED_LEN: u64 = 4 << 30;
+/// A machine that says nothing for a minute is not waited for; looking at that takes a moment.
+const GIVEN_UP_WAIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn workloads_move_with_what_they_keep_or_stay() -> Outcome {
@@ -31,6 +36,7 @@ fn workloads_move_with_what_they_keep_or_stay() -> Outcome {
         volumes_move_along(stage, &machines)?;
         nobody_else_gets_volumes(stage, &machines)?;
         what_does_not_run_there_stays(stage, &machines)?;
+        the_new_machine_dies_amid_the_copy(stage, &mut machines)?;
         a_coordinator_dies_over_it(stage, &mut machines)
     })
 }
@@ -47,6 +53,11 @@ fn volumes_move_along(stage: &Stage, machines: &[Machine]) -> Result<()> {
     fs::write(from.join("deep/large"), &large)?;
     fs::set_permissions(from.join("deep/large"), fs::Permissions::from_mode(0o640))?;
     symlink("deep/large", from.join("link"))?;
+    fs::hard_link(from.join("deep/large"), from.join("same"))?;
+    for (path, owner) in [("deep/large", 1234), ("deep", 4321), ("", 999)] {
+        chown(from.join(path), Some(owner), Some(owner + 1))?;
+    }
+    let before = ["deep/large", "deep", ""].map(|path| attributes(&from.join(path)));
 
     let preview = founder.json("migrate preview default/db --to m3")?;
     ensure!(preview["payload"]["volumes"][0] == "data", "{preview}");
@@ -62,8 +73,14 @@ fn volumes_move_along(stage: &Stage, machines: &[Machine]) -> Result<()> {
 
     is_only_on(founder, "db", "m3")?;
     ensure!(fs::read(to.join("deep/large"))? == large);
-    let mode = fs::metadata(to.join("deep/large"))?.permissions().mode();
-    ensure!(mode & 0o777 == 0o640, "{mode:o}");
+    for (path, before) in ["deep/large", "deep", ""].iter().zip(before) {
+        let (before, after) = (before?, attributes(&to.join(path))?);
+        // The new one has written into the volume itself.
+        let is_same = before == after || path.is_empty() && before[..3] == after[..3];
+        ensure!(is_same, "{path}: {after:?} instead of {before:?}");
+    }
+    let inode = |path: &str| fs::metadata(to.join(path)).map(|it| it.ino());
+    ensure!(inode("deep/large")? == inode("same")?, "it is a copy");
     ensure!(fs::read_link(to.join("link"))? == PathBuf::from("deep/large"));
     ensure!(
         fs::read_to_string(to.join("beat"))?.lines().count() == 2,
@@ -129,6 +146,49 @@ fn what_does_not_run_there_stays(stage: &Stage, machines: &[Machine]) -> Result<
     Ok(())
 }
 
+/// What it has copied by then is of no use, and what is on the old machine is.
+fn the_new_machine_dies_amid_the_copy(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
+    let place = stage.place("large");
+    let command = format!("date >> {}/beat; exec sleep 1000", place.display());
+    let flags = format!("--machine m2 --volume data:{}", place.display());
+    run_workload(&machines[0], "big", &command, &flags)?;
+    let (from, to) = (volume(&machines[1], "big"), volume(&machines[2], "big"));
+    // Of many seconds, and no room on the disk.
+    fs::File::create(from.join("hole"))?.set_len(COPIED_LEN)?;
+    let asking = stage.place("asking");
+    let mut asking = machines[0].ctl_going_on("--json migrate apply big --to m3", &asking)?;
+    let copied = || fs::metadata(to.join("hole")).map_or(0, |it| it.len());
+    wait_until("the copy to be under way", PATIENCE, || copied() > 0)?;
+    machines[2].kill();
+    let there = copied();
+    ensure!(there < COPIED_LEN, "it was copied before: {there}");
+
+    wait_until("the migration to be given up", GIVEN_UP_WAIT, || {
+        asking.ended().is_some()
+    })?;
+    let operations = machines[0].json("operation list")?;
+    let rows = operations["payload"]["operations"].as_array();
+    let last = rows.and_then(|rows| rows.last()).context("operations")?;
+    ensure!(
+        last["state"] == "failed" && text(last, "/message").contains("has said nothing"),
+        "{last}"
+    );
+    is_only_on(&machines[0], "big", "m2")?;
+    ensure!(
+        fs::metadata(from.join("hole"))?.len() == COPIED_LEN
+            && fs::read_to_string(from.join("beat"))?.lines().count() == 2,
+        "it was started again, with all that it had"
+    );
+    machines[2].start(stage)?;
+    machines[2].wait_ready(PATIENCE)?;
+    wait_until("the new side to be undone", PATIENCE, || {
+        instances(&machines[2]) == 0
+    })?;
+    ensure!(machines[0].code("workload rm big")? == "OK");
+    fs::remove_file(from.join("hole"))?;
+    Ok(())
+}
+
 fn a_coordinator_dies_over_it(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
     run_workload(&machines[0], "web", "exec sleep 1000", "--machine m2")?;
     let asking = stage.place("asking");
@@ -150,6 +210,13 @@ fn a_coordinator_dies_over_it(stage: &Stage, machines: &mut [Machine]) -> Result
     wait_until("nothing to run any more", PATIENCE, || {
         machines.iter().all(|machine| instances(machine) == 0)
     })
+}
+
+/// Mode, owner, group and when it was written.
+fn attributes(path: &Path) -> Result<[i64; 5]> {
+    let it = fs::metadata(path)?;
+    let (mode, uid, gid) = (it.mode().into(), it.uid().into(), it.gid().into());
+    Ok([mode, uid, gid, it.mtime(), it.mtime_nsec()])
 }
 
 fn is_only_on(founder: &Machine, workload: &str, machine: &str) -> Result<()> {

@@ -51,6 +51,7 @@ fn units_outlive_the_daemon_and_are_started_again() -> Outcome {
     let beats = root(&lab, "cat /var/lib/ployz/volumes/default/web/data/beat")?;
     ensure!(beats.stdout.lines().count() == 2, "{beats}");
 
+    what_has_ended_well_is_not_run_again_after_a_boot(&lab)?;
     root(&lab, "ployzctl workload rm web")?.success()?;
     wait_until("its unit to be gone", PATIENCE, || {
         let units = root(
@@ -59,6 +60,34 @@ fn units_outlive_the_daemon_and_are_started_again() -> Outcome {
         );
         units.is_ok_and(|units| units.stdout.trim().is_empty())
     })
+}
+
+/// The other one, which had not ended, is.
+fn what_has_ended_well_is_not_run_again_after_a_boot(lab: &Lab) -> Result<()> {
+    let line = "ployzctl deploy service once --exec 'date >> /srv/o/beat' --volume data:/srv/o";
+    root(lab, line)?.success()?;
+    let is = |name: &str, wanted: &str| {
+        let list = root(lab, "ployzctl --json workload ls").ok();
+        let list = list.and_then(|list| serde_json::from_str::<Value>(&list.stdout).ok());
+        let list = list.unwrap_or_default();
+        let rows = list["payload"]["rows"].as_array().cloned();
+        rows.unwrap_or_default()
+            .iter()
+            .any(|row| row["workload"] == format!("default/{name}") && row["state"] == wanted)
+    };
+    wait_until("it to have ended", PATIENCE, || is("once", "exited"))?;
+    lab.kill(1)?;
+    lab.boot(1)?;
+    let volumes = "/var/lib/ployz/volumes/default";
+    wait_until("the other one to run again", PATIENCE, || {
+        let beats = root(lab, &format!("cat {volumes}/web/data/beat"));
+        beats.is_ok_and(|beats| beats.stdout.lines().count() == 3) && is("web", "running")
+    })?;
+    ensure!(is("once", "exited"), "it has ended");
+    let beats = root(lab, &format!("cat {volumes}/once/data/beat"))?;
+    ensure!(beats.stdout.lines().count() == 1, "{beats}");
+    root(lab, "ployzctl workload rm once")?.success()?;
+    Ok(())
 }
 
 /// Waits until it runs, as another process than this one; which.

@@ -81,6 +81,8 @@ pub enum VolumePart {
 pub struct VolumeEntries {
     /// By path.
     pub entries: Vec<VolumeEntry>,
+    /// How many sockets, pipes and devices are in the volume, which are not among them.
+    pub left_out: u64,
     /// Whether there is more.
     pub more: bool,
 }
@@ -88,10 +90,16 @@ pub struct VolumeEntries {
 /// A file, a directory or a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeEntry {
-    /// Within the volume.
+    /// Within the volume; empty for the volume itself.
     pub path: String,
     /// Its permissions.
     pub mode: u32,
+    /// The user that it belongs to, by number.
+    pub uid: u32,
+    /// The group, by number.
+    pub gid: u32,
+    /// When it was written last, in nanoseconds since 1970; zero for a link.
+    pub modified_ns: i64,
     /// What it is.
     pub kind: EntryKind,
 }
@@ -111,6 +119,11 @@ pub enum EntryKind {
     Link {
         /// To here.
         to: String,
+    },
+    /// Another name of a file that has been said before.
+    Same {
+        /// Its first name, within the volume.
+        file: String,
     },
 }
 

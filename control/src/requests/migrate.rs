@@ -299,7 +299,11 @@ async fn wait_for(
         }
         let is_silent = now == WorkloadState::Unknown && Instant::now() >= heard_by;
         if is_silent || Instant::now() >= deadline {
-            let message = format!("the new machine says only that it is {now}");
+            let message = if is_silent {
+                format!("the new machine has said nothing of it for {START_WAIT:?}")
+            } else {
+                format!("the new machine says only that it is {now}")
+            };
             return Err(
                 Failure::new(Code::Timeout, message).hint(format!("ployzctl doctor {machine}"))
             );

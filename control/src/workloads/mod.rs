@@ -244,6 +244,13 @@ impl Workloads {
         let seen = self.engine.see(&ids).await?;
         for id in ids {
             let mut seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
+            if seen == Seen::Nothing && self.files.path(&ended_file(id)).exists() {
+                // Whoever has run it may have forgotten, as systemd has after a boot.
+                seen = Seen::Succeeded;
+            }
+            if seen == Seen::Succeeded {
+                self.note_end(id)?;
+            }
             if network.is_succeeded(id) && self.has_volumes(id) {
                 self.engine.stop(id).await?;
                 self.pause(id);
@@ -271,6 +278,15 @@ impl Workloads {
             }
         }
         Ok(())
+    }
+
+    /// What has ended well is not run again, whatever becomes of this machine.
+    fn note_end(&self, id: InstanceId) -> anyhow::Result<()> {
+        let file = ended_file(id);
+        if self.files.path(&file).exists() {
+            return Ok(());
+        }
+        self.files.write_bytes(&file, b"")
     }
 
     fn has_volumes(&self, id: InstanceId) -> bool {
@@ -427,6 +443,11 @@ fn instance_file(id: InstanceId) -> String {
 /// It is there once all volumes are.
 fn copied_file(id: InstanceId) -> String {
     format!("{}/copied", directory(id))
+}
+
+/// It is there once the instance has ended well.
+fn ended_file(id: InstanceId) -> String {
+    format!("{}/ended", directory(id))
 }
 
 /// Where a volume is, within the data directory.

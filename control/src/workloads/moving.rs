@@ -57,13 +57,21 @@ impl Source {
         let mut copy = Copy::begin(directory)?;
         let mut after = None;
         loop {
-            let VolumeEntries { entries, more } = self.entries(after).await?;
+            let VolumeEntries {
+                entries,
+                left_out,
+                more,
+            } = self.entries(after.take()).await?;
             for entry in &entries {
                 copy.make(entry)?;
                 self.fill(&copy, entry).await?;
             }
             after = entries.last().map(|last| last.path.clone());
             if !more || after.is_none() {
+                if left_out > 0 {
+                    let (workload, volume) = (&self.workload, &self.volume);
+                    tracing::warn!(%workload, %volume, left_out, "sockets, pipes and devices stay where they were");
+                }
                 return copy.end();
             }
         }

@@ -3,28 +3,42 @@
 //! The paths are another machine's word. Nothing is read or written but below the volume: no component of a path leads up, and none
 //! is a link, since those are made when everything else is there.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown,
+    symlink,
+};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use ployz_api::{EntryKind, VOLUME_CHUNK_LEN, VOLUME_ENTRIES_MAX, VolumeEntries, VolumeEntry};
 
-/// The next entries of a volume, a directory before what is in it.
+/// Permissions, and that only owners remove what is in a directory. A program with its owner's rights is made where it is used.
+const MODE: u32 = 0o1777;
+const NS_PER_SEC: i64 = 1_000_000_000;
+
+/// The next entries of a volume, a directory before what is in it, and the volume before all.
 pub(crate) fn entries(root: &Path, after: Option<&str>) -> anyhow::Result<VolumeEntries> {
-    let mut all = Vec::new();
+    let mut found = Found::default();
     if root.exists() {
-        walk(root, Path::new(""), &mut all)?;
+        found.walk(root, Path::new(""))?;
     }
-    all.sort_by(|a, b| a.path.cmp(&b.path));
+    let left_out = found.left_out;
+    let mut all = found.sorted();
     let known = after.map_or(0, |after| {
         all.partition_point(|it| it.path.as_str() <= after)
     });
     let mut entries = all.split_off(known);
     let more = entries.len() > VOLUME_ENTRIES_MAX;
     entries.truncate(VOLUME_ENTRIES_MAX);
-    Ok(VolumeEntries { entries, more })
+    Ok(VolumeEntries {
+        entries,
+        left_out,
+        more,
+    })
 }
 
 /// A piece of a file of it; nothing behind its end.
@@ -41,9 +55,9 @@ pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> anyhow::Result<Vec<
 #[derive(Debug)]
 pub(super) struct Copy {
     root: PathBuf,
-    links: Vec<(PathBuf, String)>,
-    /// A directory that nobody may write to is made so in the end.
-    modes: Vec<(PathBuf, u32)>,
+    links: Vec<(PathBuf, VolumeEntry)>,
+    /// Whose they are and who may write to them is said in the end.
+    made: Vec<(PathBuf, VolumeEntry)>,
 }
 
 impl Copy {
@@ -59,17 +73,21 @@ impl Copy {
         Ok(Self {
             root,
             links: Vec::new(),
-            modes: Vec::new(),
+            made: Vec::new(),
         })
     }
 
     /// Makes an entry; a file is to be filled with [`Self::append`].
     pub(super) fn make(&mut self, entry: &VolumeEntry) -> anyhow::Result<()> {
+        if entry.path.is_empty() && entry.kind == EntryKind::Directory {
+            self.made.push((self.root.clone(), entry.clone()));
+            return Ok(());
+        }
         let path = below(&self.root, &entry.path)?;
         match &entry.kind {
             EntryKind::Directory => {
                 DirBuilder::new().mode(0o700).create(&path)?;
-                self.modes.push((path, entry.mode));
+                self.made.push((path, entry.clone()));
             }
             EntryKind::File { .. } => {
                 let mut options = OpenOptions::new();
@@ -78,9 +96,10 @@ impl Copy {
                     .create_new(true)
                     .mode(0o600)
                     .open(&path)?;
-                self.modes.push((path, entry.mode));
+                self.made.push((path, entry.clone()));
             }
-            EntryKind::Link { to } => self.links.push((path, to.clone())),
+            EntryKind::Same { file } => fs::hard_link(below(&self.root, file)?, path)?,
+            EntryKind::Link { .. } => self.links.push((path, entry.clone())),
         }
         Ok(())
     }
@@ -95,27 +114,40 @@ impl Copy {
         Ok(())
     }
 
-    /// Makes the links, gives everything its permissions, and has it on disk.
+    /// Makes the links, gives everything its owner, its permissions and its time, and has it on disk.
     pub(super) fn end(self) -> anyhow::Result<()> {
-        for (path, to) in &self.links {
-            symlink(to, path)?;
+        for (path, entry) in &self.links {
+            if let EntryKind::Link { to } = &entry.kind {
+                symlink(to, path)?;
+                lchown(path, Some(entry.uid), Some(entry.gid))?;
+            }
         }
-        for (path, mode) in self.modes.iter().rev() {
-            fs::set_permissions(path, Permissions::from_mode(mode & 0o7777))?;
-            File::open(path)?.sync_all()?;
+        // What is in a directory before the directory, whose time would change otherwise.
+        for (path, entry) in self.made.iter().rev() {
+            let file = File::open(path)?;
+            fchown(&file, Some(entry.uid), Some(entry.gid))?;
+            file.set_permissions(Permissions::from_mode(entry.mode & MODE))?;
+            file.set_times(FileTimes::new().set_modified(time(entry.modified_ns)))?;
+            file.sync_all()?;
         }
         Ok(File::open(&self.root)?.sync_all()?)
     }
 }
 
-fn walk(root: &Path, within: &Path, all: &mut Vec<VolumeEntry>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(root.join(within))? {
-        let entry = entry?;
-        let path = within.join(entry.file_name());
-        let text = path
-            .to_str()
-            .with_context(|| format!("{} is no UTF-8", path.display()))?;
-        let metadata = entry.metadata()?;
+/// What is in a volume, as far as it has been looked through.
+#[derive(Debug, Default)]
+struct Found {
+    entries: Vec<VolumeEntry>,
+    /// Of each file with several names, where it is, and its names' places among the entries.
+    names: BTreeMap<(u64, u64), Vec<usize>>,
+    left_out: u64,
+}
+
+impl Found {
+    /// Notes what is at a place, and below it.
+    fn walk(&mut self, root: &Path, within: &Path) -> anyhow::Result<()> {
+        let place = root.join(within);
+        let metadata = fs::symlink_metadata(&place)?;
         let kind = if metadata.is_dir() {
             EntryKind::Directory
         } else if metadata.is_file() {
@@ -123,26 +155,71 @@ fn walk(root: &Path, within: &Path, all: &mut Vec<VolumeEntry>) -> anyhow::Resul
                 len: metadata.len(),
             }
         } else if metadata.is_symlink() {
-            let to = fs::read_link(entry.path())?;
-            let to = to
-                .to_str()
-                .with_context(|| format!("{} is no UTF-8", to.display()))?;
-            EntryKind::Link { to: to.to_owned() }
+            EntryKind::Link {
+                to: text(&fs::read_link(&place)?)?,
+            }
         } else {
-            // Sockets and pipes are made by whoever needs them.
-            continue;
+            self.left_out += 1;
+            return Ok(());
         };
-        let is_directory = kind == EntryKind::Directory;
-        all.push(VolumeEntry {
-            path: text.to_owned(),
-            mode: metadata.permissions().mode() & 0o7777,
+        if metadata.is_file() && metadata.nlink() > 1 {
+            let names = self.names.entry((metadata.dev(), metadata.ino()));
+            names.or_default().push(self.entries.len());
+        }
+        let second_ns = metadata.mtime().saturating_mul(NS_PER_SEC);
+        let modified_ns = second_ns.saturating_add(metadata.mtime_nsec());
+        self.entries.push(VolumeEntry {
+            path: text(within)?,
+            mode: metadata.mode() & MODE,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            // A link's is when it was made.
+            modified_ns: if metadata.is_symlink() {
+                0
+            } else {
+                modified_ns
+            },
             kind,
         });
-        if is_directory {
-            walk(root, &path, all)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&place)? {
+                self.walk(root, &within.join(entry?.file_name()))?;
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// By path. Of the names of a file, the first has its bytes.
+    fn sorted(mut self) -> Vec<VolumeEntry> {
+        for names in self.names.values() {
+            let paths = names.iter().map(|at| self.entries[*at].path.clone());
+            let first = paths.min().unwrap_or_default();
+            for at in names {
+                if self.entries[*at].path != first {
+                    let file = first.clone();
+                    self.entries[*at].kind = EntryKind::Same { file };
+                }
+            }
+        }
+        self.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        self.entries
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str();
+    Ok(text
+        .with_context(|| format!("{} is no UTF-8", path.display()))?
+        .to_owned())
+}
+
+fn time(ns: i64) -> SystemTime {
+    let span = Duration::from_nanos(ns.unsigned_abs());
+    if ns < 0 {
+        SystemTime::UNIX_EPOCH - span
+    } else {
+        SystemTime::UNIX_EPOCH + span
+    }
 }
 
 /// A path below the volume, of which no component leads elsewhere.
@@ -162,6 +239,8 @@ fn below(root: &Path, path: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     struct Ground(PathBuf);
@@ -188,7 +267,13 @@ mod tests {
         fs::write(from.join("a/b/file"), vec![7; VOLUME_CHUNK_LEN + 1]).unwrap();
         fs::write(from.join("a/empty"), "").unwrap();
         symlink("../a", from.join("a/link")).unwrap();
-        fs::set_permissions(from.join("a/b"), Permissions::from_mode(0o500)).unwrap();
+        fs::hard_link(from.join("a/b/file"), from.join("a/same")).unwrap();
+        let _socket = UnixListener::bind(from.join("a/socket")).unwrap();
+        fs::set_permissions(from.join("a/b"), Permissions::from_mode(0o1500)).unwrap();
+        let long_ago = FileTimes::new().set_modified(time(-1_500_000_000));
+        let file = File::open(from.join("a/empty")).unwrap();
+        file.set_times(long_ago).unwrap();
+        File::open(&from).unwrap().set_times(long_ago).unwrap();
         fs::create_dir_all(to.join("left")).unwrap();
         let mut copy = Copy::begin(to.clone()).unwrap();
         let list = entries(&from, None).unwrap();
@@ -209,9 +294,12 @@ mod tests {
             fs::read(to.join("a/b/file")).unwrap().len(),
             VOLUME_CHUNK_LEN + 1
         );
-        assert!(!to.join("left").exists());
+        assert!(!to.join("left").exists() && !to.join("a/socket").exists());
+        assert_eq!(list.left_out, 1);
+        let inode = |path: &str| fs::metadata(to.join(path)).unwrap().ino();
+        assert_eq!(inode("a/b/file"), inode("a/same"));
         let rest = entries(&from, Some("a/empty")).unwrap();
-        assert_eq!(rest.entries, list.entries[4..], "{:?}", list.entries);
+        assert_eq!(rest.entries, list.entries[5..], "{:?}", list.entries);
     }
 
     #[test]
@@ -232,9 +320,19 @@ mod tests {
             let entry = VolumeEntry {
                 path: path.to_owned(),
                 mode: 0o600,
+                uid: 0,
+                gid: 0,
+                modified_ns: 0,
                 kind: EntryKind::File { len: 0 },
             };
             assert!(copy.make(&entry).is_err(), "{path}");
+            let file = path.to_owned();
+            let same = VolumeEntry {
+                path: "inside".to_owned(),
+                kind: EntryKind::Same { file },
+                ..entry
+            };
+            assert!(copy.make(&same).is_err(), "{path}");
         }
         assert_eq!(fs::read(ground.0.join("secret")).unwrap(), b"s");
     }
