@@ -31,6 +31,7 @@ use crate::network::{Host, Network, Storage, is_session};
 use crate::overlay::{Overlay, interface_addresses};
 use crate::reflector;
 use crate::refusals::Refusals;
+use crate::removal;
 use crate::requests::resume_migrations;
 use crate::server::{self, Server};
 use crate::store::Store;
@@ -337,6 +338,7 @@ impl Daemon {
                 () = reflector::serve(own_addresses) => Ok(()),
                 () = daemon.workloads.look_after(&daemon, &driven) => Ok(()),
                 () = resume_migrations(&daemon, &driven) => Ok(()),
+                () = removal::watch(&daemon, &driven) => Ok(()),
             };
             if let Err(error) = run {
                 let _first = daemon.failure.set(error);

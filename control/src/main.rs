@@ -26,6 +26,7 @@ mod program;
 mod reflector;
 mod refusals;
 mod relay;
+mod removal;
 mod requests;
 mod run;
 mod server;

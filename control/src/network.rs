@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use ployz_api::{Failure, InstanceId, MachineId, RttRecord, WorkloadName, WorkloadState};
+use ployz_api::{Code, Failure, InstanceId, MachineId, RttRecord, WorkloadName, WorkloadState};
 use ployz_core::{
     Control, Effect, Input, MachineRecord, ObservedRecord, RECORD_VERSION, SESSION_SECS,
     STALE_SECS, SavedView, View, peer_rtt,
@@ -85,6 +85,8 @@ pub(crate) struct Network {
     pub(crate) examinations: Places,
     /// Whether the store has been listed since the daemon was started.
     listed: Cell<bool>,
+    /// Whether a machine that holds the store has said that this one is none of the network's.
+    removed: Cell<bool>,
     resync: Notify,
     observe: Notify,
     pulse: Rc<Pulse>,
@@ -124,6 +126,7 @@ impl Network {
             followers: Places::default(),
             examinations: Places::default(),
             listed: Cell::new(false),
+            removed: Cell::new(false),
             resync: Notify::new(),
             observe: Notify::new(),
             pulse: Pulse::new("the control task"),
@@ -143,11 +146,37 @@ impl Network {
     /// What this machine holds, once the store has said so since the daemon was started; none if it is in the network no
     /// more.
     pub(crate) fn own_claims(&self) -> Option<BTreeMap<InstanceId, WorkloadName>> {
+        if self.is_removed() {
+            return Some(BTreeMap::new());
+        }
         if !self.listed.get() {
             return None;
         }
         let view = self.view();
         view.machine(self.own).map(|own| own.workloads.clone())
+    }
+
+    /// Whether this machine was removed without being asked; it runs nothing then.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.get()
+    }
+
+    /// What a machine that holds the store says of that.
+    pub(crate) fn set_removed(&self, is_so: bool) {
+        if is_so && !self.removed.replace(is_so) {
+            let network = &self.membership.network;
+            tracing::warn!(%network, "this machine was removed from the network: its workloads are stopped");
+        }
+        self.removed.set(is_so);
+    }
+
+    /// A machine that holds the store.
+    pub(crate) fn coordinator_id(&self) -> Result<MachineId, Failure> {
+        let coordinator = self.view().coordinator().map(|machine| machine.id);
+        coordinator.ok_or_else(|| {
+            let message = "no machine in view holds the store";
+            Failure::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
+        })
     }
 
     /// Whether another machine is to run what this instance is, as well or instead: ids are made one after the other.
@@ -414,7 +443,7 @@ impl Network {
     pub(crate) fn coordinator(&self) -> Result<&Storage, Failure> {
         self.storage.as_ref().ok_or_else(|| {
             Failure::new(
-                ployz_api::Code::Unsupported,
+                Code::Unsupported,
                 "this machine does not hold the store, and so cannot sign or invite",
             )
             .hint("run it on a machine that `ployzctl machine ls` shows with authority storage")

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ployz_api::client::{Session, connect};
+use ployz_api::client::{ClientError, Session, connect};
 use ployz_api::{
     Code, Credential, Destination, Failure, MEMBER_CREDENTIAL_FILE, MachineId, Outcome,
     RESPONSE_LEN_MAX, Request, Response, Secret, Success, encode,
@@ -96,14 +96,7 @@ fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Fail
             Ok(view.select(wanted).map_err(not_selected)?.id)
         }
         Destination::Coordinator if network.storage.is_some() => Ok(daemon.identity.machine_id),
-        Destination::Coordinator => network
-            .view()
-            .coordinator()
-            .map(|machine| machine.id)
-            .ok_or_else(|| {
-                let message = "no machine in view holds the store";
-                Failure::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
-            }),
+        Destination::Coordinator => network.coordinator_id(),
     }
 }
 
@@ -127,7 +120,12 @@ pub(crate) async fn ask_as_admin(
 /// Asks the machine at the other end of a session.
 pub(crate) async fn ask_once(session: &Session, machine: MachineId, request: &Request) -> Outcome {
     let asking = async { session.open(request).await?.only().await };
-    let response = asking.await.map_err(|error| broken(machine, &error));
+    let response = asking.await.map_err(|error| {
+        if let ClientError::Refused(cause) = error {
+            return Failure::new(Code::Forbidden, cause);
+        }
+        broken(machine, &error)
+    });
     response.and_then(Outcome::from)
 }
 
@@ -182,7 +180,7 @@ pub(crate) fn own_credential(daemon: &Daemon) -> Result<Credential, Failure> {
 }
 
 /// Where a machine's management server is: in the overlay, and then where it says that it is reached. One that has not
-/// said anything yet has most likely the same port as this one.
+/// said anything yet has most likely the same port as this one, where its WireGuard is reached.
 fn endpoints(daemon: &Daemon, network: &Network, machine: MachineId) -> Vec<SocketAddr> {
     let view = network.view();
     let said = view
@@ -192,9 +190,15 @@ fn endpoints(daemon: &Daemon, network: &Network, machine: MachineId) -> Vec<Sock
     let port = said
         .first()
         .map_or_else(|| daemon.config.listen.port(), SocketAddr::port);
-    view.machine(machine)
-        .map(|record| SocketAddr::new(record.overlay_ip.into(), port))
-        .into_iter()
-        .chain(said)
-        .collect()
+    let Some(record) = view.machine(machine) else {
+        return said;
+    };
+    let guessed = record.endpoints.iter().map(|it| (it.ip(), port).into());
+    let others = if said.is_empty() {
+        guessed.collect()
+    } else {
+        said
+    };
+    let overlay = SocketAddr::new(record.overlay_ip.into(), port);
+    std::iter::once(overlay).chain(others).collect()
 }

@@ -14,8 +14,8 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use ployz_api::{
     Authority, BUSY, CertificateName, Code, EVENTS_LIMIT_MAX, Failure, HEADER_LEN, HEARTBEAT,
-    LOCAL_NETWORK, Operation, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request, Response, Role,
-    body_len, encode,
+    LOCAL_NETWORK, NO_MEMBER, Operation, Outcome, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, Request,
+    Response, Role, body_len, encode,
 };
 use ployz_core::permits;
 use quinn::{
@@ -228,7 +228,7 @@ async fn welcome(
             "it says nothing of its holder",
         );
         connection.close(
-            VarInt::from_u32(1),
+            VarInt::from_u32(NO_MEMBER),
             b"the certificate says nothing of its holder",
         );
         return Ok(());
@@ -240,7 +240,10 @@ async fn welcome(
             address,
             "its machine is not in the network",
         );
-        connection.close(VarInt::from_u32(1), b"this machine is not in the network");
+        connection.close(
+            VarInt::from_u32(NO_MEMBER),
+            b"this machine is not in the network",
+        );
         return Ok(());
     }
     let caller = Rc::new(caller);

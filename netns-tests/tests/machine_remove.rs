@@ -48,7 +48,8 @@ fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
         it_holds_nothing(stage, founder, &process)?;
         it_comes_back_as_if_it_had_not_been(stage, founder, second)?;
         the_founder_is_not_removed_from_afar(stage, founder, second)?;
-        silence_is_no_consent(founder, third)
+        it_hears_that_it_was_removed(stage, founder, second)?;
+        silence_is_no_consent(stage, founder, third)
     })
 }
 
@@ -216,7 +217,26 @@ fn the_founder_is_not_removed_from_afar(
     })
 }
 
-fn silence_is_no_consent(founder: &Machine, third: &mut Machine) -> Outcome {
+/// By force, while its daemon runs; and it can be let in again.
+fn it_hears_that_it_was_removed(stage: &Stage, founder: &Machine, second: &Machine) -> Outcome {
+    second.join(founder)?;
+    second.wait_ready(PATIENCE)?;
+    let process = a_workload(stage, founder, "m2")?;
+    ensure!(founder.code("machine rm m2 --yes --force")? == "OK");
+    wait_until("m2 to stop what it runs", PATIENCE * 2, || {
+        !process.exists()
+    })?;
+    ensure!(second.json("status")?["payload"]["removed"] == true);
+    ensure!(second.code("mesh destroy acme --force")? == "OK");
+    second.join(founder)?;
+    second.wait_ready(PATIENCE)?;
+    ensure!(second.json("status")?["payload"]["removed"] == false);
+    Ok(())
+}
+
+/// What it runs goes on without its daemon, until that is back and hears of it.
+fn silence_is_no_consent(stage: &Stage, founder: &Machine, third: &mut Machine) -> Outcome {
+    let process = a_workload(stage, founder, "m3")?;
     third.kill();
     let refused = founder.json("machine rm m3 --yes")?;
     ensure!(refused["code"] == "MACHINE_UNREACHABLE", "{refused}");
@@ -227,6 +247,15 @@ fn silence_is_no_consent(founder: &Machine, third: &mut Machine) -> Outcome {
     );
     ensure!(founder.code("machine rm m3 --yes --force")? == "OK");
     ensure!(founder.code("machine inspect m3")? == "MACHINE_NOT_FOUND");
+    ensure!(process.exists(), "nobody has stopped it");
+    third.start(stage)?;
+    wait_until("m3 to stop what it runs", PATIENCE * 2, || {
+        !process.exists()
+    })?;
+    let status = third.json("status")?;
+    ensure!(status["payload"]["removed"] == true, "{status}");
+    let doctor = third.json("doctor")?;
+    ensure!(doctor.to_string().contains("it was removed"), "{doctor}");
     Ok(())
 }
 

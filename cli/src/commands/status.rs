@@ -35,7 +35,11 @@ fn text(status: &Status) -> String {
         ),
         (
             "lifecycle",
-            or_dash(status.lifecycle.map(|it| it.to_string())),
+            if status.removed {
+                "removed from the network".to_owned()
+            } else {
+                or_dash(status.lifecycle.map(|it| it.to_string()))
+            },
         ),
         (
             "overlay",

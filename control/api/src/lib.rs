@@ -78,3 +78,6 @@ pub const ALPN: &[u8] = b"ployz/1";
 
 /// What a server says when it closes a connection before it has read a request: ask again later (QUIC application code).
 pub const BUSY: u32 = 2;
+
+/// Ends a connection whose holder the network does not know, or knows no more.
+pub const NO_MEMBER: u32 = 1;

@@ -201,6 +201,9 @@ pub struct Status {
     pub network_id: Option<NetworkId>,
     /// What the operator wants of it.
     pub lifecycle: Option<Posture>,
+    /// Whether it was removed from that network without being asked.
+    #[serde(default)]
+    pub removed: bool,
     /// Its address in the overlay.
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.

@@ -57,7 +57,7 @@ async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
     let sessions = machines::traffic(daemon, now.instant).await?;
     let view = network.view();
     checks.push(age(&view, now.unix_secs));
-    checks.push(record(daemon, &view));
+    checks.push(record(daemon, &network, &view));
     checks.push(clock_of_the_store(daemon, &network, &view, now.unix_secs));
     for machine in view.machines() {
         if machine.id == daemon.identity.machine_id {
@@ -147,8 +147,9 @@ fn age(view: &View, unix_secs: u64) -> Check {
     Check::ok("view", format!("confirmed {age} s ago"))
 }
 
-fn record(daemon: &Daemon, view: &View) -> Check {
+fn record(daemon: &Daemon, network: &Network, view: &View) -> Check {
     let own = view.machine(daemon.identity.machine_id);
+    let own = own.filter(|_| !network.is_removed());
     let key = daemon.identity.wireguard_key.public_key().to_string();
     match own {
         None => Check::fail(

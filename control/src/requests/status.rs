@@ -54,6 +54,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
         network_id: membership.map(|it| it.network_id),
         network_state: membership.map(|it| it.state),
         lifecycle: record.map(|record| record.posture()),
+        removed: network.as_ref().is_some_and(|it| it.is_removed()),
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
         runtime: daemon.config.runtime.name().to_owned(),

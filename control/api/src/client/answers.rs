@@ -7,10 +7,10 @@ use quinn::{ConnectionError, VarInt};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ClientError;
-use crate::BUSY;
 use crate::frame::{HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;
+use crate::{BUSY, NO_MEMBER};
 
 /// TLS alerts travel as transport errors from here on (RFC 9001, section 4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
@@ -99,6 +99,12 @@ fn said(error: &io::Error) -> Option<ClientError> {
                 && CRYPTO_ERRORS.contains(&u64::from(close.error_code))
             {
                 return Some(ClientError::Refused(close.error_code.to_string()));
+            }
+            if let ConnectionError::ApplicationClosed(close) = end
+                && close.error_code == VarInt::from_u32(NO_MEMBER)
+            {
+                let reason = String::from_utf8_lossy(&close.reason).into_owned();
+                return Some(ClientError::Refused(reason));
             }
             if let ConnectionError::ApplicationClosed(close) = end
                 && close.error_code == VarInt::from_u32(BUSY)
