@@ -4,6 +4,7 @@ mod access;
 mod provision;
 mod seeing;
 mod service;
+mod storage;
 mod workloads;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ pub(crate) use access::{
 pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
 pub(crate) use seeing::{EventsArguments, OperationCommand};
 pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
+pub(crate) use storage::{StorageArguments, StorageCommand};
 pub(crate) use workloads::{
     DeployCommand, MigrateArguments, MigrateCommand, ServiceArguments, WorkloadCommand,
 };
@@ -292,6 +294,9 @@ pub(crate) enum MachineCommand {
     Add(Box<AddArguments>),
     /// Bring machines to another version, one after the other, without breaking connections
     Update(UpdateArguments),
+    /// Which machines hold the store
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Take a machine out of the network
     Rm(RemoveArguments),
     /// Letting machines in

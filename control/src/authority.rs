@@ -10,7 +10,10 @@ use rcgen::{
     SignatureAlgorithm,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+
+use crate::identity::hex;
 
 /// Signs certificates for one network.
 ///
@@ -67,6 +70,15 @@ impl Authority {
     ) -> anyhow::Result<String> {
         let usages = [ExtendedKeyUsagePurpose::ClientAuth];
         self.certify(subject, role, Vec::new(), &usages, expires_at, key)
+    }
+
+    /// What the servers of store number `epoch` know each other by: only who holds the authority can tell.
+    pub(crate) fn route_secret(&self, epoch: u32) -> Secret {
+        let mut digest = Sha256::new();
+        digest.update(b"ployz: routes of the store\0");
+        digest.update(epoch.to_be_bytes());
+        digest.update(self.key_pem.expose());
+        Secret::new(hex(&digest.finalize()))
     }
 
     fn certify(
@@ -142,7 +154,6 @@ impl PublicKeyData for PublicPoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::hex;
 
     #[test]
     fn only_points_are_points() {

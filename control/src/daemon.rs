@@ -32,8 +32,9 @@ use crate::overlay::{Overlay, interface_addresses};
 use crate::reflector;
 use crate::refusals::Refusals;
 use crate::removal;
-use crate::requests::resume_migrations;
+use crate::requests::{internal, resume_migrations};
 use crate::server::{self, Server};
+use crate::storage;
 use crate::store::Store;
 use crate::tls::Presence;
 use crate::update::{self, Turn};
@@ -58,6 +59,8 @@ pub(crate) struct Daemon {
     pub(crate) requests: Semaphore,
     /// Updates of machines take turns.
     pub(crate) update: Turn,
+    /// And so do changes of who holds the store.
+    pub(crate) storage: Turn,
     local: OnceCell<Server>,
     running: RefCell<Option<Running>>,
     entering: Cell<bool>,
@@ -102,6 +105,7 @@ impl Daemon {
             workloads,
             requests: Semaphore::new(REQUESTS_MAX as usize),
             update: Turn::default(),
+            storage: Turn::default(),
             local: OnceCell::new(),
             running: RefCell::new(None),
             entering: Cell::new(false),
@@ -177,6 +181,7 @@ impl Daemon {
             self.overlay.set_port(port).await?;
         }
         self.overlay.add_addresses(&addresses(&membership)?).await?;
+        storage::move_in(self, &membership).await?;
         let management = self.bind_management(&membership).await?;
         let storage = self.resume_storage(&membership).await?;
         let store = Store::open(&membership, &self.identity).await?;
@@ -214,6 +219,39 @@ impl Daemon {
             self.overlay.set_port(self.config.wg_port).await?;
         }
         Ok(())
+    }
+
+    /// Takes part anew with what `network.json` says by now: where the store is, and whether it is here. The data plane goes on meanwhile.
+    pub(crate) async fn re_enter(self: Rc<Self>) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        // Who has asked for this hears the answer.
+        let Running {
+            network,
+            server,
+            task,
+        } = running;
+        server.drain().await;
+        server.close().await;
+        task.abort();
+        let _aborted = task.await;
+        // Their ports are wanted again.
+        drop((network, server));
+        let entered = match self.membership() {
+            Ok(Some(membership)) => self.take_part(membership).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Whoever starts it again has it try once more.
+        if let Err(error) = entered {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&self, error: anyhow::Error) {
+        let _first = self.failure.set(error);
+        self.failed.notify_one();
     }
 
     /// The network's authority, where it is here.
@@ -278,28 +316,34 @@ impl Daemon {
         membership: &Membership,
         storage: Option<&Storage>,
     ) -> anyhow::Result<Credential> {
-        let (certificate_pem, key_pem) = match storage {
-            Some(storage) => {
-                let key = KeyPair::generate()?;
-                let subject = format!("root-{}", self.identity.machine_id);
-                let certificate =
-                    storage
-                        .authority
-                        .certify_person(&subject, Role::Admin, None, &key)?;
-                (certificate, Secret::new(key.serialize_pem()))
-            }
-            None => (
-                membership.certificate_pem.clone(),
-                Secret::new(self.identity.certificate_key_pem.expose().to_owned()),
-            ),
+        if let Some(storage) = storage {
+            return self.credential_of_root(membership, &storage.authority);
+        }
+        let key = self.identity.certificate_key_pem.expose().to_owned();
+        let certificate = membership.certificate_pem.clone();
+        Ok(credential(membership, certificate, Secret::new(key)))
+    }
+
+    fn credential_of_root(
+        &self,
+        membership: &Membership,
+        authority: &Authority,
+    ) -> anyhow::Result<Credential> {
+        let key = KeyPair::generate()?;
+        let subject = format!("root-{}", self.identity.machine_id);
+        let certificate = authority.certify_person(&subject, Role::Admin, None, &key)?;
+        let key = Secret::new(key.serialize_pem());
+        Ok(credential(membership, certificate, key))
+    }
+
+    /// As root of this host, for as long as the network's authority lies here: a machine that hands the store over has it until the other
+    /// ones have been told.
+    pub(crate) fn admin_credential(&self) -> Result<Credential, Failure> {
+        let made = || {
+            let membership = self.membership()?.context("in no network")?;
+            self.credential_of_root(&membership, &self.authority()?)
         };
-        Ok(Credential {
-            endpoints: Vec::new(),
-            network: membership.network_id.to_string(),
-            ca_pem: membership.ca_pem.clone(),
-            certificate_pem,
-            key_pem,
-        })
+        made().map_err(internal)
     }
 
     /// Begins to take part: everything that can fail has been done.
@@ -331,6 +375,7 @@ impl Daemon {
         if network.storage.is_some() {
             tokio::task::spawn_local(update::resume(Rc::clone(self), Rc::clone(&network)));
         }
+        tokio::task::spawn_local(storage::resume(Rc::clone(self), Rc::clone(&network)));
         let (daemon, driven) = (Rc::clone(self), Rc::clone(&network));
         let task = tokio::task::spawn_local(async move {
             let run = tokio::select! {
@@ -339,10 +384,10 @@ impl Daemon {
                 () = daemon.workloads.look_after(&daemon, &driven) => Ok(()),
                 () = resume_migrations(&daemon, &driven) => Ok(()),
                 () = removal::watch(&daemon, &driven) => Ok(()),
+                () = storage::tell_the_silent(&daemon, &driven) => Ok(()),
             };
             if let Err(error) = run {
-                let _first = daemon.failure.set(error);
-                daemon.failed.notify_one();
+                daemon.fail(error);
             }
         });
         let server = Server::start(self, management, label, "the management server");
@@ -450,6 +495,16 @@ impl Host for Daemon {
     fn store_refused(&self, said: &str) {
         let now = clock::now().instant;
         self.refusals.note("store", "nats-server", said, now);
+    }
+}
+
+fn credential(membership: &Membership, certificate_pem: String, key_pem: Secret) -> Credential {
+    Credential {
+        endpoints: Vec::new(),
+        network: membership.network_id.to_string(),
+        ca_pem: membership.ca_pem.clone(),
+        certificate_pem,
+        key_pem,
     }
 }
 

@@ -35,7 +35,7 @@ const FOLLOW_STEP: Duration = Duration::from_secs(1);
 const FOLLOWERS_MAX: usize = 16;
 
 /// The stream, and that the store says each event as soon as it has it.
-pub(crate) fn stream_config() -> Config {
+pub(crate) fn stream_config(replicas: usize) -> Config {
     Config {
         name: EVENTS.to_owned(),
         subjects: vec![SUBJECTS.to_owned()],
@@ -50,6 +50,7 @@ pub(crate) fn stream_config() -> Config {
             destination: "ployz.>".to_owned(),
             headers_only: false,
         }),
+        num_replicas: replicas,
         ..Config::default()
     }
 }
@@ -152,6 +153,9 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::MachineRemove(_)
         | Payload::MachineRetired(_)
         | Payload::MachineUpdate(_)
+        | Payload::StoragePromotion(_)
+        | Payload::StorageReport(_)
+        | Payload::StorageList(_)
         | Payload::MachineHealth(_)
         | Payload::ReleaseFetched(_) => None,
     }

@@ -120,6 +120,14 @@ impl DataDirectory {
             .with_context(|| path.display().to_string())
     }
 
+    /// Calls a file or directory something else; there must be none of that name.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let path = self.path(from);
+        let renamed =
+            fs::rename(&path, self.path(to)).and_then(|()| File::open(&self.path)?.sync_all());
+        renamed.with_context(|| format!("rename {}", path.display()))
+    }
+
     /// Takes a file or directory away, if it is there.
     pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
         let path = self.path(name);

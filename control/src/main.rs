@@ -32,6 +32,7 @@ mod run;
 mod server;
 #[cfg(test)]
 mod simulation;
+mod storage;
 mod store;
 mod systemd;
 #[cfg(test)]

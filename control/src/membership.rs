@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use ployz_api::{Name, NetworkId, NetworkState};
+use ployz_api::{Name, NetworkId, NetworkState, StorePlace};
 use ployz_core::AddressPlan;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub(crate) struct Membership {
     pub(crate) certificate_pem: String,
     /// Where the store is, in the overlay.
     pub(crate) store: Vec<(IpAddr, u16)>,
+    /// How many stores there were before it: when it is moved, the higher number counts.
+    #[serde(default)]
+    pub(crate) store_epoch: u32,
     /// Whether to take part.
     #[serde(default)]
     pub(crate) state: NetworkState,
@@ -47,5 +50,13 @@ impl Membership {
     /// Whether this machine holds the store.
     pub(crate) const fn is_storage(&self) -> bool {
         self.addresses.is_some()
+    }
+
+    /// The store, as others are told of it.
+    pub(crate) fn store_place(&self) -> StorePlace {
+        StorePlace {
+            epoch: self.store_epoch,
+            servers: self.store.clone(),
+        }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,10 +27,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::authority::Authority;
 use crate::clock;
 use crate::membership::Membership;
-use crate::nats::{NatsServer, Settings, User};
+use crate::nats::{NatsServer, Settings};
 use crate::news::{Changes, Machines};
 use crate::operations;
 use crate::places::Places;
+use crate::storage;
 use crate::store::Store;
 use crate::watchdog::Pulse;
 
@@ -77,6 +78,8 @@ pub(crate) struct Network {
     /// Where the store is here.
     pub(crate) storage: Option<Storage>,
     control: RefCell<Control>,
+    /// Where the store is looked for.
+    servers: RefCell<BTreeSet<(IpAddr, u16)>>,
     /// Who has a peer and may use the store, once both have been told.
     admitted: watch::Sender<BTreeSet<MachineId>>,
     /// Who follows the events through this machine.
@@ -115,8 +118,10 @@ impl Network {
         if let Some(saved) = saved {
             control.handle(Input::Restored(saved), now);
         }
+        let servers = membership.store.iter().copied().collect();
         Self {
             own,
+            servers: RefCell::new(servers),
             entered_ms: clock::unix_ms(),
             membership,
             store,
@@ -170,9 +175,15 @@ impl Network {
         self.removed.set(is_so);
     }
 
-    /// A machine that holds the store.
-    pub(crate) fn coordinator_id(&self) -> Result<MachineId, Failure> {
-        let coordinator = self.view().coordinator().map(|machine| machine.id);
+    /// A machine that holds the store, and with which there is a session if there is one with any.
+    pub(crate) fn coordinator_id(
+        &self,
+        sessions: &BTreeMap<PublicKey, SocketAddr>,
+    ) -> Result<MachineId, Failure> {
+        let view = self.view();
+        let is_there =
+            |machine: &MachineRecord| machine.key().is_some_and(|key| sessions.contains_key(&key));
+        let coordinator = view.coordinator(is_there).map(|machine| machine.id);
         coordinator.ok_or_else(|| {
             let message = "no machine in view holds the store";
             Failure::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
@@ -266,7 +277,7 @@ impl Network {
             Effect::Admit(nkeys) => {
                 let admitted = nkeys.keys().copied().collect();
                 if let Some(storage) = &self.storage {
-                    let settings = self.nats_settings(storage, nkeys.into_iter())?;
+                    let settings = self.nats_settings(storage)?;
                     storage.nats.configure(&settings)?;
                 }
                 // The control task says who the peers are before it says who is admitted.
@@ -277,6 +288,7 @@ impl Network {
                 if let Err(error) = host.save(&self.view()) {
                     tracing::warn!(error = format!("{error:#}"), "the view is not saved");
                 }
+                self.find_store().await;
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
@@ -297,29 +309,31 @@ impl Network {
         }
     }
 
-    fn nats_settings(
-        &self,
-        storage: &Storage,
-        nkeys: impl Iterator<Item = (MachineId, String)>,
-    ) -> anyhow::Result<Settings> {
-        let (address, port) = self.membership.store.first().context("no store is known")?;
-        // Whatever the records say: without itself among them it could not mend them.
-        let coordinator = User {
-            machine: self.own,
-            nkey: storage.nkey.clone(),
-            coordinator: true,
-        };
-        let others = nkeys.filter(|(machine, _)| *machine != self.own);
-        let others = others.map(|(machine, nkey)| User {
-            machine,
-            nkey,
-            coordinator: false,
-        });
-        Ok(Settings {
-            machine: self.own,
-            listen: (*address, *port).into(),
-            users: std::iter::once(coordinator).chain(others).collect(),
-        })
+    fn nats_settings(&self, storage: &Storage) -> anyhow::Result<Settings> {
+        let own = storage::own_user(self.own, storage.nkey.clone());
+        let membership = &self.membership;
+        let place = membership.store_place();
+        let view = self.view();
+        storage::settings(
+            own,
+            membership,
+            &storage.authority,
+            &place,
+            None,
+            view.machines(),
+        )
+    }
+
+    /// Whoever holds the store says so in its record: a machine that was away when that changed finds it as long as one of those that it knew
+    /// still does.
+    async fn find_store(&self) {
+        let mut servers: BTreeSet<_> = self.membership.store.iter().copied().collect();
+        servers.extend(self.view().store_servers());
+        if *self.servers.borrow() != servers {
+            let all: Vec<_> = servers.iter().copied().collect();
+            self.servers.replace(servers);
+            self.store.look_at(&all).await;
+        }
     }
 
     /// Watches the store, again and again. Never returns.
@@ -352,7 +366,7 @@ impl Network {
     /// to it.
     async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
         if self.storage.is_some() {
-            self.store.make_buckets().await?;
+            self.store.make_buckets(self.membership.store.len()).await?;
             operations::interrupt_former(&self.store, self.own, self.entered_ms).await?;
         }
         self.store.follow().await

@@ -8,6 +8,9 @@ use crate::clock;
 use crate::daemon::Daemon;
 use crate::store::{OPERATIONS, Revised, Store};
 
+/// What a change of who holds the store is called.
+pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
+
 /// Work that this daemon does.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -42,6 +45,11 @@ impl Work {
         }
     }
 
+    /// It is told to another store from now on.
+    pub(crate) fn move_to(&mut self, store: &Store) {
+        self.store = store.clone();
+    }
+
     /// Under which it is found.
     pub(crate) const fn id(&self) -> OperationId {
         self.record.row().operation_id
@@ -70,17 +78,28 @@ impl Work {
         self.write().await;
     }
 
+    /// The same, as another store is told of it.
+    pub(crate) fn twin(&self, store: &Store) -> Self {
+        Self::resume(store, self.record.clone())
+    }
+
     /// It is over.
     pub(crate) async fn end(mut self, failure: Option<&Failure>) {
         self.record.end(failure, clock::now().unix_secs);
         self.write().await;
     }
 
+    /// Writes it, for those who cannot begin without.
+    pub(crate) async fn announce(&self) -> Result<(), Failure> {
+        let id = self.record.row().operation_id.to_string();
+        self.store.put(OPERATIONS, &id, &self.record).await
+    }
+
     /// Nobody else writes it while it runs.
     pub(crate) async fn write(&self) {
-        let id = self.record.row().operation_id.to_string();
-        if let Err(failure) = self.store.put(OPERATIONS, &id, &self.record).await {
-            tracing::warn!(id, cause = %failure, "a stage is not in the store");
+        let id = self.record.row().operation_id;
+        if let Err(failure) = self.announce().await {
+            tracing::warn!(%id, cause = %failure, "a stage is not in the store");
         }
     }
 }
@@ -109,8 +128,9 @@ pub(crate) async fn interrupt_former(
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
         // A client's goes on without us.
-        // Updates are gone on with.
-        let is_ours = row.machine == own && row.lease_until.is_none() && row.update.is_none();
+        // Updates are gone on with, and changes of the store are gone on with or undone.
+        let is_resumed = row.update.is_some() || row.operation == STORAGE_CHANGE;
+        let is_ours = row.machine == own && row.lease_until.is_none() && !is_resumed;
         if !is_ours || row.ended_at.is_some() || row.operation_id >= first {
             continue;
         }

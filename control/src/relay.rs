@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::daemon::Daemon;
-use crate::network::Network;
+use crate::network::{Host as _, Network};
 use crate::requests::not_selected;
 use crate::server;
 use crate::tls;
@@ -42,7 +42,7 @@ pub(crate) async fn pass_on(
     destination: &Destination,
     mut stream: QuicStream,
 ) -> anyhow::Result<()> {
-    let way = match resolve(&daemon, destination) {
+    let way = match resolve(&daemon, destination).await {
         Ok(machine) if machine == daemon.identity.machine_id => Ok(None),
         Ok(machine) => reach(&daemon, machine).await.map(Some),
         Err(failure) => Err(failure),
@@ -88,7 +88,7 @@ pub(crate) async fn take(
     server::answer(&daemon, &caller, address, &mut session).await
 }
 
-fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Failure> {
+async fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Failure> {
     let network = daemon.running_network()?;
     match destination {
         Destination::Machine(wanted) => {
@@ -96,7 +96,9 @@ fn resolve(daemon: &Daemon, destination: &Destination) -> Result<MachineId, Fail
             Ok(view.select(wanted).map_err(not_selected)?.id)
         }
         Destination::Coordinator if network.storage.is_some() => Ok(daemon.identity.machine_id),
-        Destination::Coordinator => network.coordinator_id(),
+        Destination::Coordinator => {
+            network.coordinator_id(&daemon.sessions().await.unwrap_or_default())
+        }
     }
 }
 
@@ -147,14 +149,37 @@ fn broken(machine: MachineId, cause: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
 }
 
+/// Asks a machine by its overlay address alone, which nobody else can have: its WireGuard key is what it is reached by.
+pub(crate) async fn ask_in_overlay(
+    daemon: &Daemon,
+    machine: MachineId,
+    credential: Credential,
+    request: &Request,
+) -> Outcome {
+    let network = daemon.running_network()?;
+    let first = endpoints(daemon, &network, machine).into_iter().take(1);
+    let session = dial(machine, first.collect(), credential).await?;
+    let outcome = ask_once(&session, machine, request).await;
+    session.close().await;
+    outcome
+}
+
 async fn reach_as(
     daemon: &Daemon,
     machine: MachineId,
     credential: Credential,
 ) -> Result<Session, Failure> {
     let network = daemon.running_network()?;
+    dial(machine, endpoints(daemon, &network, machine), credential).await
+}
+
+async fn dial(
+    machine: MachineId,
+    endpoints: Vec<SocketAddr>,
+    credential: Credential,
+) -> Result<Session, Failure> {
     let credential = Credential {
-        endpoints: endpoints(daemon, &network, machine),
+        endpoints,
         ..credential
     };
     connect(&credential, Instant::now() + CONNECT_WAIT)

@@ -7,7 +7,7 @@ use ployz_api::{Code, Outcome, Request};
 use tokio::time::{sleep, timeout};
 
 use crate::daemon::Daemon;
-use crate::network::Network;
+use crate::network::{Host as _, Network};
 use crate::relay::{ask_once, reach};
 
 /// How often it is asked while the store does not answer.
@@ -36,7 +36,7 @@ pub(crate) async fn watch(daemon: &Daemon, network: &Network) {
 }
 
 async fn ask(daemon: &Daemon, network: &Network) -> Outcome {
-    let coordinator = network.coordinator_id()?;
+    let coordinator = network.coordinator_id(&daemon.sessions().await.unwrap_or_default())?;
     let session = reach(daemon, coordinator).await?;
     let outcome = ask_once(&session, coordinator, &Request::Status).await;
     session.close().await;

@@ -482,7 +482,7 @@ async fn carry_out(
     // It is never closed.
     let _under_way = daemon.requests.acquire().await;
     let carrying_out = requests::carry_out(Rc::clone(&daemon), caller, address, request);
-    tokio::time::timeout(ANSWER_WAIT, carrying_out)
+    tokio::time::timeout(ANSWER_WAIT, Box::pin(carrying_out))
         .await
         .unwrap_or_else(|_| {
             let message = format!("it was not done within {ANSWER_WAIT:?}");

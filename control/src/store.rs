@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::IntoFuture as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use async_nats::connection::State;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream;
+use async_nats::jetstream::stream::{self, RawMessageError, RawMessageErrorKind};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
@@ -121,19 +122,24 @@ impl<T> Slot<T> {
 }
 
 impl Store {
-    /// Begins to connect.
+    /// Begins to connect to the store that a member knows.
     pub(crate) async fn open(membership: &Membership, identity: &Identity) -> anyhow::Result<Self> {
+        Self::open_at(&membership.store, membership, identity).await
+    }
+
+    /// Begins to connect to the store that is there.
+    pub(crate) async fn open_at(
+        servers: &[(IpAddr, u16)],
+        membership: &Membership,
+        identity: &Identity,
+    ) -> anyhow::Result<Self> {
         let tls = tls::store_client(Presence {
             ca_pem: &membership.ca_pem,
             certificate_pem: &membership.certificate_pem,
             key_pem: identity.certificate_key_pem.expose(),
             strangers: false,
         })?;
-        let servers: Vec<String> = membership
-            .store
-            .iter()
-            .map(|(address, port)| format!("tls://{}", std::net::SocketAddr::new(*address, *port)))
-            .collect();
+        let servers = urls(servers);
         let health = Arc::new(Health::default());
         let reporter = Arc::clone(&health);
         let connected = Arc::new(Notify::new());
@@ -173,6 +179,13 @@ impl Store {
         &self.health
     }
 
+    /// Looks for it at these places from the next connection on.
+    pub(crate) async fn look_at(&self, servers: &[(IpAddr, u16)]) {
+        if let Err(error) = self.client.set_server_pool(urls(servers)).await {
+            tracing::debug!(%error, "the client of the store has ended");
+        }
+    }
+
     /// Whether there is a connection, as far as anybody knows.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
@@ -209,12 +222,12 @@ impl Store {
         u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
     }
 
-    /// Makes the buckets, and the stream of events; those that are there stay as they are.
-    pub(crate) async fn make_buckets(&self) -> Result<(), Failure> {
-        for config in buckets::configs() {
+    /// Makes the buckets, and the stream of events, on so many servers; those that are there stay as they are.
+    pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), Failure> {
+        for config in streams(replicas) {
             self.make(config).await?;
         }
-        self.make(events::stream_config()).await
+        Ok(())
     }
 
     async fn make(&self, config: stream::Config) -> Result<(), Failure> {
@@ -237,20 +250,29 @@ impl Store {
         bucket: &str,
         key: &str,
     ) -> Result<Slot<T>, Failure> {
-        let bucket = self.bucket(bucket).await?;
-        let Some(entry) = self.within(async || bucket.entry(key).await).await? else {
-            return Ok(Slot::Nothing);
+        self.reachable()?;
+        let (name, subject) = (stream_name(bucket), format!("$KV.{bucket}.{key}"));
+        // As the leader has it, and not any server: whoever has just written a record finds it.
+        let looking = async || {
+            let stream = self.jetstream.get_stream_no_info(&name).await;
+            let stream = stream
+                .map_err(|error| RawMessageError::with_source(RawMessageErrorKind::Other, error))?;
+            stream.get_last_raw_message_by_subject(&subject).await
         };
-        let revision = entry.revision;
-        Ok(match entry.operation {
-            kv::Operation::Put => Slot::Record(Revised {
-                value: parse(&entry.key, &entry.value)?,
-                revision,
-            }),
-            kv::Operation::Delete | kv::Operation::Purge => Slot::Deleted {
-                revision,
-                at: written_at(&entry),
-            },
+        let message = match self.ask(looking).await? {
+            Ok(message) => message,
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                return Ok(Slot::Nothing);
+            }
+            Err(error) => return Err(self.health.failed(&error)),
+        };
+        let revision = message.sequence;
+        Ok(if message.headers.get("KV-Operation").is_some() {
+            let at = u64::try_from(message.time.unix_timestamp()).unwrap_or_default();
+            Slot::Deleted { revision, at }
+        } else {
+            let value = parse(key, &message.payload)?;
+            Slot::Record(Revised { value, revision })
         })
     }
 
@@ -445,9 +467,16 @@ impl Store {
     }
 }
 
-/// Seconds since 1970, by the store's clock.
-fn written_at(entry: &kv::Entry) -> u64 {
-    u64::try_from(entry.created.unix_timestamp()).unwrap_or_default()
+fn urls(servers: &[(IpAddr, u16)]) -> Vec<String> {
+    let url =
+        |(address, port): &(IpAddr, u16)| format!("tls://{}", SocketAddr::new(*address, *port));
+    servers.iter().map(url).collect()
+}
+
+/// Every stream that there is.
+fn streams(replicas: usize) -> impl Iterator<Item = stream::Config> {
+    let events = events::stream_config(replicas);
+    buckets::configs(replicas).into_iter().chain([events])
 }
 
 fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Failure> {
@@ -482,3 +511,4 @@ mod asking;
 mod buckets;
 #[cfg(test)]
 mod contract;
+mod copying;

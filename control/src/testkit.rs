@@ -87,7 +87,7 @@ impl Ground {
             .unwrap();
         ground.nats.start().await.unwrap();
         let store = ground.store(&ground.holder).await;
-        store.make_buckets().await.unwrap();
+        store.make_buckets(1).await.unwrap();
         ground
     }
 
@@ -135,6 +135,7 @@ impl Ground {
             state: NetworkState::Running,
             wg_port: None,
             endpoints: Vec::new(),
+            store_epoch: 0,
         }
     }
 
@@ -151,6 +152,7 @@ impl Ground {
             users: std::iter::once(user(&self.holder, true))
                 .chain(others)
                 .collect(),
+            cluster: None,
         }
     }
 }

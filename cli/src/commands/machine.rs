@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ployz_api::{InviteRequest, MachineInspect, MachineList, MachineRow, Payload, Request, Secret};
 
-use super::{date, lifecycle, provision, remove, rtt, tell, unexpected, update, word_from_stdin};
+use super::{
+    date, lifecycle, provision, remove, rtt, storage, tell, unexpected, update, word_from_stdin,
+};
 use crate::arguments::{
     InviteCommand, ListArguments, MachineCommand, TermsArguments, TokenArguments,
 };
@@ -40,6 +42,7 @@ pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCo
         MachineCommand::Init(arguments) => provision::init(connection, &arguments),
         MachineCommand::Add(arguments) => provision::add(connection, &arguments),
         MachineCommand::Update(arguments) => update::run(connection, arguments),
+        MachineCommand::Storage(command) => storage::run(connection, command),
         MachineCommand::Rm(arguments) => remove::run(connection, arguments),
         MachineCommand::Invite(InviteCommand::Create { ttl_secs, terms }) => {
             create(connection, ttl_secs, terms)

@@ -17,6 +17,7 @@ mod provision;
 pub(crate) mod remove;
 mod rtt;
 pub(crate) mod status;
+mod storage;
 mod update;
 pub(crate) mod workload;
 

@@ -44,7 +44,10 @@ pub(crate) fn run(connection: &Connection, arguments: UpdateArguments) -> Outcom
 }
 
 /// Says every stage as it begins, until it is over.
-fn watch(connection: &Connection, operation_id: OperationId) -> Result<OperationRow, Failure> {
+pub(super) fn watch(
+    connection: &Connection,
+    operation_id: OperationId,
+) -> Result<OperationRow, Failure> {
     let mut said = BTreeSet::new();
     let mut silence = 0;
     loop {
@@ -55,9 +58,10 @@ fn watch(connection: &Connection, operation_id: OperationId) -> Result<Operation
                 };
                 silence = 0;
                 for stage in &row.stages {
-                    let target = stage.target.clone().unwrap_or_default();
-                    if said.insert((target.clone(), stage.stage.clone())) {
-                        connection.progress(&format!("{target}: {}", stage.stage));
+                    let target = stage.target.as_ref().map(|it| format!("{it}: "));
+                    let line = target.unwrap_or_default() + &stage.stage;
+                    if said.insert(line.clone()) {
+                        connection.progress(&line);
                     }
                 }
                 if row.state != WorkState::Running {

@@ -19,6 +19,7 @@ pub enum Code {
     WorkloadNotFound,
     CannotRemoveSelf,
     QuorumAtRisk,
+    InvalidReplicas,
     InviteInvalid,
     InviteExpired,
     InviteConsumed,
@@ -55,6 +56,7 @@ impl Code {
             | Self::WorkloadNotFound
             | Self::CannotRemoveSelf
             | Self::QuorumAtRisk
+            | Self::InvalidReplicas
             | Self::InviteInvalid
             | Self::InviteExpired
             | Self::InviteConsumed

@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod rtt;
 mod secret;
+mod storage;
 mod token;
 mod update;
 mod workload;
@@ -62,6 +63,10 @@ pub use response::{
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
+pub use storage::{
+    FailedPromotion, NextStore, StorageList, StoragePromotion, StorageReport, StorageRequest,
+    StorageRow, StorageStep, StorePlace,
+};
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{
     FailedMachine, MachineHealth, MachineUpdate, RELEASE_PIECE_LEN, ReleaseFetched, ReleaseFile,

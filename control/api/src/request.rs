@@ -15,6 +15,7 @@ use crate::label::{LabelKey, LabelValue};
 use crate::migration::{MigrateRequest, VolumeRequest};
 use crate::name::Name;
 use crate::secret::Secret;
+use crate::storage::{StorageRequest, StorageStep};
 use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
 
@@ -130,6 +131,14 @@ pub enum Request {
     MachineUpdate(UpdateRequest),
     /// From the machine that coordinates an update: do this.
     UpdateStep(UpdateStep),
+    /// Have more machines hold the store, or others.
+    StoragePromote(StorageRequest),
+    /// Have fewer machines hold it.
+    StorageDemote(StorageRequest),
+    /// Who holds it, and how well?
+    StorageList,
+    /// From the machine that coordinates such a change: do this.
+    StorageStep(StorageStep),
     /// How would a workload be moved?
     MigratePreview(MigrateRequest),
     /// Move a workload to another machine.
@@ -359,6 +368,9 @@ impl Request {
             Self::WorkloadDeploy(request) => request.workload.to_string(),
             Self::WorkloadRemove { workload } => workload.to_string(),
             Self::MachineUpdate(request) => request.machines.join(" "),
+            Self::StoragePromote(request) | Self::StorageDemote(request) => {
+                request.machines.join(" ")
+            }
             Self::MigrateApply(request) => request.workload.to_string(),
             Self::InviteRevoke { invite_id } => invite_id.to_string(),
             Self::InviteRedeem(request) => request.machine_id.to_string(),
@@ -385,6 +397,8 @@ impl Request {
             | Self::PairReport { .. }
             | Self::RttReport { .. }
             | Self::UpdateStep(_)
+            | Self::StorageList
+            | Self::StorageStep(_)
             | Self::Events { .. }
             | Self::OperationList
             | Self::OperationGet { .. }
@@ -420,6 +434,10 @@ impl Request {
             Self::WorkloadRemove { .. } => Operation::WorkloadRemove,
             Self::MachineUpdate(_) => Operation::MachineUpdate,
             Self::UpdateStep(_) => Operation::UpdateStep,
+            Self::StoragePromote(_) => Operation::StoragePromote,
+            Self::StorageDemote(_) => Operation::StorageDemote,
+            Self::StorageList => Operation::StorageList,
+            Self::StorageStep(_) => Operation::StorageStep,
             Self::MigratePreview(_) => Operation::MigratePreview,
             Self::MigrateApply(_) => Operation::MigrateApply,
             Self::Volume(_) => Operation::Volume,

@@ -23,6 +23,7 @@ use crate::operation::{OperationList, OperationRow};
 use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
+use crate::storage::{StorageList, StoragePromotion, StorageReport};
 use crate::update::{MachineHealth, MachineUpdate, ReleaseFetched};
 use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
 
@@ -165,6 +166,9 @@ pub enum Payload {
     MachineUpdate(Box<MachineUpdate>),
     MachineHealth(Box<MachineHealth>),
     ReleaseFetched(ReleaseFetched),
+    StoragePromotion(Box<StoragePromotion>),
+    StorageReport(StorageReport),
+    StorageList(StorageList),
     MigratePreview(MigratePreview),
     MigrateApply(MigrateApply),
     VolumeEntries(VolumeEntries),
@@ -451,6 +455,9 @@ pub struct Redeemed {
     pub certificate_pem: String,
     /// Where the store is, in the overlay.
     pub store: Vec<(IpAddr, u16)>,
+    /// How many stores there were before it.
+    #[serde(default)]
+    pub store_epoch: u32,
     /// The records of all machines, the joiner's among them.
     pub machines: Vec<Value>,
 }

@@ -29,6 +29,8 @@ use crate::view::{SavedView, View};
 
 /// How long a dead watch can go unnoticed. 200 machines make ten listings a second of it.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
+/// How soon a store is listed again that says less than is known.
+const OLDER_WAIT: Duration = Duration::from_secs(2);
 /// How often a machine says how it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -99,6 +101,8 @@ pub struct Control {
     resync_at: Instant,
     observe_at: Instant,
     listen_at: Instant,
+    /// Whether the last listing was older than what is known.
+    is_older: bool,
 }
 
 impl Control {
@@ -114,6 +118,7 @@ impl Control {
             resync_at: now.instant,
             observe_at: now.instant,
             listen_at: now.instant + LISTEN_INTERVAL,
+            is_older: false,
         }
     }
 
@@ -213,10 +218,16 @@ impl Control {
             .collect();
         // Revisions only go back when the store was restored from a copy: then what was heard since does not count.
         let newest = listed.values().copied().max().unwrap_or(0);
+        // Or a server of the store is behind the others, which passes.
         if newest < self.view.newest.0 {
+            if !std::mem::replace(&mut self.is_older, true) {
+                self.resync_at = self.resync_at.min(now.instant + OLDER_WAIT);
+                return;
+            }
             self.view.machines.clear();
             self.view.newest = (0, 0);
         }
+        self.is_older = false;
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {

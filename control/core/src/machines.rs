@@ -8,6 +8,7 @@ use ployz_api::{
     Authority, InstanceId, Lifecycle, MachineId, Name, Posture, RegionRole, WorkloadName,
     WorkloadState,
 };
+use ployz_engine::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -46,6 +47,11 @@ pub struct MachineRecord {
 }
 
 impl MachineRecord {
+    /// Its WireGuard key; none if that is damaged.
+    pub fn key(&self) -> Option<PublicKey> {
+        PublicKey::from_base64(&self.wireguard_key).ok()
+    }
+
     /// What the operator wants of it, and how far it is.
     pub fn posture(&self) -> Posture {
         Posture::of(self.lifecycle, self.workloads.len())
@@ -83,8 +89,6 @@ pub struct ObservedRecord {
 
 #[cfg(test)]
 pub(crate) mod examples {
-    use ployz_engine::PublicKey;
-
     use super::*;
 
     pub(crate) fn id(number: u8) -> MachineId {

@@ -16,6 +16,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::Events
         | Operation::OperationList
         | Operation::OperationGet
+        | Operation::StorageList
         | Operation::Relay => match role {
             Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
             Role::Stranger => false,
@@ -58,6 +59,10 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::MeshDestroy
         | Operation::InviteImport
         | Operation::UpdateStep
+        // Whoever holds the store has the network's authority.
+        | Operation::StoragePromote
+        | Operation::StorageDemote
+        | Operation::StorageStep
         | Operation::CredentialCreate
         | Operation::CredentialList
         | Operation::CredentialRevoke => match role {
@@ -106,6 +111,10 @@ mod tests {
             (O::WorkloadRemove,   [true,  true,    false, false,  false]),
             (O::MachineUpdate,    [true,  true,    false, false,  false]),
             (O::UpdateStep,       [true,  false,   false, false,  false]),
+            (O::StoragePromote,   [true,  false,   false, false,  false]),
+            (O::StorageDemote,    [true,  false,   false, false,  false]),
+            (O::StorageList,      [true,  true,    true,  true,   false]),
+            (O::StorageStep,      [true,  false,   false, false,  false]),
             (O::MigratePreview,   [true,  true,    false, false,  false]),
             (O::MigrateApply,     [true,  true,    false, false,  false]),
             (O::Volume,           [false, false,   false, true,   false]),

@@ -30,13 +30,14 @@ impl From<RemovalRefusal> for Failure {
             RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
                 .hint("ask another machine, or through another one: ployzctl --connect quic://…"),
             RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
-                .hint("ployzctl machine storage promote <machine...>"),
+                .hint("ployzctl machine storage promote <machine...>: others have to hold the store first"),
         }
     }
 }
 
 /// Judges the removal of `target` by machine `own`, `asked_there` if by somebody who sits at the target or asks through it.
-/// `answers` says which machines can be reached.
+/// `answers` says which machines can be reached. The store is made for `replicas` machines: those that were removed since it was made
+/// still count for its majority.
 ///
 /// # Errors
 /// [`RemovalRefusal`].
@@ -44,6 +45,7 @@ pub fn may_remove<'a>(
     own: MachineId,
     asked_there: bool,
     target: &MachineRecord,
+    replicas: usize,
     machines: impl Iterator<Item = &'a MachineRecord>,
     answers: impl Fn(MachineId) -> bool,
 ) -> Result<(), RemovalRefusal> {
@@ -53,13 +55,10 @@ pub fn may_remove<'a>(
     if target.authority != Authority::Storage {
         return Ok(());
     }
-    let storage: Vec<MachineId> = machines
+    let needed = replicas / 2 + 1;
+    let remaining = machines
         .filter(|machine| machine.authority == Authority::Storage)
         .map(|machine| machine.id)
-        .collect();
-    let needed = storage.len() / 2 + 1;
-    let remaining = storage
-        .into_iter()
         .filter(|id| *id != target.id && (*id == own || answers(*id)))
         .count();
     if remaining < needed {
@@ -83,6 +82,16 @@ mod tests {
         target: u8,
         silent: &[u8],
     ) -> Result<(), RemovalRefusal> {
+        judge_made_for(usize::from(storage), asked_there, storage, target, silent)
+    }
+
+    fn judge_made_for(
+        replicas: usize,
+        asked_there: bool,
+        storage: u8,
+        target: u8,
+        silent: &[u8],
+    ) -> Result<(), RemovalRefusal> {
         let machines: Vec<MachineRecord> = (0..5)
             .map(|number| MachineRecord {
                 authority: if number < storage {
@@ -97,6 +106,7 @@ mod tests {
             id(0),
             asked_there,
             &machines[usize::from(target)],
+            replicas,
             machines.iter(),
             |other| !silent.iter().any(|number| id(*number) == other),
         )
@@ -120,6 +130,25 @@ mod tests {
                 judge(target == 0, storage, target, silent),
                 expected,
                 "{storage} hold the store, {target} goes, {silent:?} are silent"
+            );
+        }
+    }
+
+    /// Who was removed is missing in the store, and not only in the list.
+    #[test]
+    fn those_that_were_removed_count_for_the_majority() {
+        let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
+        for (replicas, storage, silent, expected) in [
+            (3, 3, &[][..], Ok(())),
+            (3, 2, &[], quorum(1, 2)),
+            (5, 4, &[], Ok(())),
+            (5, 4, &[2], quorum(2, 3)),
+            (5, 3, &[], quorum(2, 3)),
+        ] {
+            assert_eq!(
+                judge_made_for(replicas, false, storage, 1, silent),
+                expected,
+                "{storage} of {replicas} are left, {silent:?} are silent"
             );
         }
     }

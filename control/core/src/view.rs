@@ -1,7 +1,7 @@
 //! What this machine knows of the network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ployz_api::{Authority, CertificateName, CredentialId, MachineId, Role};
 use ployz_engine::{PeerUpdate, PublicKey};
@@ -114,10 +114,22 @@ impl View {
         }
     }
 
-    /// A machine that holds the store; the first by id.
-    pub fn coordinator(&self) -> Option<&MachineRecord> {
-        self.machines()
-            .find(|machine| machine.authority == Authority::Storage)
+    /// A machine that holds the store: the first by id of those that are there, or of all if none is.
+    pub fn coordinator(&self, is_there: impl Fn(&MachineRecord) -> bool) -> Option<&MachineRecord> {
+        let holders = || {
+            self.machines()
+                .filter(|it| it.authority == Authority::Storage)
+        };
+        let there = holders().find(|machine| is_there(machine));
+        there.or_else(|| holders().next())
+    }
+
+    /// Where the store is, as the records say: the overlay addresses and ports of those that hold it.
+    pub fn store_servers(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let holders = self
+            .machines()
+            .filter(|it| it.authority == Authority::Storage);
+        holders.filter_map(|it| Some((it.overlay_ip.into(), it.store_port?)))
     }
 
     /// Notes where the machines are with whom there is a session; true if that is news.

@@ -8,9 +8,10 @@ mod unit;
 mod version;
 
 pub(crate) use process::Process;
-pub(crate) use server::{Certificates, DIRECTORY, NatsServer};
+pub(crate) use server::{Certificates, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer};
 pub(crate) use settings::{
-    CHANGED, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, instance_subject, listing_subject,
+    CHANGED, Cluster, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, instance_subject,
+    listing_subject,
 };
 pub(crate) use unit::Unit;
 pub(crate) use version::{Version, refuse_old};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use ployz_api::StorageState;
+use serde_json::Value;
 use tokio::process::Command;
 
 use super::log::Log;
@@ -21,9 +22,13 @@ use crate::files::DataDirectory;
 
 /// Everything of the server's is in here.
 pub(crate) const DIRECTORY: &str = "nats";
-const PROCESS_FILE: &str = "nats/process.json";
-const CONFIG_FILE: &str = "nats/config.json";
-const LOG_FILE: &str = "nats/log";
+/// The same for the server of a store that is not yet the one that counts.
+pub(crate) const NEXT_DIRECTORY: &str = "nats-next";
+/// What there is of the store before, until the one that counts has proven itself.
+pub(crate) const FORMER_DIRECTORY: &str = "nats-former";
+const PROCESS_FILE: &str = "process.json";
+const CONFIG_FILE: &str = "config.json";
+const LOG_FILE: &str = "log";
 
 /// How soon an end is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -37,6 +42,7 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct NatsServer {
     files: Rc<DataDirectory>,
+    directory: &'static str,
     program: PathBuf,
     /// What runs it; without one, we do.
     unit: Option<Unit>,
@@ -57,9 +63,18 @@ impl NatsServer {
     pub(crate) fn new(files: Rc<DataDirectory>, program: &Path, unit: Option<Unit>) -> Self {
         Self {
             files,
+            directory: DIRECTORY,
             program: program.to_owned(),
             unit,
             version: OnceCell::new(),
+        }
+    }
+
+    /// The server of a store that is being made, beside the one that counts.
+    pub(crate) fn next(files: Rc<DataDirectory>, program: &Path) -> Self {
+        Self {
+            directory: NEXT_DIRECTORY,
+            ..Self::new(files, program, None)
         }
     }
 
@@ -78,7 +93,7 @@ impl NatsServer {
         settings: &Settings,
         certificates: Certificates<'_>,
     ) -> anyhow::Result<()> {
-        self.files.make_directory(DIRECTORY)?;
+        self.files.make_directory(self.directory)?;
         self.write_certificates(certificates)?;
         self.configure(settings)
     }
@@ -86,18 +101,23 @@ impl NatsServer {
     /// Writes what it proves itself with, which it reads when it starts.
     pub(crate) fn write_certificates(&self, certificates: Certificates<'_>) -> anyhow::Result<()> {
         for (name, text) in [
-            ("nats/ca.pem", certificates.ca_pem),
-            ("nats/certificate.pem", certificates.certificate_pem),
-            ("nats/key.pem", certificates.key_pem),
+            ("ca.pem", certificates.ca_pem),
+            ("certificate.pem", certificates.certificate_pem),
+            ("key.pem", certificates.key_pem),
         ] {
-            self.files.write_bytes(name, text.as_bytes())?;
+            self.files.write_bytes(&self.file(name), text.as_bytes())?;
         }
         Ok(())
     }
 
     /// Writes its configuration, and has it read if it runs.
     pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
-        self.files.write(CONFIG_FILE, &settings.render())?;
+        let (file, rendered) = (self.file(CONFIG_FILE), settings.render());
+        // A server that has just been started would take the signal for its end.
+        if self.files.read::<Value>(&file).ok().flatten().as_ref() == Some(&rendered) {
+            return Ok(());
+        }
+        self.files.write(&file, &rendered)?;
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGHUP)
@@ -111,7 +131,7 @@ impl NatsServer {
         // Traffic waits for us here, and a server that runs need not be asked what it is.
         if let Some(process) = self.running() {
             tracing::info!(pid = process.pid, "nats-server runs: adopted");
-            self.files.write(PROCESS_FILE, &process)?;
+            self.files.write(&self.file(PROCESS_FILE), &process)?;
             return Ok(());
         }
         let version = self.version().await?;
@@ -120,7 +140,7 @@ impl NatsServer {
             None => self.spawn()?,
         };
         let process = Process::of(pid).context("nats-server ended at once")?;
-        self.files.write(PROCESS_FILE, &process)?;
+        self.files.write(&self.file(PROCESS_FILE), &process)?;
         tracing::info!(pid, %version, "nats-server started");
         Ok(())
     }
@@ -144,17 +164,22 @@ impl NatsServer {
 
     /// Its log, from now on.
     pub(crate) fn log(&self) -> Log {
-        Log::from_now_on(self.files.path(LOG_FILE))
+        Log::from_now_on(self.files.path(&self.file(LOG_FILE)))
     }
 
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
         self.stop().await?;
-        self.files.remove(DIRECTORY)
+        self.files.remove(self.directory)
     }
 
     /// Ends it. What it has stored stays.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        self.stop_within(STOP_WAIT).await
+    }
+
+    /// Ends it within this time: what it has acknowledged is on the disk, and the rest it has to do is for others that it looks for.
+    pub(crate) async fn stop_within(&self, patience: Duration) -> anyhow::Result<()> {
         if let Some(unit) = &self.unit {
             unit.stop().await?;
         }
@@ -166,7 +191,7 @@ impl NatsServer {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            if tokio::time::timeout(STOP_WAIT, gone).await.is_err() {
+            if tokio::time::timeout(patience, gone).await.is_err() {
                 process.signal(Signal::SIGKILL)?;
             }
         }
@@ -206,9 +231,9 @@ impl NatsServer {
 
     /// The last thing that it said, for when it does not come up.
     pub(crate) fn last_words(&self) -> String {
-        ["nats/stderr", LOG_FILE]
+        ["stderr", LOG_FILE]
             .into_iter()
-            .filter_map(|name| std::fs::read_to_string(self.files.path(name)).ok())
+            .filter_map(|name| std::fs::read_to_string(self.files.path(&self.file(name))).ok())
             .filter_map(|text| text.lines().last().map(str::to_owned))
             .collect::<Vec<_>>()
             .join("; ")
@@ -219,7 +244,7 @@ impl NatsServer {
         let mut child = Command::new(from_anywhere(&self.program))
             .arg("--config")
             .arg(self.config_file())
-            .current_dir(self.files.path(DIRECTORY))
+            .current_dir(self.files.path(self.directory))
             // It is not the service that the supervisor started, and must not speak for it.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
@@ -227,7 +252,7 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // What it says before it has read where to log.
-            .stderr(File::create(self.files.path("nats/stderr"))?)
+            .stderr(File::create(self.files.path(&self.file("stderr")))?)
             // A signal to our group, as Ctrl-C is, is none of its business.
             .process_group(0)
             .spawn()
@@ -243,7 +268,11 @@ impl NatsServer {
     }
 
     fn running(&self) -> Option<Process> {
-        let noted = self.files.read::<Process>(PROCESS_FILE).ok().flatten();
+        let noted = self
+            .files
+            .read::<Process>(&self.file(PROCESS_FILE))
+            .ok()
+            .flatten();
         noted.filter(Process::is_alive).or_else(|| {
             // systemd has started it again, or our note is damaged. Nobody else is run with our configuration.
             Process::with_argument(self.config_file().as_os_str())
@@ -251,7 +280,11 @@ impl NatsServer {
     }
 
     fn config_file(&self) -> PathBuf {
-        absolute(&self.files.path(CONFIG_FILE))
+        absolute(&self.files.path(&self.file(CONFIG_FILE)))
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory)
     }
 }
 

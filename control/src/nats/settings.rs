@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ployz_api::MachineId;
+use ployz_api::{MachineId, Secret};
 use serde_json::{Value, json};
 
 use crate::events::{EVENTS, SUBJECTS as EVENT_SUBJECTS};
@@ -13,6 +13,10 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Every machine has one connection; tools and reconnections come on top.
 const CONNECTIONS_MAX: u32 = 1_024;
+const TLS_TIMEOUT_SECS: u32 = 5;
+/// A server whose machine has lost power says nothing more, and until that is noticed others ask it.
+const PING_INTERVAL: &str = "3s";
+const PINGS_MAX: u32 = 2;
 
 /// The account of the store.
 const STORE_ACCOUNT: &str = "STORE";
@@ -39,11 +43,51 @@ const READ: &str = "$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.*.*";
 const HEARD: [&str; 2] = [NEWS, EVENT_NEWS];
 
 /// How a server is set up.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) machine: MachineId,
     pub(crate) listen: SocketAddr,
     pub(crate) users: Vec<User>,
+    /// The others that hold the store; none where one machine does, for a cluster of one elects nobody.
+    pub(crate) cluster: Option<Cluster>,
+}
+
+/// The servers of one store.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// What they call it.
+    pub(crate) name: String,
+    /// Where they reach this one.
+    pub(crate) listen: SocketAddr,
+    /// What they know and no other machine does: every machine of the network has a certificate of its authority.
+    pub(crate) secret: Secret,
+    /// Where they are.
+    pub(crate) routes: Vec<SocketAddr>,
+}
+
+impl Cluster {
+    fn render(&self) -> Value {
+        let (user, secret) = ("ployz", self.secret.expose());
+        let route = |address: &SocketAddr| format!("nats-route://{user}:{secret}@{address}");
+        json!({
+            "name": self.name,
+            "listen": self.listen.to_string(),
+            "no_advertise": true,
+            "authorization": { "user": user, "password": secret, "timeout": TLS_TIMEOUT_SECS },
+            "tls": tls(),
+            "routes": self.routes.iter().map(route).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn tls() -> Value {
+    json!({
+        "cert_file": "certificate.pem",
+        "key_file": "key.pem",
+        "ca_file": "ca.pem",
+        "verify": true,
+        "timeout": TLS_TIMEOUT_SECS,
+    })
 }
 
 /// Who may connect.
@@ -59,10 +103,12 @@ impl Settings {
     /// The file, for a server that is started where its files are: a copy of the directory, in another place or on another
     /// host, must not lead back to the original.
     pub(crate) fn render(&self) -> Value {
-        json!({
+        let mut rendered = json!({
             "server_name": self.machine.to_string(),
             "listen": self.listen.to_string(),
             "max_connections": CONNECTIONS_MAX,
+            "ping_interval": PING_INTERVAL,
+            "ping_max": PINGS_MAX,
             "log_file": "log",
             "logfile_size_limit": LOG_BYTES_MAX,
             "logfile_max_num": 2,
@@ -73,15 +119,13 @@ impl Settings {
                 // The default acknowledges writes that a power cut still takes back.
                 "sync_interval": "always",
             },
-            "tls": {
-                "cert_file": "certificate.pem",
-                "key_file": "key.pem",
-                "ca_file": "ca.pem",
-                "verify": true,
-                "timeout": 5,
-            },
+            "tls": tls(),
             "accounts": self.accounts(),
-        })
+        });
+        if let Some(cluster) = &self.cluster {
+            rendered["cluster"] = cluster.render();
+        }
+        rendered
     }
 
     /// One for the store and its coordinators, and one for all other machines.
@@ -207,6 +251,7 @@ mod tests {
             machine: MachineId::new(1, 1),
             listen: ([10, 101, 0, 1], 4222).into(),
             users,
+            cluster: None,
         };
         let alone = settings(vec![user(1, true)]).accounts();
         let mut full = settings(vec![user(1, true), user(2, false), user(3, false)]).accounts();

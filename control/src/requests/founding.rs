@@ -116,6 +116,7 @@ async fn make(
             nkey: record.nkey.clone(),
             coordinator: true,
         }],
+        cluster: None,
     };
     let certificates = Certificates {
         ca_pem: &membership.ca_pem,
@@ -131,7 +132,7 @@ async fn make(
         let message = format!("{failure}; nats-server says: {words}");
         Failure::new(failure.code, message)
     })?;
-    store.make_buckets().await?;
+    store.make_buckets(1).await?;
     claim_first(&store, &record.name, record.id).await?;
     let key = record.id.to_string();
     store.create(MACHINES, &key, record).await?;

@@ -100,6 +100,7 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         ca_pem: redeemed.ca_pem,
         certificate_pem: redeemed.certificate_pem,
         store: redeemed.store,
+        store_epoch: redeemed.store_epoch,
         state: NetworkState::Running,
         wg_port: None,
         endpoints: Vec::new(),

@@ -12,6 +12,7 @@ use super::mesh_init::{described, started};
 use crate::daemon::{Daemon, addresses};
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats;
+use crate::storage;
 
 /// Takes part again, or for the first time.
 pub(super) async fn start(daemon: &Rc<Daemon>) -> Outcome {
@@ -88,7 +89,7 @@ pub(super) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) ->
     }
     let _entering = daemon.begin_entering()?;
     daemon.leave().await.map_err(internal)?;
-    forget(daemon).map_err(internal)?;
+    forget(daemon).await.map_err(internal)?;
     Ok(message(format!(
         "network {} is gone from here",
         membership.network
@@ -96,12 +97,12 @@ pub(super) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) ->
 }
 
 /// Takes away what there is of a network that has been left.
-pub(super) fn forget(daemon: &Daemon) -> anyhow::Result<()> {
+pub(super) async fn forget(daemon: &Daemon) -> anyhow::Result<()> {
     // The file that makes it a member goes first: what is left after that is of no consequence.
     for file in [FILE, nats::DIRECTORY, VIEW_FILE, AUTHORITY_FILE] {
         daemon.files.remove(file)?;
     }
-    Ok(())
+    storage::forget(daemon).await
 }
 
 /// A network goes with its last machine, and a machine leaves by being removed.

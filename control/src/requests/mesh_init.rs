@@ -169,6 +169,7 @@ fn draw_up(
         subnet: own.subnet,
         ca_pem: authority.certificate_pem().to_owned(),
         certificate_pem,
+        store_epoch: 0,
         store: vec![store_address(own.overlay_ip, daemon.config.nats_port)],
         state: NetworkState::Created,
         wg_port: request.wg_port,

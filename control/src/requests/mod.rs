@@ -21,6 +21,7 @@ mod remove;
 mod retire;
 pub(crate) mod rtt;
 mod status;
+mod storage;
 pub(crate) mod update;
 mod volumes;
 mod workloads;
@@ -37,6 +38,8 @@ use crate::events;
 
 pub(crate) use machines::not_selected;
 pub(crate) use migrate::resume as resume_migrations;
+pub(crate) use records::change;
+pub(crate) use storage::storage_list;
 
 /// Does what is asked.
 pub(crate) async fn carry_out(
@@ -78,6 +81,14 @@ pub(crate) async fn carry_out(
         Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
         Request::MachineUpdate(request) => crate::update::begin(&daemon, request).await,
         Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
+        Request::StoragePromote(request) => {
+            Box::pin(crate::storage::begin(&daemon, true, request)).await
+        }
+        Request::StorageDemote(request) => {
+            Box::pin(crate::storage::begin(&daemon, false, request)).await
+        }
+        Request::StorageList => Box::pin(storage::list(&daemon)).await,
+        Request::StorageStep(step) => Box::pin(crate::storage::step(&daemon, step)).await,
         Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,
         Request::MigrateApply(request) => migrate::apply(&daemon, &request).await,
         Request::Volume(request) => volumes::answer(&daemon, caller, &request),
@@ -107,7 +118,7 @@ pub(crate) async fn carry_out(
 }
 
 /// Something of ours that should not fail has failed.
-fn internal(error: anyhow::Error) -> Failure {
+pub(crate) fn internal(error: anyhow::Error) -> Failure {
     error
         .downcast::<Failure>()
         .unwrap_or_else(|error| Failure::new(Code::Internal, format!("{error:#}")))

@@ -17,8 +17,14 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
 
 pub(super) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
     let network = daemon.running_network()?;
-    let found: Vec<OperationRecord> = network.store.read(OPERATIONS, &id.to_string()).await?;
-    let found = found.first().ok_or_else(|| {
+    let (store, key) = (&network.store, id.to_string());
+    // Who holds the store hears the latest.
+    let found: Option<OperationRecord> = if network.storage.is_some() {
+        store.get(OPERATIONS, &key).await?.map(|found| found.value)
+    } else {
+        store.read(OPERATIONS, &key).await?.into_iter().next()
+    };
+    let found = found.ok_or_else(|| {
         let message = format!("there is no operation {id}, or it was over long ago");
         Failure::new(Code::InvalidArgument, message).hint("ployzctl operation list")
     })?;

@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 64;
 const LABELS_MAX: usize = 32;
 
 /// What came of a change.
-pub(super) struct Changed {
+pub(crate) struct Changed {
     pub(super) before: MachineRecord,
     pub(super) after: MachineRecord,
 }
@@ -90,7 +90,7 @@ pub(super) fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failu
     Ok(view.select(wanted).map_err(not_selected)?.id)
 }
 
-pub(super) async fn change(
+pub(crate) async fn change(
     store: &Store,
     id: MachineId,
     edit: impl Fn(&mut MachineRecord) -> Result<(), Failure>,

@@ -174,6 +174,12 @@ async fn answer(
         )
         .map_err(internal)?;
     let membership = &network.membership;
+    let mut machines: Vec<MachineRecord> = network.store.list(MACHINES).await?;
+    // Any server answers, and may not have heard of it yet.
+    if !machines.iter().any(|machine| machine.id == record.id) {
+        machines.push(record.clone());
+    }
+    let machines: Result<_, _> = machines.iter().map(serde_json::to_value).collect();
     Ok(Redeemed {
         network_id: membership.network_id,
         network: membership.network.clone(),
@@ -181,6 +187,7 @@ async fn answer(
         ca_pem: membership.ca_pem.clone(),
         certificate_pem,
         store: membership.store.clone(),
-        machines: network.store.list(MACHINES).await?,
+        store_epoch: membership.store_epoch,
+        machines: machines.map_err(|error| internal(error.into()))?,
     })
 }

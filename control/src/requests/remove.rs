@@ -60,6 +60,7 @@ pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
             own,
             asker.sits_at(own, target),
             target,
+            network.membership.store.len(),
             view.machines(),
             |other| {
                 let peer = view

@@ -84,7 +84,11 @@ async fn leave(daemon: Rc<Daemon>) {
     let left = daemon.leave().await;
     // For the next network.
     daemon.workloads.take_up();
-    if let Err(error) = left.and_then(|()| forget(&daemon)) {
+    let forgotten = match left {
+        Ok(()) => forget(&daemon).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = forgotten {
         tracing::warn!(
             error = format!("{error:#}"),
             "left half-way: restart ployzd"

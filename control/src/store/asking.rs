@@ -7,7 +7,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind, RequestError};
-use async_nats::jetstream::stream::{DirectGetError, DirectGetErrorKind};
+use async_nats::jetstream::stream::{
+    DirectGetError, DirectGetErrorKind, RawMessageError, RawMessageErrorKind,
+};
 use async_nats::jetstream::{self, context};
 use async_nats::{RequestErrorKind, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -53,11 +55,18 @@ fn says_so(error: &(dyn Error + 'static)) -> bool {
     let published = error.downcast_ref::<PublishError>();
     let read = error.downcast_ref::<DirectGetError>();
     let answered = error.downcast_ref::<jetstream::Error>();
+    let read_raw = error.downcast_ref::<RawMessageError>();
     asked.is_some_and(|it| it.kind() == context::RequestErrorKind::NoResponders)
         || asked_plainly.is_some_and(|it| it.kind() == RequestErrorKind::NoResponders)
         || published.is_some_and(|it| it.kind() == PublishErrorKind::StreamNotFound)
         || read.is_some_and(|it| {
             matches!(it.kind(), DirectGetErrorKind::ErrorResponse(StatusCode::NO_RESPONDERS, _))
+        })
+        || read_raw.is_some_and(|it| match it.kind() {
+            RawMessageErrorKind::JetStream(error) => says_so(&error),
+            RawMessageErrorKind::NoMessageFound
+            | RawMessageErrorKind::InvalidSubject
+            | RawMessageErrorKind::Other => false,
         })
         // JetStream is there, and says that it is not ready for this account.
         || answered.is_some_and(|it| it.code() == usize::from(StatusCode::NO_RESPONDERS.as_u16()))

@@ -35,7 +35,7 @@ const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// All of them, as the stock tools make them but for what a single writer could do to all keys with a header (roll-up),
 /// and with news of every write.
-pub(super) fn configs() -> [Config; 8] {
+pub(super) fn configs(replicas: usize) -> [Config; 8] {
     [
         (MACHINES, StorageType::File),
         (OBSERVED, StorageType::Memory),
@@ -46,7 +46,7 @@ pub(super) fn configs() -> [Config; 8] {
         (OPERATIONS, StorageType::File),
         (WORKLOADS, StorageType::File),
     ]
-    .map(|(bucket, storage)| config(bucket, storage))
+    .map(|(bucket, storage)| config(bucket, storage, replicas))
 }
 
 /// What the stock tools call the stream of a bucket.
@@ -54,7 +54,7 @@ pub(crate) fn stream_name(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
-fn config(bucket: &str, storage: StorageType) -> Config {
+fn config(bucket: &str, storage: StorageType, replicas: usize) -> Config {
     let history = if storage == StorageType::File {
         HISTORY
     } else {
@@ -79,7 +79,7 @@ fn config(bucket: &str, storage: StorageType) -> Config {
             destination: format!("{CHANGED}.{bucket}.>"),
             headers_only: false,
         }),
-        num_replicas: 1,
+        num_replicas: replicas,
         ..Config::default()
     }
 }

@@ -47,7 +47,7 @@ async fn keeps_the_contract(version: &str) {
     let store = ground.store(&ground.holder).await;
     assert_eq!(store.client.server_info().version, version);
     store
-        .make_buckets()
+        .make_buckets(1)
         .await
         .expect("once more changes nothing");
     compare_and_set(&store).await;
@@ -187,6 +187,6 @@ async fn survive_a_power_cut(ground: &Ground, store: &Store) {
     assert_eq!(kept.value, 7);
     // What lay in memory has gone, and is made anew.
     assert!(store.follow().await.is_err());
-    store.make_buckets().await.unwrap();
+    store.make_buckets(1).await.unwrap();
     assert!(store.follow().await.is_ok());
 }

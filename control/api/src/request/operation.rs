@@ -30,6 +30,10 @@ pub enum Operation {
     WorkloadRemove,
     MachineUpdate,
     UpdateStep,
+    StoragePromote,
+    StorageDemote,
+    StorageList,
+    StorageStep,
     MigratePreview,
     MigrateApply,
     Volume,
@@ -54,7 +58,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one, for tables and tests.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 47] = [
         Self::Status,
         Self::MeshInit,
         Self::MeshCreate,
@@ -78,6 +82,10 @@ impl Operation {
         Self::WorkloadRemove,
         Self::MachineUpdate,
         Self::UpdateStep,
+        Self::StoragePromote,
+        Self::StorageDemote,
+        Self::StorageList,
+        Self::StorageStep,
         Self::MigratePreview,
         Self::MigrateApply,
         Self::Volume,
@@ -118,6 +126,8 @@ impl Operation {
             | Self::WorkloadDeploy
             | Self::WorkloadRemove
             | Self::MachineUpdate
+            | Self::StoragePromote
+            | Self::StorageDemote
             | Self::MigrateApply
             | Self::InviteCreate
             | Self::InviteRevoke
@@ -140,6 +150,8 @@ impl Operation {
             | Self::PairReport
             | Self::RttReport
             | Self::UpdateStep
+            | Self::StorageList
+            | Self::StorageStep
             | Self::Events
             | Self::OperationList
             | Self::OperationGet
@@ -162,6 +174,9 @@ impl Operation {
             | Self::WorkloadInspect
             | Self::WorkloadRemove
             | Self::MachineUpdate
+            | Self::StoragePromote
+            | Self::StorageDemote
+            | Self::StorageList
             | Self::MigratePreview
             | Self::MigrateApply
             | Self::InviteCreate
@@ -190,6 +205,7 @@ impl Operation {
             | Self::PairReport
             | Self::RttReport
             | Self::UpdateStep
+            | Self::StorageStep
             | Self::Events
             | Self::OperationList
             | Self::OperationGet

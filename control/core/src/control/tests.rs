@@ -123,6 +123,10 @@ fn a_store_that_was_restored_is_believed_although_it_is_older() {
     let listing = vec![(machine(1, 2), 9), (machine(2, 2), 8)];
     control.handle(Input::Listed(listing), now);
     control.handle(Input::Listed(vec![(machine(1, 1), 5)]), now);
+    assert_eq!(control.view().machine(id(1)), Some(&machine(1, 2)));
+    let again = control.poll_timeout();
+    assert!(again <= now.instant + OLDER_WAIT, "it is listed again soon");
+    control.handle(Input::Listed(vec![(machine(1, 1), 5)]), now);
     assert_eq!(control.view().machine(id(1)), Some(&machine(1, 1)));
     assert_eq!(control.view().machine(id(2)), None);
     control.handle(
@@ -130,6 +134,16 @@ fn a_store_that_was_restored_is_believed_although_it_is_older() {
         now,
     );
     assert_eq!(control.view().machine(id(1)), Some(&machine(1, 3)));
+}
+
+#[test]
+fn a_server_that_is_behind_for_a_moment_takes_nothing_back() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    for (revision, port) in [(9, 2), (8, 1), (9, 2), (8, 1)] {
+        control.handle(Input::Listed(vec![(machine(1, port), revision)]), now);
+        assert_eq!(control.view().machine(id(1)), Some(&machine(1, 2)));
+    }
 }
 
 #[test]
@@ -312,8 +326,11 @@ proptest! {
             };
             control.handle(Input::Changed(change), now);
         }
-        let listing = last.iter().map(|number| (machine(*number, 9), 100)).collect();
-        control.handle(Input::Listed(listing), now);
+        // One that is older than what is known is believed when it is heard again.
+        for _ in 0..2 {
+            let listing = last.iter().map(|number| (machine(*number, 9), 100)).collect();
+            control.handle(Input::Listed(listing), now);
+        }
         let expected: Vec<_> = last.iter().map(|number| machine(*number, 9)).collect();
         prop_assert_eq!(control.view().machines().cloned().collect::<Vec<_>>(), &expected[..]);
         prop_assert_eq!(control.peers, plan(OWN, expected.iter()));
