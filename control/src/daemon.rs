@@ -1,33 +1,28 @@
 //! What the daemon is made of, and how it gets into a network.
 
+mod telling;
+
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use ployz_api::{
-    Code, Credential, Failure, InstanceId, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret,
-    WorkloadState,
-};
-use ployz_core::View;
-use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
+use ployz_api::{Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, NetworkState, Role, Secret};
 use quinn::Endpoint;
 use rcgen::KeyPair;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::authority::Authority;
-use crate::clock;
 use crate::config::Config;
 use crate::files::DataDirectory;
 use crate::host;
 use crate::identity::Identity;
 use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats::{Certificates, NatsServer};
-use crate::network::{Host, Network, Storage, is_session};
+use crate::network::{Network, Storage};
 use crate::overlay::{Overlay, interface_addresses};
 use crate::reflector;
 use crate::refusals::Refusals;
@@ -446,55 +441,6 @@ impl Daemon {
             .get()
             .map(|error| format!("{error:#}"))
             .unwrap_or_default()
-    }
-}
-
-impl Host for Daemon {
-    fn backend(&self) -> &'static str {
-        self.overlay.backend()
-    }
-
-    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
-        self.overlay.change_peers(peers).await
-    }
-
-    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {
-        let traffic = self.overlay.traffic(clock::now().instant).await?;
-        let sessions = traffic
-            .into_iter()
-            .filter(|(_, peer)| is_session(peer.handshake_age_secs));
-        Ok(sessions
-            .filter_map(|(key, peer)| Some((key, peer.endpoint?)))
-            .collect())
-    }
-
-    fn runtime(&self) -> &'static str {
-        self.workloads.runtime()
-    }
-
-    fn workloads(&self) -> BTreeMap<InstanceId, WorkloadState> {
-        self.workloads.states()
-    }
-
-    fn management(&self) -> Vec<SocketAddr> {
-        host::endpoints(self.config.listen, &self.config.interface)
-    }
-
-    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
-        let peers = self.overlay.snapshot().await?.peers;
-        let measured = peers
-            .into_iter()
-            .filter_map(|peer| Some((peer.public_key, peer.rtt?)));
-        Ok(measured.collect())
-    }
-
-    fn save(&self, view: &View) -> anyhow::Result<()> {
-        self.files.rewrite(VIEW_FILE, &view.saved())
-    }
-
-    fn store_refused(&self, said: &str) {
-        let now = clock::now().instant;
-        self.refusals.note("store", "nats-server", said, now);
     }
 }
 

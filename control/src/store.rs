@@ -7,7 +7,6 @@ use std::error::Error;
 use std::future::IntoFuture as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -36,6 +35,7 @@ pub(crate) use asking::AGAIN_WAIT;
 pub(crate) use buckets::{
     CREDENTIALS, INVITES, LEASES, MACHINES, OBSERVED, OPERATIONS, RTT, WORKLOADS, stream_name,
 };
+pub(crate) use health::Health;
 
 /// A store that has not answered by then is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,46 +51,6 @@ pub(crate) struct Store {
     jetstream: Context,
     connected: Arc<Notify>,
     health: Arc<Health>,
-}
-
-/// What has gone wrong between this machine and the store.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    errors: AtomicU64,
-    disconnects: AtomicU64,
-}
-
-impl Health {
-    /// Calls that failed.
-    pub(crate) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were lost.
-    pub(crate) fn disconnects(&self) -> u64 {
-        self.disconnects.load(Ordering::Relaxed)
-    }
-
-    /// Counts a call that failed, and says so.
-    fn failed(&self, cause: &dyn std::fmt::Display) -> Failure {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        unavailable(cause)
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the client's events, of which only errors are bad news"
-    )]
-    fn report(&self, event: &Event) {
-        match event {
-            Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
-            Event::Disconnected => {
-                self.disconnects.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(%event, "store");
-            }
-            _ => tracing::info!(%event, "store"),
-        }
-    }
 }
 
 /// A value and what its writer has to say to replace it.
@@ -512,3 +472,4 @@ mod buckets;
 #[cfg(test)]
 mod contract;
 mod copying;
+mod health;

@@ -4,6 +4,31 @@ use ployz_api::{Operation, Role};
 
 /// Whether somebody of this role may ask for this.
 pub const fn permits(role: Role, operation: Operation) -> bool {
+    match (circle(operation), role) {
+        (Circle::Known, Role::Admin | Role::Operator | Role::Reader | Role::Machine)
+        | (Circle::Machines, Role::Machine)
+        | (Circle::Operators, Role::Admin | Role::Operator)
+        | (Circle::Admins, Role::Admin)
+        | (Circle::Strangers, Role::Stranger) => true,
+        (Circle::Known, Role::Stranger)
+        | (Circle::Machines, Role::Admin | Role::Operator | Role::Reader | Role::Stranger)
+        | (Circle::Operators, Role::Reader | Role::Machine | Role::Stranger)
+        | (Circle::Admins, Role::Operator | Role::Reader | Role::Machine | Role::Stranger)
+        | (Circle::Strangers, Role::Admin | Role::Operator | Role::Reader | Role::Machine) => false,
+    }
+}
+
+/// Whose business something is.
+enum Circle {
+    /// Everybody's who is known.
+    Known,
+    Machines,
+    Operators,
+    Admins,
+    Strangers,
+}
+
+const fn circle(operation: Operation) -> Circle {
     match operation {
         // A machine may look: it has all of it in its own view. Root of its host is known to others as the machine.
         Operation::Status
@@ -17,19 +42,13 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::OperationList
         | Operation::OperationGet
         | Operation::StorageList
-        | Operation::Relay => match role {
-            Role::Admin | Role::Operator | Role::Reader | Role::Machine => true,
-            Role::Stranger => false,
-        },
+        | Operation::Relay => Circle::Known,
         // Whose session it is that is relayed is seen, and judged, by whom it is with. Of machines, only those that hold the
         // store have one retire, and only the one that a workload is moved to gets its volumes: the server looks at who it is.
         Operation::Relayed
         | Operation::RttReport
         | Operation::MachineRetire
-        | Operation::Volume => match role {
-            Role::Machine => true,
-            Role::Admin | Role::Operator | Role::Reader | Role::Stranger => false,
-        },
+        | Operation::Volume => Circle::Machines,
         // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'. What a
         // workload writes is as much its own as its environment.
         Operation::InviteCreate
@@ -48,10 +67,7 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::WorkloadLogs
         | Operation::WorkloadRemove
         | Operation::MigratePreview
-        | Operation::MigrateApply => match role {
-            Role::Admin | Role::Operator => true,
-            Role::Reader | Role::Machine | Role::Stranger => false,
-        },
+        | Operation::MigrateApply => Circle::Operators,
         Operation::MeshInit
         | Operation::MeshCreate
         | Operation::MeshStart
@@ -65,15 +81,9 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
         | Operation::StorageStep
         | Operation::CredentialCreate
         | Operation::CredentialList
-        | Operation::CredentialRevoke => match role {
-            Role::Admin => true,
-            Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
-        },
+        | Operation::CredentialRevoke => Circle::Admins,
         // The invite's secret is what lets a stranger in; everybody else is in already.
-        Operation::InviteRedeem => match role {
-            Role::Stranger => true,
-            Role::Admin | Role::Operator | Role::Reader | Role::Machine => false,
-        },
+        Operation::InviteRedeem => Circle::Strangers,
     }
 }
 

@@ -81,12 +81,8 @@ pub(crate) async fn carry_out(
         Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
         Request::MachineUpdate(request) => crate::update::begin(&daemon, request).await,
         Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
-        Request::StoragePromote(request) => {
-            Box::pin(crate::storage::begin(&daemon, true, request)).await
-        }
-        Request::StorageDemote(request) => {
-            Box::pin(crate::storage::begin(&daemon, false, request)).await
-        }
+        Request::StoragePromote(request) => storage::promote(&daemon, request).await,
+        Request::StorageDemote(request) => storage::demote(&daemon, request).await,
         Request::StorageList => Box::pin(storage::list(&daemon)).await,
         Request::StorageStep(step) => Box::pin(crate::storage::step(&daemon, step)).await,
         Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,

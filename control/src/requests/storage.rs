@@ -1,12 +1,24 @@
 //! Who holds the store, and how well: as its servers say.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use async_nats::jetstream::stream::Info;
-use ployz_api::{Authority, Failure, MachineId, Outcome, Payload, StorageList, StorageRow};
+use ployz_api::{
+    Authority, Failure, MachineId, Outcome, Payload, StorageList, StorageRequest, StorageRow,
+};
 
 use crate::daemon::Daemon;
+use crate::storage;
 use crate::store::{MACHINES, stream_name};
+
+pub(super) async fn promote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
+    Box::pin(storage::begin(daemon, true, request)).await
+}
+
+pub(super) async fn demote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
+    Box::pin(storage::begin(daemon, false, request)).await
+}
 
 pub(super) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::StorageList(storage_list(daemon).await?).into())

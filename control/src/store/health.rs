@@ -1,0 +1,48 @@
+//! What has gone wrong between this machine and the store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_nats::Event;
+use ployz_api::Failure;
+
+use crate::store::unavailable;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    errors: AtomicU64,
+    disconnects: AtomicU64,
+}
+
+impl Health {
+    /// Calls that failed.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were lost.
+    pub(crate) fn disconnects(&self) -> u64 {
+        self.disconnects.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that failed, and says so.
+    pub(super) fn failed(&self, cause: &dyn std::fmt::Display) -> Failure {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        unavailable(cause)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the client's events, of which only errors are bad news"
+    )]
+    pub(super) fn report(&self, event: &Event) {
+        match event {
+            Event::ServerError(_) | Event::ClientError(_) => tracing::warn!(%event, "store"),
+            Event::Disconnected => {
+                self.disconnects.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%event, "store");
+            }
+            _ => tracing::info!(%event, "store"),
+        }
+    }
+}
