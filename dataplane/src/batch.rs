@@ -96,8 +96,8 @@ impl SendBatch {
         }
     }
 
-    /// Seals what is still to be sealed: before anything is sent.
-    pub fn seal(&mut self) {
+    /// Seals what is still to be sealed.
+    fn seal(&mut self) {
         if let Some(key) = self.key.as_ref().filter(|_| self.sealed < self.len) {
             let messages = &mut self.bytes[self.sealed..self.len];
             seal_messages(key, messages, self.segment_len);
@@ -105,7 +105,7 @@ impl SendBatch {
         self.sealed = self.len;
     }
 
-    /// Forgets the key: nothing more is sealed with it here.
+    /// Seals what is left, before anything is sent, and forgets the key.
     pub fn close(&mut self) {
         self.seal();
         self.key = None;
