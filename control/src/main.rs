@@ -1,52 +1,26 @@
 //! `ployzd`: the daemon.
 
-mod admission;
-mod authority;
-mod clock;
-mod config;
 mod daemon;
-mod dataplane;
-mod events;
-mod files;
 mod host;
-mod identity;
-mod installation;
-mod interface;
-mod listing;
-mod logging;
-mod membership;
 mod metrics;
 mod nats;
 mod network;
-mod news;
-mod operations;
 mod overlay;
-mod places;
-mod program;
-mod reflector;
-mod refusals;
-mod relay;
-mod removal;
 mod requests;
-mod run;
 mod server;
-#[cfg(test)]
-mod simulation;
-mod storage;
+mod services;
 mod store;
-mod systemd;
 #[cfg(test)]
 mod testkit;
-mod tls;
-mod update;
-mod watchdog;
 mod workloads;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use config::Config;
+use host::config::{self, Config};
+use host::logging;
+use overlay::standalone;
 
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
@@ -61,13 +35,13 @@ enum Command {
     /// Run the daemon: data plane, control task, management.
     Run(Box<config::Arguments>),
     /// Run the data plane alone, in the foreground; set it up with `wg` or --config.
-    Dataplane(dataplane::Arguments),
+    Dataplane(standalone::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(*arguments),
-        Command::Dataplane(arguments) => dataplane::run(arguments),
+        Command::Dataplane(arguments) => standalone::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,7 +55,7 @@ fn main() -> ExitCode {
 fn run(arguments: config::Arguments) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
     logging::start(config.log_format)?;
-    run::run(config)
+    daemon::run::run(config)
 }
 
 /// One line, the whole chain of causes.

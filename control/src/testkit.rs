@@ -14,11 +14,11 @@ use ployz_core::{MachineRecord, RECORD_VERSION};
 use serde_json::Map;
 use tokio::task::LocalSet;
 
-use crate::authority::Authority;
-use crate::clock;
-use crate::files::DataDirectory;
-use crate::identity::Identity;
-use crate::membership::Membership;
+use crate::host::ca::Authority;
+use crate::host::clock;
+use crate::host::files::DataDirectory;
+use crate::host::identity::Identity;
+use crate::host::membership::Membership;
 use crate::nats::{Certificates, NatsServer, Settings, User};
 use crate::network::Storage;
 use crate::store::Store;

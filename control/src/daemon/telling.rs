@@ -7,10 +7,10 @@ use ployz_api::{InstanceId, WorkloadState};
 use ployz_core::View;
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::host;
-use crate::membership::VIEW_FILE;
+use crate::host::clock;
+use crate::host::local_addresses;
+use crate::host::membership::VIEW_FILE;
 use crate::network::{Host, is_session};
 
 impl Host for Daemon {
@@ -41,7 +41,7 @@ impl Host for Daemon {
     }
 
     fn management(&self) -> Vec<SocketAddr> {
-        host::endpoints(self.config.listen, &self.config.interface)
+        local_addresses::endpoints(self.config.listen, &self.config.interface)
     }
 
     async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {

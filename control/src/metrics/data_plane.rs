@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ployz_dataplane::{Backend, Device, DeviceSnapshot, Offloads, RingDepth};
 use ployz_engine::{BUCKETS_US, Batches, PeerSnapshot, RttSnapshot};
 
-use super::family;
+use crate::metrics::family;
 
 /// Its part of the page.
 ///
@@ -93,7 +93,7 @@ impl State {
                 udp_gro,
             ),
         ] {
-            super::gauge(text, name, help, u64::from(used));
+            crate::metrics::gauge(text, name, help, u64::from(used));
         }
     }
 

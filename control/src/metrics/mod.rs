@@ -4,7 +4,6 @@
 //! a deadline, and as many connections at a time as there are workers.
 
 mod data_plane;
-mod network;
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,7 +14,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) use data_plane::page as data_plane;
-pub(crate) use network::page as network;
 
 /// Bytes of a request up to its empty line; what Prometheus sends takes about 300.
 const HEAD_LEN_MAX: usize = 8 << 10;
@@ -46,7 +44,7 @@ pub(crate) async fn serve(
 }
 
 /// One metric with all its samples.
-fn family(
+pub(crate) fn family(
     text: &mut String,
     name: &str,
     kind: &str,
@@ -61,7 +59,7 @@ fn family(
 }
 
 /// One metric with one sample and no labels.
-fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
+pub(crate) fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
     family(text, name, "gauge", help, [(String::new(), value)]);
 }
 

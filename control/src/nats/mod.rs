@@ -1,13 +1,11 @@
 //! The store's server: a real `nats-server`, as a process or a unit of its own that outlives `ployzd`.
 
 mod log;
-mod process;
 mod server;
 mod settings;
 mod unit;
 mod version;
 
-pub(crate) use process::Process;
 pub(crate) use server::{Certificates, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer};
 pub(crate) use settings::{
     CHANGED, Cluster, EVENT_NEWS, NEWS, Settings, User, inbox_prefix, instance_subject,

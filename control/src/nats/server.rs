@@ -13,12 +13,12 @@ use ployz_api::StorageState;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::log::Log;
-use super::process::Process;
-use super::settings::Settings;
-use super::unit::Unit;
-use super::version::Version;
-use crate::files::DataDirectory;
+use crate::host::files::DataDirectory;
+use crate::host::process::Process;
+use crate::nats::log::Log;
+use crate::nats::settings::Settings;
+use crate::nats::unit::Unit;
+use crate::nats::version::Version;
 
 /// Everything of the server's is in here.
 pub(crate) const DIRECTORY: &str = "nats";

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ployz_api::{MachineId, Secret};
 use serde_json::{Value, json};
 
-use crate::events::{EVENTS, SUBJECTS as EVENT_SUBJECTS};
+use crate::store::events::{EVENTS, SUBJECTS as EVENT_SUBJECTS};
 
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;

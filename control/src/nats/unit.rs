@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 
-use crate::systemd::run;
+use crate::host::systemd::run;
 
 /// Its name, as systemd knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

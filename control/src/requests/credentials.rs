@@ -9,10 +9,10 @@ use ployz_api::{
 use ployz_core::{CredentialRecord, View};
 use rcgen::KeyPair;
 
-use super::internal;
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::host;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::host::local_addresses;
 use crate::network::Network;
 use crate::store::{CREDENTIALS, Revised};
 
@@ -23,7 +23,7 @@ const RECORDS_MAX: usize = 1_000;
 /// With 2 s for each that is gone, as much as anybody waits for.
 const ENDPOINTS_MAX: usize = 8;
 
-pub(super) async fn create(daemon: &Daemon, request: CredentialRequest) -> Outcome {
+pub(crate) async fn create(daemon: &Daemon, request: CredentialRequest) -> Outcome {
     let network = daemon.running_network()?;
     let storage = network.coordinator()?;
     check(&request)?;
@@ -97,7 +97,7 @@ fn check(request: &CredentialRequest) -> Result<(), Failure> {
 
 /// Where the network is reached: this machine, then one endpoint of every other, those that hold the store first.
 fn endpoints(daemon: &Daemon, view: &View) -> Vec<SocketAddr> {
-    let own = host::endpoints(daemon.config.listen, &daemon.config.interface);
+    let own = local_addresses::endpoints(daemon.config.listen, &daemon.config.interface);
     let mut others: Vec<_> = view
         .machines()
         .filter(|machine| machine.id != daemon.identity.machine_id)
@@ -111,7 +111,7 @@ fn endpoints(daemon: &Daemon, view: &View) -> Vec<SocketAddr> {
         .collect()
 }
 
-pub(super) async fn list(daemon: &Daemon) -> Outcome {
+pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let records: Vec<CredentialRecord> = network.store.list(CREDENTIALS).await?;
@@ -121,7 +121,7 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::CredentialList(CredentialList { credentials }).into())
 }
 
-pub(super) async fn revoke(daemon: &Daemon, id: CredentialId) -> Outcome {
+pub(crate) async fn revoke(daemon: &Daemon, id: CredentialId) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let message = if take_back(&network, id).await? {

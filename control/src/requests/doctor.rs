@@ -5,18 +5,19 @@ use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
 use ployz_install::Version;
 
-use super::{machines, not_selected, pair};
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::installation;
+use crate::host::clock;
+use crate::host::installation;
 use crate::network::{Network, is_session};
+use crate::requests::{machines, not_selected};
+use crate::services::pair;
 
 /// Machines report to the store every 10 s, and news takes no time.
 const REPORT_AGE_SECS_MAX: u64 = 30;
 /// What certificates and the age of records can bear.
 const CLOCK_SKEW_SECS_MAX: u64 = 5;
 
-pub(super) async fn doctor(daemon: &Daemon, machine: Option<&str>) -> Outcome {
+pub(crate) async fn doctor(daemon: &Daemon, machine: Option<&str>) -> Outcome {
     let checks = match machine {
         None => own(daemon).await?,
         Some(wanted) => {

@@ -7,20 +7,20 @@ use ployz_api::{
 use ployz_core::{InviteRecord, secret_digest};
 use zeroize::Zeroizing;
 
-use super::internal;
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::host;
-use crate::identity::hex;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::host::identity::hex;
+use crate::host::local_addresses;
+use crate::host::tls;
 use crate::store::{INVITES, Revised};
-use crate::tls;
 
-pub(super) async fn create(daemon: &Daemon, request: InviteRequest) -> Outcome {
+pub(crate) async fn create(daemon: &Daemon, request: InviteRequest) -> Outcome {
     Ok(Payload::Invite(make(daemon, request).await?).into())
 }
 
 /// Makes an invite. Its secret is in the answer and nowhere else.
-pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invite, Failure> {
+pub(crate) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invite, Failure> {
     let network = daemon.running_network()?;
     network.coordinator()?;
     if !(1..=TTL_SECS_MAX).contains(&request.ttl_secs) {
@@ -40,7 +40,7 @@ pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     let token = Token {
         network_id: network.membership.network_id,
         ca_fingerprint: fingerprint(&authority),
-        endpoints: host::endpoints(daemon.config.listen, &daemon.config.interface),
+        endpoints: local_addresses::endpoints(daemon.config.listen, &daemon.config.interface),
         invite_id,
         secret,
         expires_at: record.expires_at(),
@@ -60,7 +60,7 @@ pub(super) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     })
 }
 
-pub(super) async fn list(daemon: &Daemon, all: bool) -> Outcome {
+pub(crate) async fn list(daemon: &Daemon, all: bool) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let records: Vec<InviteRecord> = network.store.list(INVITES).await?;
@@ -74,7 +74,7 @@ pub(super) async fn list(daemon: &Daemon, all: bool) -> Outcome {
     Ok(Payload::InviteList(InviteList { invites }).into())
 }
 
-pub(super) async fn revoke(daemon: &Daemon, invite_id: InviteId) -> Outcome {
+pub(crate) async fn revoke(daemon: &Daemon, invite_id: InviteId) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let key = invite_id.to_string();

@@ -3,19 +3,19 @@
 use ployz_api::{Failure, MachineLifecycle, Outcome, Payload, Success};
 use ployz_core::Transition;
 
-use super::placement::void_claims;
-use super::records::{Changed, change, selected};
 use crate::daemon::Daemon;
+use crate::requests::records::{Changed, change, selected};
+use crate::services::placement::void_claims;
 
-pub(super) async fn activate(daemon: &Daemon, wanted: &str) -> Outcome {
+pub(crate) async fn activate(daemon: &Daemon, wanted: &str) -> Outcome {
     set(daemon, wanted, Transition::Activate).await
 }
 
-pub(super) async fn drain(daemon: &Daemon, wanted: &str) -> Outcome {
+pub(crate) async fn drain(daemon: &Daemon, wanted: &str) -> Outcome {
     set(daemon, wanted, Transition::Drain).await
 }
 
-pub(super) async fn standby(daemon: &Daemon, wanted: &str, force: bool) -> Outcome {
+pub(crate) async fn standby(daemon: &Daemon, wanted: &str, force: bool) -> Outcome {
     set(daemon, wanted, Transition::Standby { force }).await
 }
 

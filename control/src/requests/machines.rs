@@ -9,15 +9,15 @@ use ployz_engine::PublicKey;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::internal;
-use crate::clock;
 use crate::daemon::Daemon;
+use crate::host::clock;
+use crate::host::failure::internal;
 use crate::network::{Network, is_session};
 use crate::overlay::PeerTraffic;
 
-pub(super) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
+pub(crate) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
 
-pub(super) async fn list(daemon: &Daemon) -> Outcome {
+pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let now = clock::now();
     let traffic = traffic(daemon, now.instant).await?;
@@ -36,11 +36,11 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     .into())
 }
 
-pub(super) async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
+pub(crate) async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
     daemon.overlay.traffic(now).await.map_err(internal)
 }
 
-pub(super) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
+pub(crate) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
     let network = daemon.running_network()?;
     let now = clock::now();
     let traffic = traffic(daemon, now.instant).await?;
@@ -91,11 +91,11 @@ fn row(
     }
 }
 
-pub(super) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
+pub(crate) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
     traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
 }
 
-pub(super) fn document(record: &impl Serialize) -> Result<Value, Failure> {
+pub(crate) fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 

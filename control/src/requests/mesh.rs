@@ -6,16 +6,16 @@ use anyhow::Context as _;
 use ployz_api::{Code, Failure, Lifecycle, Name, NetworkState, Outcome, Success};
 use ployz_core::SavedView;
 
-use super::founding::found;
-use super::internal;
-use super::mesh_init::{described, started};
 use crate::daemon::{Daemon, addresses};
-use crate::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
+use crate::host::failure::internal;
+use crate::host::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::nats;
-use crate::storage;
+use crate::requests::mesh_init::{described, started};
+use crate::services::founding::found;
+use crate::services::store_change;
 
 /// Takes part again, or for the first time.
-pub(super) async fn start(daemon: &Rc<Daemon>) -> Outcome {
+pub(crate) async fn start(daemon: &Rc<Daemon>) -> Outcome {
     let mut membership = known(daemon)?;
     let _entering = daemon.begin_entering()?;
     match membership.state {
@@ -46,7 +46,7 @@ pub(super) async fn start(daemon: &Rc<Daemon>) -> Outcome {
 }
 
 /// Takes part no more, until it is started again.
-pub(super) async fn stop(daemon: &Daemon, force: bool) -> Outcome {
+pub(crate) async fn stop(daemon: &Daemon, force: bool) -> Outcome {
     let mut membership = known(daemon)?;
     let Some(network) = daemon.network() else {
         let (network, state) = (&membership.network, membership.state);
@@ -73,7 +73,7 @@ pub(super) async fn stop(daemon: &Daemon, force: bool) -> Outcome {
 }
 
 /// Forgets the network: for good where it is founded, and only here with `force`.
-pub(super) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) -> Outcome {
+pub(crate) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) -> Outcome {
     let Some(membership) = daemon.membership().map_err(internal)? else {
         return Ok(message("this machine is in no network".to_owned()));
     };
@@ -97,12 +97,12 @@ pub(super) async fn destroy(daemon: &Daemon, name: Option<Name>, force: bool) ->
 }
 
 /// Takes away what there is of a network that has been left.
-pub(super) async fn forget(daemon: &Daemon) -> anyhow::Result<()> {
+pub(crate) async fn forget(daemon: &Daemon) -> anyhow::Result<()> {
     // The file that makes it a member goes first: what is left after that is of no consequence.
     for file in [FILE, nats::DIRECTORY, VIEW_FILE, AUTHORITY_FILE] {
         daemon.files.remove(file)?;
     }
-    storage::forget(daemon).await
+    store_change::forget(daemon).await
 }
 
 /// A network goes with its last machine, and a machine leaves by being removed.

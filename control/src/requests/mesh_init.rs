@@ -9,17 +9,18 @@ use ployz_api::{
 };
 use ployz_core::{AddressPlan, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT};
 
-use super::founding::found;
-use super::{internal, invites, mesh};
-use crate::authority::Authority;
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::host;
-use crate::membership::{AUTHORITY_FILE, FILE, Membership};
+use crate::host::ca::Authority;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::host::local_addresses;
+use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
 use crate::overlay::store_address;
+use crate::requests::{invites, mesh};
+use crate::services::founding::found;
 
 /// Founds a network: draws it up, starts it, and makes the first invite.
-pub(super) async fn init(daemon: &Rc<Daemon>, request: MeshInitRequest) -> Outcome {
+pub(crate) async fn init(daemon: &Rc<Daemon>, request: MeshInitRequest) -> Outcome {
     let known = daemon.membership().map_err(internal)?;
     if let Some(membership) = known {
         same_name(&membership, &request)?;
@@ -43,7 +44,7 @@ pub(super) async fn init(daemon: &Rc<Daemon>, request: MeshInitRequest) -> Outco
 }
 
 /// Draws a network up, and starts nothing.
-pub(super) fn create(daemon: &Daemon, request: MeshInitRequest) -> Outcome {
+pub(crate) fn create(daemon: &Daemon, request: MeshInitRequest) -> Outcome {
     let known = daemon.membership().map_err(internal)?;
     let message = if let Some(membership) = &known {
         same_name(membership, &request)?;
@@ -70,7 +71,7 @@ pub(super) fn create(daemon: &Daemon, request: MeshInitRequest) -> Outcome {
 }
 
 /// What to say of a network that was started for the first time.
-pub(super) async fn started(daemon: &Daemon, membership: &Membership) -> Outcome {
+pub(crate) async fn started(daemon: &Daemon, membership: &Membership) -> Outcome {
     let request = InviteRequest::lasting(TTL_SECS_DEFAULT);
     // The network is there without it; `invite create` makes another.
     let invite = invites::make(daemon, request).await.ok();
@@ -81,7 +82,7 @@ pub(super) async fn started(daemon: &Daemon, membership: &Membership) -> Outcome
 }
 
 /// A network, for whoever has made or started it.
-pub(super) fn described(
+pub(crate) fn described(
     daemon: &Daemon,
     membership: &Membership,
     invite: Option<ployz_api::Invite>,
@@ -134,7 +135,7 @@ fn plan(daemon: &Daemon, request: MeshInitRequest) -> Result<(Membership, Author
         .unwrap_or(SUBNET_PREFIX_LEN_DEFAULT);
     let refused = |message: String| Failure::new(Code::InvalidArgument, message);
     let addresses = AddressPlan::new(cidr, prefix_len).map_err(|e| refused(e.to_string()))?;
-    if let Some(taken) = host::overlap(cidr, &daemon.config.interface) {
+    if let Some(taken) = local_addresses::overlap(cidr, &daemon.config.interface) {
         let message = format!("{cidr} is in use here: this machine has the address {taken}");
         return Err(refused(message).hint("ployzctl mesh init <name> --cluster-cidr <another>"));
     }

@@ -2,29 +2,19 @@
 
 mod credentials;
 mod doctor;
-mod founding;
-mod import;
 mod invites;
-mod leases;
 mod lifecycle;
-mod machines;
-mod mesh;
+pub(crate) mod machines;
+pub(crate) mod mesh;
 mod mesh_init;
-mod migrate;
 mod operations;
-mod pair;
-mod placement;
 mod provision;
-mod records;
-mod redeem;
-mod remove;
-mod retire;
-pub(crate) mod rtt;
+pub(crate) mod records;
+pub(crate) mod remove;
 mod status;
 mod storage;
-pub(crate) mod update;
 mod volumes;
-mod workloads;
+pub(crate) mod workloads;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -34,10 +24,13 @@ use ployz_api::{
 };
 
 use crate::daemon::Daemon;
-use crate::events;
+use crate::services::{
+    admitting as redeem, joining as import, measure as rtt, migration as migrate, pair,
+    retiring as retire, store_change, update,
+};
+use crate::store::events;
 
 pub(crate) use machines::not_selected;
-pub(crate) use migrate::resume as resume_migrations;
 pub(crate) use records::change;
 pub(crate) use storage::storage_list;
 
@@ -79,12 +72,12 @@ pub(crate) async fn carry_out(
             workloads::logs(&daemon, workload, lines).await
         }
         Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
-        Request::MachineUpdate(request) => crate::update::begin(&daemon, request).await,
-        Request::UpdateStep(step) => Box::pin(update::step(&daemon, step)).await,
+        Request::MachineUpdate(request) => update::begin(&daemon, request).await,
+        Request::UpdateStep(step) => Box::pin(update::member::step(&daemon, step)).await,
         Request::StoragePromote(request) => storage::promote(&daemon, request).await,
         Request::StorageDemote(request) => storage::demote(&daemon, request).await,
         Request::StorageList => Box::pin(storage::list(&daemon)).await,
-        Request::StorageStep(step) => Box::pin(crate::storage::step(&daemon, step)).await,
+        Request::StorageStep(step) => Box::pin(store_change::step(&daemon, step)).await,
         Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,
         Request::MigrateApply(request) => migrate::apply(&daemon, &request).await,
         Request::Volume(request) => volumes::answer(&daemon, caller, &request),
@@ -111,11 +104,4 @@ pub(crate) async fn carry_out(
             "what is relayed is not relayed again",
         )),
     }
-}
-
-/// Something of ours that should not fail has failed.
-pub(crate) fn internal(error: anyhow::Error) -> Failure {
-    error
-        .downcast::<Failure>()
-        .unwrap_or_else(|error| Failure::new(Code::Internal, format!("{error:#}")))
 }

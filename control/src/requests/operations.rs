@@ -6,7 +6,7 @@ use ployz_core::OperationRecord;
 use crate::daemon::Daemon;
 use crate::store::OPERATIONS;
 
-pub(super) async fn list(daemon: &Daemon) -> Outcome {
+pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let records: Vec<OperationRecord> = network.store.list(OPERATIONS).await?;
     let now = network.unix_secs();
@@ -15,7 +15,7 @@ pub(super) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::OperationList(OperationList { operations }).into())
 }
 
-pub(super) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
+pub(crate) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
     let network = daemon.running_network()?;
     let (store, key) = (&network.store, id.to_string());
     // Who holds the store hears the latest.

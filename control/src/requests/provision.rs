@@ -4,8 +4,8 @@
 use ployz_api::{Code, Failure, Name, OperationId, Outcome, Payload, ProvisionReport, Success};
 use ployz_core::OperationRecord;
 
-use crate::clock;
 use crate::daemon::Daemon;
+use crate::host::clock;
 use crate::network::Network;
 use crate::store::{OPERATIONS, Revised};
 
@@ -16,7 +16,7 @@ const TARGETS_MAX: usize = 200;
 /// A host that was not finished is found as it was left.
 const ADD_AGAIN: &str = "ployzctl machine add, with the same hosts: it goes on where it stopped";
 
-pub(super) async fn report(daemon: &Daemon, report: ProvisionReport) -> Outcome {
+pub(crate) async fn report(daemon: &Daemon, report: ProvisionReport) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     match report {

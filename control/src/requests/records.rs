@@ -8,8 +8,8 @@ use ployz_api::{
 };
 use ployz_core::MachineRecord;
 
-use super::leases::{claim_this_name, release_name};
-use super::machines::{document, not_selected};
+use crate::requests::machines::{document, not_selected};
+use crate::services::leases::{claim_this_name, release_name};
 
 use crate::daemon::Daemon;
 use crate::store::{MACHINES, Revised, Store};
@@ -21,11 +21,11 @@ const LABELS_MAX: usize = 32;
 
 /// What came of a change.
 pub(crate) struct Changed {
-    pub(super) before: MachineRecord,
-    pub(super) after: MachineRecord,
+    pub(crate) before: MachineRecord,
+    pub(crate) after: MachineRecord,
 }
 
-pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome {
+pub(crate) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let id = selected(daemon, wanted)?;
@@ -53,7 +53,7 @@ pub(super) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome
     shown(message, &after)
 }
 
-pub(super) async fn label(
+pub(crate) async fn label(
     daemon: &Daemon,
     wanted: &str,
     labels: &BTreeMap<LabelKey, Option<LabelValue>>,
@@ -84,7 +84,7 @@ pub(super) async fn label(
     shown(message, &after)
 }
 
-pub(super) fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failure> {
+pub(crate) fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failure> {
     let network = daemon.running_network()?;
     let view = network.view();
     Ok(view.select(wanted).map_err(not_selected)?.id)

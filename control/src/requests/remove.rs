@@ -15,12 +15,12 @@ use ployz_api::{
 };
 use ployz_core::{MachineRecord, may_remove};
 
-use super::machines::{not_selected, peer, traffic};
-use super::placement::{forget, release, service};
-use crate::clock;
 use crate::daemon::Daemon;
+use crate::host::clock;
 use crate::network::{Network, is_session};
-use crate::relay;
+use crate::requests::machines::{not_selected, peer, traffic};
+use crate::server::relay;
+use crate::services::placement::{forget, release, service};
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
@@ -33,11 +33,11 @@ const CLEANUP_WAIT: Duration = Duration::from_secs(90);
 
 /// Where the one is who asks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(crate) struct Asker {
     /// Root of this host.
-    pub(super) is_here: bool,
+    pub(crate) is_here: bool,
     /// Of what is relayed, the address of the machine between.
-    pub(super) address: IpAddr,
+    pub(crate) address: IpAddr,
 }
 
 impl Asker {
@@ -48,7 +48,7 @@ impl Asker {
     }
 }
 
-pub(super) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: bool) -> Outcome {
+pub(crate) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: bool) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let own = daemon.identity.machine_id;
@@ -202,7 +202,7 @@ async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> 
 }
 
 /// How a step of a removal ended.
-pub(super) fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
+pub(crate) fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
     CleanupStep {
         step: step.to_owned(),
         ok: done.is_ok(),

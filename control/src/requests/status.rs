@@ -4,12 +4,12 @@ use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, Stor
 
 use ployz_install::{Layout, Version};
 
-use super::internal;
-use crate::clock;
 use crate::daemon::Daemon;
-use crate::installation;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::host::installation;
 
-pub(super) async fn status(daemon: &Daemon) -> Outcome {
+pub(crate) async fn status(daemon: &Daemon) -> Outcome {
     let details = daemon.overlay.status().await.map_err(internal)?;
     let network = daemon.network();
     let membership = daemon.membership().map_err(internal)?;

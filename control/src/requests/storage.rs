@@ -9,18 +9,18 @@ use ployz_api::{
 };
 
 use crate::daemon::Daemon;
-use crate::storage;
+use crate::services::store_change;
 use crate::store::{MACHINES, stream_name};
 
-pub(super) async fn promote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
-    Box::pin(storage::begin(daemon, true, request)).await
+pub(crate) async fn promote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
+    Box::pin(store_change::begin(daemon, true, request)).await
 }
 
-pub(super) async fn demote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
-    Box::pin(storage::begin(daemon, false, request)).await
+pub(crate) async fn demote(daemon: &Rc<Daemon>, request: StorageRequest) -> Outcome {
+    Box::pin(store_change::begin(daemon, false, request)).await
 }
 
-pub(super) async fn list(daemon: &Daemon) -> Outcome {
+pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::StorageList(storage_list(daemon).await?).into())
 }
 

@@ -8,12 +8,12 @@ use ployz_api::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::internal;
 use crate::daemon::Daemon;
-use crate::identity::hex;
+use crate::host::failure::internal;
+use crate::host::identity::hex;
 use crate::workloads::{bytes, entries};
 
-pub(super) fn answer(
+pub(crate) fn answer(
     daemon: &Daemon,
     caller: &CertificateName,
     request: &VolumeRequest,

@@ -7,16 +7,16 @@ use ployz_api::{
 };
 use ployz_core::{InstanceRecord, MachineRecord, STALE_SECS, View, pick};
 
-use super::machines::not_selected;
-use super::placement::{forget, instance_key, place, service};
 use crate::daemon::Daemon;
 use crate::network::Network;
+use crate::requests::machines::not_selected;
+use crate::services::placement::{forget, instance_key, place, service};
 use crate::store::{MACHINES, Revised, WORKLOADS};
 
 /// More do not fit into an answer.
 const LOG_LINES_MAX: u32 = 10_000;
 
-pub(super) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
+pub(crate) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let DeployRequest {
@@ -39,7 +39,7 @@ pub(super) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
     })
 }
 
-pub(super) fn list(daemon: &Daemon) -> Outcome {
+pub(crate) fn list(daemon: &Daemon) -> Outcome {
     let network = daemon.running_network()?;
     let view = network.view();
     let held = |machine: &MachineRecord| {
@@ -52,7 +52,7 @@ pub(super) fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::WorkloadList(WorkloadList { rows }).into())
 }
 
-pub(super) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
+pub(crate) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let found = service(&network.store, workload).await?.value;
@@ -75,13 +75,13 @@ pub(super) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome
     .into())
 }
 
-pub(super) async fn logs(daemon: &Daemon, workload: WorkloadName, lines: u32) -> Outcome {
+pub(crate) async fn logs(daemon: &Daemon, workload: WorkloadName, lines: u32) -> Outcome {
     let lines = lines.min(LOG_LINES_MAX);
     let lines = daemon.workloads.logs(&workload, lines).await?;
     Ok(Payload::WorkloadLogs(WorkloadLogs { workload, lines }).into())
 }
 
-pub(super) async fn remove(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
+pub(crate) async fn remove(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
     let network = daemon.running_network()?;
     network.coordinator()?;
     let found = service(&network.store, workload).await?.value;
@@ -124,7 +124,7 @@ async fn target(
 }
 
 /// Whether a machine runs such workloads, as far as it has said.
-pub(super) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
+pub(crate) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
     let observed = view.observed(machine.id);
     observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
 }
@@ -147,7 +147,7 @@ fn row(
 }
 
 /// How an instance is, in its machine's words, if those are not old.
-pub(super) fn state(network: &Network, machine: MachineId, id: InstanceId) -> WorkloadState {
+pub(crate) fn state(network: &Network, machine: MachineId, id: InstanceId) -> WorkloadState {
     let view = network.view();
     let said = view.observed(machine).and_then(|(observed, at)| {
         let is_recent = network.unix_secs().saturating_sub(at) <= STALE_SECS;

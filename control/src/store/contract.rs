@@ -3,8 +3,8 @@
 use ployz_api::{Code, MachineId};
 use ployz_core::{Change, MachineRecord};
 
-use super::*;
-use crate::identity::Identity;
+use crate::host::identity::Identity;
+use crate::store::*;
 use crate::testkit::{Ground, PATIENCE, key, program, record, run};
 
 const OLDEST: &str = "2.12.8";

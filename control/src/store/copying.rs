@@ -12,8 +12,8 @@ use ployz_api::{Code, Failure};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PATIENCE, Store, streams, unavailable};
-use crate::listing;
+use crate::store::stream;
+use crate::store::{PATIENCE, Store, streams, unavailable};
 
 /// What the server sends before it waits for a word.
 const CHUNK_LEN: u32 = 128 * 1024;
@@ -192,7 +192,7 @@ impl Store {
     }
 
     async fn messages(&self, stream: &str) -> Result<Vec<StreamMessage>, Failure> {
-        listing::list(self.client()?, stream, ">", 1).await
+        stream::list(self.client()?, stream, ">", 1).await
     }
 }
 

@@ -30,8 +30,8 @@ use ipnet::Ipv4Net;
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 
-use super::engine::{Job, LOGS_LEN_MAX, last_lines};
-use crate::program;
+use crate::host::program;
+use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
 
 /// What the engine may take for an answer; it stops containers within it.
 const PATIENCE_SECS: u64 = 60;

@@ -9,11 +9,11 @@ use ipnet::Ipv4Net;
 use ployz_api::InstanceId;
 use ployz_core::{InstanceRecord, Seen};
 
-use super::containers::Containers;
-use super::processes::Processes;
-use super::units::Units;
-use crate::config::{Config, Runtime};
-use crate::files::DataDirectory;
+use crate::host::config::{Config, Runtime};
+use crate::host::files::DataDirectory;
+use crate::workloads::containers::Containers;
+use crate::workloads::processes::Processes;
+use crate::workloads::units::Units;
 
 /// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
 pub(super) const LOGS_LEN_MAX: usize = 128 << 10;

@@ -8,7 +8,7 @@
 
 mod containers;
 mod engine;
-mod moving;
+mod fetch;
 mod processes;
 mod units;
 mod volumes;
@@ -25,10 +25,10 @@ use ployz_core::{InstanceRecord, Seen, Supervision};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::clock;
-use crate::config::{Config, Runtime};
 use crate::daemon::Daemon;
-use crate::files::DataDirectory;
+use crate::host::clock;
+use crate::host::config::{Config, Runtime};
+use crate::host::files::DataDirectory;
 use crate::network::Network;
 
 use engine::{Engine, Job};
@@ -356,7 +356,7 @@ impl Workloads {
         });
         let (daemon, record, volumes) = (Rc::clone(daemon), Rc::clone(record), volumes.collect());
         Some(tokio::task::spawn_local(async move {
-            moving::fetch(&daemon, machine, &record.workload, volumes).await
+            fetch::fetch(&daemon, machine, &record.workload, volumes).await
         }))
     }
 

@@ -21,10 +21,10 @@ use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 use tokio::process::Command;
 
-use super::directory;
-use super::engine::{Job, LOGS_LEN_MAX, last_lines};
-use crate::files::DataDirectory;
-use crate::nats::Process;
+use crate::host::files::DataDirectory;
+use crate::host::process::Process;
+use crate::workloads::directory;
+use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
 
 /// What a workload is given to end by itself.
 const STOP_WAIT: Duration = Duration::from_secs(10);

@@ -8,10 +8,10 @@ use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 use zeroize::Zeroizing;
 
-use super::directory;
-use super::engine::{Job, LOGS_LEN_MAX, last_lines};
-use crate::files::DataDirectory;
-use crate::systemd::run;
+use crate::host::files::DataDirectory;
+use crate::host::systemd::run;
+use crate::workloads::directory;
+use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
 
 const STOP_WAIT_SECS: u64 = 10;
 

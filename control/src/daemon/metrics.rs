@@ -1,0 +1,106 @@
+//! What the control task and the store's client know.
+
+use std::fmt::Write as _;
+
+use crate::daemon::Daemon;
+use crate::host::clock;
+use crate::metrics::{family, gauge};
+use crate::network::Network;
+
+/// Its part of the page; only the first line of it for a machine in no network.
+pub(crate) fn page(daemon: &Daemon) -> String {
+    let mut text = String::new();
+    let network = daemon.network();
+    let help = "1 while this machine takes part in a network.";
+    gauge(
+        &mut text,
+        "ployz_network_running",
+        help,
+        u64::from(network.is_some()),
+    );
+    if let Some(network) = network {
+        let labels = format!(
+            "{{network=\"{}\",machine=\"{}\"}}",
+            network.membership.network, daemon.identity.machine_id
+        );
+        let help = "Which network it is, and which machine.";
+        family(
+            &mut text,
+            "ployz_network_info",
+            "gauge",
+            help,
+            [(labels, 1)],
+        );
+        render_view(&mut text, daemon, &network);
+        render_store(&mut text, &network);
+    }
+    text
+}
+
+fn render_view(text: &mut String, daemon: &Daemon, network: &Network) {
+    let view = network.view();
+    let now = clock::now().unix_secs;
+    let help = "Machines in view.";
+    gauge(text, "ployz_machines", help, view.machines().count() as u64);
+    let help = "How long ago the store confirmed the view.";
+    gauge(text, "ployz_view_age_seconds", help, view.age_secs(now));
+    let help = "The newest revision of a machine's record in view.";
+    gauge(text, "ployz_view_revision", help, view.revision());
+    let help = "How long ago that revision was heard of.";
+    gauge(
+        text,
+        "ployz_view_revision_age_seconds",
+        help,
+        view.revision_age_secs(now),
+    );
+    let others = view
+        .machines()
+        .filter(|machine| machine.id != daemon.identity.machine_id);
+    let names = others.map(|machine| {
+        let mut labels = format!("{{public_key={:?},", machine.wireguard_key);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            labels,
+            "machine=\"{}\",name=\"{}\"}}",
+            machine.id, machine.name
+        );
+        (labels, 1)
+    });
+    let help = "Whose a peer's public key is.";
+    family(text, "ployz_peer_info", "gauge", help, names);
+}
+
+fn render_store(text: &mut String, network: &Network) {
+    let store = &network.store;
+    let help = "1 while there is a connection to the store.";
+    gauge(
+        text,
+        "ployz_store_connected",
+        help,
+        u64::from(store.is_connected()),
+    );
+    let health = store.health();
+    for (name, help, value) in [
+        (
+            "ployz_store_errors_total",
+            "Calls to the store that failed; without a connection none is made.",
+            health.errors(),
+        ),
+        (
+            "ployz_store_disconnects_total",
+            "Connections to the store that were lost.",
+            health.disconnects(),
+        ),
+    ] {
+        family(text, name, "counter", help, [(String::new(), value)]);
+    }
+    if let Some(storage) = &network.storage {
+        let help = "1 while nats-server runs here.";
+        gauge(
+            text,
+            "ployz_store_server_running",
+            help,
+            u64::from(storage.nats.is_running()),
+        );
+    }
+}

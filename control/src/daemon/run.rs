@@ -1,0 +1,138 @@
+//! `ployzd run`: the whole daemon.
+
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use anyhow::{Context as _, anyhow};
+use nix::sys::stat::{Mode, umask};
+use ployz_api::{
+    Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, NetworkState, Role,
+    Secret,
+};
+use ployz_core::SavedView;
+use rcgen::KeyPair;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::daemon::Daemon;
+use crate::daemon::watchdog;
+use crate::host::ca::Authority;
+use crate::host::clock;
+use crate::host::config::Config;
+use crate::host::files::DataDirectory;
+use crate::host::identity::Identity;
+use crate::host::membership;
+use crate::host::membership::{Membership, VIEW_FILE};
+use crate::host::tls::Presence;
+use crate::overlay::Overlay;
+use crate::overlay::standalone::announce_ready;
+use crate::{metrics, server};
+
+/// When the last process ended, in milliseconds since 1970: what the next one measures the gap in traffic with.
+const ENDED_FILE: &str = "ended.json";
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    // What others write for us in the data directory, nats-server's log and store, is nobody else's either.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, run_daemon(config))
+}
+
+async fn run_daemon(config: Config) -> anyhow::Result<()> {
+    // Before anything is made: a signal that comes early must still find everything taken down.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let files = DataDirectory::open(&config.data_dir)?;
+    let identity = Identity::open(&files)?;
+    let scrapes = match config.metrics_listen {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
+    let overlay = open_overlay(&config, &files, &identity).await?;
+    let daemon = Rc::new(Daemon::new(config, files, identity, overlay)?);
+    daemon.resume().await?;
+    open_local(&daemon).await?;
+    let id = daemon.identity.machine_id;
+    tracing::info!(%id, backend = daemon.overlay.backend(), "ready");
+    announce_ready()?;
+    let page = async || Ok(daemon.overlay.metrics().await? + &super::metrics::page(&daemon));
+    let ended = tokio::select! {
+        result = daemon.overlay.serve() => result,
+        () = metrics::serve(scrapes, page) => Ok(()),
+        cause = daemon.failed() => Err(anyhow!("{cause}")),
+        () = watchdog::feed(&daemon) => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("stopping");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    daemon.stop().await;
+    // Without it the next process measures a shorter gap than there was.
+    if let Err(error) = daemon.files.write(ENDED_FILE, &clock::unix_ms()) {
+        tracing::debug!(error = format!("{error:#}"), "the end is not written down");
+    }
+    daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
+    daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
+}
+
+/// Opens the interface as the network knows it in which this machine was when its last daemon ended: packets that have been
+/// waiting since find their peers.
+async fn open_overlay(
+    config: &Config,
+    files: &DataDirectory,
+    identity: &Identity,
+) -> anyhow::Result<Overlay> {
+    let membership: Option<Membership> = files.read(membership::FILE)?;
+    // It says nothing of the process that ends after this one.
+    let ended_ms = files.read(ENDED_FILE).unwrap_or_default();
+    files.remove(ENDED_FILE)?;
+    let running = membership.filter(|it| it.state == NetworkState::Running);
+    let port = running.as_ref().and_then(|it| it.wg_port);
+    let saved: Option<SavedView> = match running {
+        // The store has it all, and whoever reads it next says so if it is damaged.
+        Some(_) => files.read_last_good(VIEW_FILE).unwrap_or_default(),
+        None => None,
+    };
+    let peers = saved.map(|saved| saved.peers(identity.machine_id));
+    Overlay::open(
+        config,
+        &identity.wireguard_key,
+        port.unwrap_or(config.wg_port),
+        peers.unwrap_or_default(),
+        ended_ms,
+    )
+    .await
+}
+
+/// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can
+/// read that is root here anyway. The authority behind it lives as long as this call.
+async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
+    let authority = Authority::generate(LOCAL_NETWORK)?;
+    let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
+    let subject = daemon.identity.machine_id.to_string();
+    let certificate = authority.certify_machine(&subject, &[], &server_key)?;
+    let endpoint = server::bind(
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        Presence {
+            ca_pem: authority.certificate_pem(),
+            certificate_pem: &certificate,
+            key_pem: Secret::new(server_key.serialize_pem()).expose(),
+            strangers: false,
+        },
+    )
+    .await?;
+    let credential = Credential {
+        endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
+        network: LOCAL_NETWORK.to_owned(),
+        ca_pem: authority.certificate_pem().to_owned(),
+        certificate_pem: authority.certify_person("root", Role::Admin, None, &client_key)?,
+        key_pem: Secret::new(client_key.serialize_pem()),
+    };
+    daemon.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;
+    daemon.serve_locally(endpoint, LOCAL_NETWORK.to_owned());
+    Ok(())
+}

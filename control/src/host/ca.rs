@@ -1,0 +1,171 @@
+//! A certificate authority: a network's own, or one that a daemon makes for its host and forgets when it stops.
+
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use ployz_api::{CertificateName, Role, Secret};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SignatureAlgorithm,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+
+use crate::host::identity::hex;
+
+/// Signs certificates for one network.
+///
+/// Machines' do not expire: membership ends by removal, never by a clock that is wrong.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Authority {
+    network: String,
+    certificate_pem: String,
+    key_pem: Secret,
+}
+
+impl Authority {
+    /// A new one.
+    pub(crate) fn generate(network: &str) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let certificate = parameters(network).self_signed(&key)?;
+        Ok(Self {
+            network: network.to_owned(),
+            certificate_pem: certificate.pem(),
+            key_pem: Secret::new(key.serialize_pem()),
+        })
+    }
+
+    /// Its own certificate.
+    pub(crate) fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// A certificate for a machine, by which it serves at these addresses and is known to others.
+    pub(crate) fn certify_machine(
+        &self,
+        subject: &str,
+        addresses: &[IpAddr],
+        key: &impl PublicKeyData,
+    ) -> anyhow::Result<String> {
+        let any = CertificateName::any_machine(&self.network);
+        let mut names = vec![SanType::DnsName(any.try_into()?)];
+        names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.certify(subject, Role::Machine, names, &usages, None, key)
+    }
+
+    /// A certificate for a person, by which nobody can serve, until a time in seconds since 1970 or for ever.
+    pub(crate) fn certify_person(
+        &self,
+        subject: &str,
+        role: Role,
+        expires_at: Option<u64>,
+        key: &impl PublicKeyData,
+    ) -> anyhow::Result<String> {
+        let usages = [ExtendedKeyUsagePurpose::ClientAuth];
+        self.certify(subject, role, Vec::new(), &usages, expires_at, key)
+    }
+
+    /// What the servers of store number `epoch` know each other by: only who holds the authority can tell.
+    pub(crate) fn route_secret(&self, epoch: u32) -> Secret {
+        let mut digest = Sha256::new();
+        digest.update(b"ployz: routes of the store\0");
+        digest.update(epoch.to_be_bytes());
+        digest.update(self.key_pem.expose());
+        Secret::new(hex(&digest.finalize()))
+    }
+
+    fn certify(
+        &self,
+        subject: &str,
+        role: Role,
+        other_names: Vec<SanType>,
+        usages: &[ExtendedKeyUsagePurpose],
+        expires_at: Option<u64>,
+        key: &impl PublicKeyData,
+    ) -> anyhow::Result<String> {
+        let name = CertificateName {
+            subject: subject.to_owned(),
+            role,
+            network: self.network.clone(),
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(subject);
+        params.subject_alt_names = vec![SanType::DnsName(name.to_string().try_into()?)];
+        params.subject_alt_names.extend(other_names);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = usages.to_vec();
+        if let Some(unix_secs) = expires_at {
+            params.not_after = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_secs)?)?;
+        }
+        let own_key = KeyPair::from_pem(self.key_pem.expose()).context("the authority's key")?;
+        let issuer = Issuer::new(parameters(&self.network), own_key);
+        Ok(params.signed_by(key, &issuer)?.pem())
+    }
+}
+
+/// What issuer and certificate have to agree on; it follows from the network alone.
+fn parameters(network: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&format!("ployz {network}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// A P-256 key of which only the public half is here: that of a machine which joins.
+#[derive(Debug)]
+pub(crate) struct PublicPoint(Vec<u8>);
+
+impl PublicPoint {
+    /// An uncompressed point: 4, and two coordinates of 32 bytes. Whether it lies on the curve is for its holder to
+    /// care about, who cannot use the certificate otherwise.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+        bytes
+            .filter(|bytes| bytes.len() == 65 && bytes[0] == 4)
+            .map(Self)
+    }
+}
+
+impl PublicKeyData for PublicPoint {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_points_are_points() {
+        let key = KeyPair::generate().unwrap();
+        let text = hex(key.der_bytes());
+        assert_eq!(
+            PublicPoint::from_hex(&text).unwrap().der_bytes(),
+            key.der_bytes()
+        );
+        let compressed = format!("02{}", &text[2..]);
+        for other in ["", "04", "ä", &text[1..], &compressed] {
+            assert!(PublicPoint::from_hex(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Failures as an operator reads them.
+
+use ployz_api::{Code, Failure};
+
+/// Something of ours that should not fail has failed.
+pub(crate) fn internal(error: anyhow::Error) -> Failure {
+    error
+        .downcast::<Failure>()
+        .unwrap_or_else(|error| Failure::new(Code::Internal, format!("{error:#}")))
+}

@@ -1,0 +1,13 @@
+//! systemd, by its own tools.
+
+use std::time::Duration;
+
+use crate::host::program;
+
+/// A unit's own deadlines are shorter.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Has `systemctl`, `systemd-run` or `journalctl` do something; what it says.
+pub(crate) async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
+    program::run(program, line, PATIENCE).await
+}

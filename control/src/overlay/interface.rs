@@ -1,0 +1,174 @@
+//! The interface of this process: taken over from the process before it, or made.
+//!
+//! ```text
+//!   former process ──FDSTORE──▶ supervisor ──LISTEN_FDS──▶ this process
+//!                                   │ keeps the TUN and the sockets: the interface stays, and the kernel queues
+//! ```
+//!
+//! A supervisor that keeps descriptors (systemd's `FileDescriptorStoreMax=`) makes an update or a crash a pause. Without one
+//! the interface goes with its process.
+
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ployz_dataplane::{Adoption, Device, DeviceError, DeviceOptions, Kept, TunError};
+use ployz_engine::Update;
+use sd_notify::NotifyState;
+
+use crate::host::clock;
+
+/// Opens it with `update` in force from the first packet on, and has the supervisor keep it for the next process.
+///
+/// # Errors
+/// If there is none to take over and none can be made.
+pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> anyhow::Result<Device> {
+    if let Some(device) = adopt(options, update)? {
+        return Ok(device);
+    }
+    let device = create(options, update).await?;
+    keep(&device);
+    Ok(device)
+}
+
+/// Measures the gap in traffic that a take-over was, and has the supervisor keep other sockets when there are others. Never
+/// returns. The former process says when it ended, in milliseconds since 1970, unless it crashed.
+pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Option<Duration>>) {
+    let keep = async {
+        loop {
+            device.rebound().await;
+            device.each_descriptor(|name, _| report(name, forget(name)));
+            keep(device);
+        }
+    };
+    let measure = async { gap.set(measure_gap(device, ended_ms).await) };
+    tokio::join!(measure, keep);
+}
+
+/// Has the supervisor keep what the interface consists of now. Without a supervisor there is nobody to tell.
+fn keep(device: &Device) {
+    device.each_descriptor(|name, fd| report(name, store(name, fd)));
+}
+
+fn report(name: &str, told: std::io::Result<()>) {
+    if let Err(error) = told {
+        tracing::warn!(name, %error, "the supervisor keeps nothing: traffic will not outlast a restart");
+    }
+}
+
+/// Waits until there is traffic again and says how long there was none. Ends at once where nothing was taken over.
+async fn measure_gap(device: &Device, ended_ms: Option<u64>) -> Option<Duration> {
+    /// Peers answer within a round trip, or in the next of their attempts, every 5 s.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const POLL: Duration = Duration::from_millis(50);
+    let adoption = device.adoption()?;
+    let idle = ended_ms.and_then(|ended_ms| idle(&adoption, ended_ms));
+    let attempts = PATIENCE.as_millis() / POLL.as_millis();
+    for _ in 0..attempts {
+        tokio::time::sleep(POLL).await;
+        let peers = device.snapshot().await.ok()?.traffic.peers;
+        let first = peers.iter().filter_map(|peer| peer.last_handshake).min();
+        if let Some(first) = first {
+            let gap = gap(&adoption, idle, first);
+            let gap_ms = gap.as_millis();
+            tracing::info!(gap_ms, "traffic goes on");
+            return Some(gap);
+        }
+    }
+    None
+}
+
+/// For how long nobody had the interface when it was taken over; none if the clocks cannot tell.
+fn idle(adoption: &Adoption, ended_ms: u64) -> Option<Duration> {
+    /// Longer, and the clock was set, or the machine was off.
+    const IDLE_MAX: Duration = Duration::from_secs(60);
+    let since_ended = Duration::from_millis(clock::unix_ms().checked_sub(ended_ms)?);
+    let since_adopted = clock::now().instant.duration_since(adoption.at);
+    let idle = since_ended.checked_sub(since_adopted)?;
+    (idle < IDLE_MAX).then_some(idle)
+}
+
+/// From the end of the former process, or the arrival of the first datagram that nobody took if that was earlier or is all that is
+/// known, to the first session.
+fn gap(adoption: &Adoption, idle: Option<Duration>, first_session: Instant) -> Duration {
+    let since_adopted = first_session.saturating_duration_since(adoption.at);
+    adoption.waited.max(idle).unwrap_or_default() + since_adopted
+}
+
+/// What the supervisor has passed to this process, if it is what is wanted.
+fn adopt(options: &DeviceOptions, update: &Update) -> anyhow::Result<Option<Device>> {
+    let kept = Kept::take().context("what the supervisor has kept (LISTEN_FDS)")?;
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = kept.names().map(str::to_owned).collect();
+    match Device::adopt(options, update, kept) {
+        Ok(device) => {
+            tracing::info!(
+                interface = options.name,
+                "taken over from the process before"
+            );
+            Ok(Some(device))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "what was kept is of no use: starting anew");
+            for name in names {
+                forget(&name).context("tell the supervisor to let go")?;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// A daemon that was killed, or a supervisor that lets go, leaves interface and port to the kernel, which takes a moment.
+async fn create(options: &DeviceOptions, update: &Update) -> Result<Device, DeviceError> {
+    const RELEASE_WAIT: Duration = Duration::from_secs(2);
+    const POLL: Duration = Duration::from_millis(20);
+    let attempts = RELEASE_WAIT.as_millis() / POLL.as_millis();
+    for _ in 0..attempts {
+        match Device::create(options, update) {
+            Err(DeviceError::Tun(TunError::Exists(_)) | DeviceError::PortInUse { .. }) => {
+                tokio::time::sleep(POLL).await;
+            }
+            result => return result,
+        }
+    }
+    Device::create(options, update)
+}
+
+fn store(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    // It is not to be watched: a stamp in a socket's error queue looks like an end.
+    let state = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    sd_notify::notify_with_fds(false, &state, &[fd])
+}
+
+fn forget(name: &str) -> std::io::Result<()> {
+    sd_notify::notify(
+        false,
+        &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant does to count from")]
+    fn the_gap_begins_with_the_end_or_the_first_datagram_that_nobody_took() {
+        let at = Instant::now();
+        let session = at + Duration::from_millis(5);
+        let since = |waited, idle| gap(&Adoption { at, waited }, idle, session);
+        assert_eq!(since(None, None), Duration::from_millis(5));
+        let waited = Some(Duration::from_millis(40));
+        assert_eq!(since(waited, None), Duration::from_millis(45));
+        let idle = Some(Duration::from_millis(60));
+        assert_eq!(since(waited, idle), Duration::from_millis(65));
+        assert_eq!(since(idle, waited), Duration::from_millis(65));
+    }
+}

@@ -1,0 +1,229 @@
+//! This machine's place in the overlay: the interface, its addresses and its peers.
+
+pub(crate) mod interface;
+pub(crate) mod reflector;
+pub(crate) mod standalone;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
+use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
+use ployz_dataplane::{Device, DeviceOptions};
+use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
+
+use crate::host::config::Config;
+use crate::metrics;
+use crate::overlay::standalone::{follow_host, follow_mtu};
+
+/// A /48 of unique local addresses is a network's.
+const CLUSTER_PREFIX_LEN_V6: u8 = 48;
+
+/// The overlay's interface on this machine.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    device: Device,
+    link: Link,
+    /// When the process before said that it ends, in milliseconds since 1970.
+    ended_ms: Option<u64>,
+    /// Without traffic, when the interface was taken over from the process before.
+    gap: Cell<Option<Duration>>,
+}
+
+/// What is known of a peer from its traffic.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerTraffic {
+    pub(crate) handshake_age_secs: Option<u64>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) path_mtu: Option<u64>,
+}
+
+impl Overlay {
+    /// Opens the interface, with its key, its port and the peers that it begins with. It is up, and has no address unless it
+    /// was taken over from the process before.
+    pub(crate) async fn open(
+        config: &Config,
+        key: &PrivateKey,
+        wg_port: u16,
+        peers: Vec<PeerUpdate>,
+        ended_ms: Option<u64>,
+    ) -> anyhow::Result<Self> {
+        let options = DeviceOptions {
+            name: config.interface.clone(),
+            backend: config.io_backend.into(),
+            offload: true,
+            udp_gso: true,
+            shards: config.shards.into(),
+            listen_port: wg_port,
+        };
+        let update = Update {
+            private_key: Some(Some(PrivateKey::from_bytes(*key.expose()))),
+            peers,
+            ..Update::default()
+        };
+        let device = interface::open(&options, &update).await?;
+        let link = Link::by_name(&Netlink::open()?, &config.interface).await?;
+        link.set_mtu(config.mtu).await?;
+        link.set_up().await?;
+        Ok(Self {
+            device,
+            link,
+            ended_ms,
+            gap: Cell::default(),
+        })
+    }
+
+    /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
+    pub(crate) async fn serve(&self) -> anyhow::Result<()> {
+        let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), self.device.name()).await?;
+        let (link_watch, host_watch) = (self.link.watch()?, HostWatch::open()?);
+        tokio::select! {
+            result = wg.serve(&self.device) => result.context("the wg socket"),
+            () = follow_mtu(link_watch, &self.device) => Ok(()),
+            () = follow_host(host_watch, &self.device) => Ok(()),
+            () = interface::attend(&self.device, self.ended_ms, &self.gap) => Ok(()),
+            () = self.device.ended() => anyhow::bail!("the data plane has ended"),
+        }
+    }
+
+    /// Gives this machine its addresses, and with them the routes to the whole overlay.
+    pub(crate) async fn add_addresses(&self, addresses: &[IpNet]) -> anyhow::Result<()> {
+        for address in addresses {
+            self.link.add_address(*address).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes them away again.
+    pub(crate) async fn remove_addresses(&self, addresses: &[IpNet]) -> anyhow::Result<()> {
+        for address in addresses {
+            self.link.remove_address(*address).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes peers, all of them or none.
+    pub(crate) async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+        let update = Update {
+            peers,
+            ..Update::default()
+        };
+        self.device.apply(update).await.context("change the peers")
+    }
+
+    /// Forgets all peers.
+    pub(crate) async fn clear_peers(&self) -> anyhow::Result<()> {
+        let update = Update {
+            replace_peers: true,
+            ..Update::default()
+        };
+        self.device.apply(update).await.context("clear the peers")
+    }
+
+    /// Has WireGuard on another port.
+    pub(crate) async fn set_port(&self, port: u16) -> anyhow::Result<()> {
+        let update = Update {
+            listen_port: Some(port),
+            ..Update::default()
+        };
+        let applied = self.device.apply(update).await;
+        applied.with_context(|| format!("have WireGuard on UDP port {port}"))
+    }
+
+    /// Everything that the data plane counts.
+    pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Ok(self.device.snapshot().await?.traffic)
+    }
+
+    /// Its part of the page of metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        metrics::data_plane(&self.device).await
+    }
+
+    /// What the peers' traffic tells.
+    pub(crate) async fn traffic(
+        &self,
+        now: Instant,
+    ) -> anyhow::Result<BTreeMap<PublicKey, PeerTraffic>> {
+        let snapshot = self.snapshot().await?;
+        let traffic = |peer: PeerSnapshot| PeerTraffic {
+            handshake_age_secs: peer
+                .last_handshake
+                .map(|at| now.saturating_duration_since(at).as_secs()),
+            endpoint: peer.endpoint,
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+            path_mtu: peer.path_mtu.map(|mtu| mtu as u64),
+        };
+        Ok(snapshot
+            .peers
+            .into_iter()
+            .map(|peer| (peer.public_key, traffic(peer)))
+            .collect())
+    }
+
+    /// Tests the way to these peers so many times, now.
+    pub(crate) fn measure_round_trips(
+        &self,
+        count: u16,
+        wanted: BTreeSet<PublicKey>,
+    ) -> anyhow::Result<()> {
+        Ok(self.device.measure_round_trips(count, Some(wanted))?)
+    }
+
+    /// Datagrams that were not authentic, or of no session that is known.
+    pub(crate) async fn refused(&self) -> anyhow::Result<u64> {
+        let snapshot = self.snapshot().await?;
+        let reasons = [
+            Drop::BadMac,
+            Drop::UnknownPeer,
+            Drop::BadHandshake,
+            Drop::UnknownSession,
+            Drop::BadTag,
+        ];
+        Ok(reasons
+            .map(|reason| snapshot.drops.get(reason))
+            .iter()
+            .sum())
+    }
+
+    /// For how long there was no traffic when it was taken over from the process before, as soon as that is known.
+    pub(crate) const fn gap(&self) -> Option<Duration> {
+        self.gap.get()
+    }
+
+    /// `io_uring` or `epoll`.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.device.backend().name()
+    }
+
+    /// What the shard says of itself.
+    pub(crate) async fn status(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let gap = self.gap.get();
+        let gap = gap.map(|gap| ("handover_gap_ms".to_owned(), gap.as_millis().to_string()));
+        Ok(self.device.status().await?.into_iter().chain(gap).collect())
+    }
+}
+
+/// A machine's addresses as its interface has them: each with the prefix of the whole overlay.
+pub(crate) fn interface_addresses(
+    cluster_cidr: Ipv4Net,
+    overlay_ip: std::net::Ipv4Addr,
+    overlay_ip6: std::net::Ipv6Addr,
+) -> anyhow::Result<[IpNet; 2]> {
+    Ok([
+        Ipv4Net::new(overlay_ip, cluster_cidr.prefix_len())?.into(),
+        Ipv6Net::new(overlay_ip6, CLUSTER_PREFIX_LEN_V6)?.into(),
+    ])
+}
+
+/// Where a machine's store is.
+pub(crate) fn store_address(overlay_ip: std::net::Ipv4Addr, port: u16) -> (IpAddr, u16) {
+    (IpAddr::V4(overlay_ip), port)
+}

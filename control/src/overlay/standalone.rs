@@ -1,0 +1,222 @@
+//! `ployzd dataplane <interface>`: the data plane alone, as `wireguard-go -f` is.
+
+use std::cell::Cell;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use ipnet::IpNet;
+use ployz_dataplane::config_file::{self, Config};
+use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
+use ployz_dataplane::uapi::{SOCKET_DIRECTORY, Server};
+use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
+use ployz_engine::AllowedIpChange;
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::host::logging;
+use crate::host::logging::LogFormat;
+use crate::metrics;
+use crate::overlay::{interface, reflector};
+
+/// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
+pub(crate) const MTU_DEFAULT: u32 = 1420;
+
+/// For clap.
+pub(crate) const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
+
+/// The command line of the data plane.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Name of the interface to create.
+    interface: String,
+    /// How to talk to the kernel; auto takes io_uring where it is allowed.
+    #[arg(long, value_enum, default_value_t = BackendArgument::Auto)]
+    io_backend: BackendArgument,
+    /// MTU of the interface in bytes [default: 1420, or the MTU of --config]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(576..=65_535))]
+    mtu: Option<u32>,
+    /// Neither TSO nor USO on the TUN, neither GSO nor GRO on UDP.
+    #[arg(long)]
+    no_offload: bool,
+    /// Send every datagram by itself: for a path to a stock WireGuard that mangles batches (UDP GSO). Between ployz machines
+    /// this is found out and done for each path.
+    #[arg(long)]
+    no_udp_gso: bool,
+    /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Threads to spread the peers over, each with a queue of the TUN and sockets of its own; one peer is always one's.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=SHARDS_MAX))]
+    shards: u8,
+    /// Where to answer Prometheus (GET /metrics); nowhere by default.
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// How to log; auto takes journald where stderr leads to it, and lines of text elsewhere.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// How to talk to the kernel, as an operator says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendArgument {
+    /// io_uring where it is allowed.
+    #[default]
+    Auto,
+    /// io_uring, or fail.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+impl From<BackendArgument> for BackendChoice {
+    fn from(argument: BackendArgument) -> Self {
+        match argument {
+            BackendArgument::Auto => Self::Auto,
+            BackendArgument::IoUring => Self::IoUring,
+            BackendArgument::Epoll => Self::Epoll,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    logging::start(arguments.log_format)?;
+    let config = arguments
+        .config
+        .as_deref()
+        .map(config_file::load)
+        .transpose()?
+        .unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run_device(&arguments, config))
+}
+
+async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
+    // Before anything is made: a signal that comes early must still find everything taken down.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics_listener = match arguments.metrics_listen {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
+    let options = DeviceOptions {
+        name: arguments.interface.clone(),
+        backend: arguments.io_backend.into(),
+        offload: !arguments.no_offload,
+        udp_gso: !arguments.no_udp_gso,
+        listen_port: config.update.listen_port.unwrap_or(0),
+        shards: arguments.shards.into(),
+    };
+    let device = interface::open(&options, &config.update).await?;
+    let server = Server::bind(Path::new(SOCKET_DIRECTORY), &arguments.interface).await?;
+    let netlink = Netlink::open()?;
+    let link = Link::by_name(&netlink, &arguments.interface).await?;
+    link.set_mtu(arguments.mtu.or(config.mtu).unwrap_or(MTU_DEFAULT))
+        .await?;
+    let routes = routed_prefixes(&config);
+    set_up(&link, &config.addresses, &routes).await?;
+    let watch = link.watch()?;
+    let host_watch = HostWatch::open()?;
+    tracing::info!(
+        interface = device.name(),
+        backend = device.backend().name(),
+        "ready"
+    );
+    announce_ready()?;
+    let gap = Cell::default();
+    tokio::select! {
+        result = server.serve(&device) => result?,
+        () = follow_mtu(watch, &device) => {}
+        () = follow_host(host_watch, &device) => {}
+        () = interface::attend(&device, None, &gap) => {}
+        () = reflector::serve(config.addresses.iter().map(IpNet::addr)) => {}
+        () = metrics::serve(metrics_listener, async || metrics::data_plane(&device).await) => {}
+        () = device.ended() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(server);
+    device.stop().context("the data plane failed")
+}
+
+/// What a configuration file wants routed through the interface, as `wg-quick` does it. A default route would swallow
+/// our own datagrams without policy routing, so that is left to whoever sets up the policy.
+fn routed_prefixes(config: &Config) -> Vec<IpNet> {
+    let changes = config
+        .update
+        .peers
+        .iter()
+        .flat_map(|peer| &peer.allowed_ips);
+    changes
+        .filter_map(|change| match change {
+            AllowedIpChange::Add(prefix) if prefix.prefix_len() > 0 => Some(prefix.trunc()),
+            AllowedIpChange::Add(_) | AllowedIpChange::Remove(_) => None,
+        })
+        .collect()
+}
+
+/// Without addresses the interface stays down: whoever drives it with `wg` and `ip` brings it up.
+async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::Result<()> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    for address in addresses {
+        link.add_address(*address).await?;
+    }
+    link.set_up().await?;
+    for prefix in routes
+        .iter()
+        .filter(|prefix| !addresses.iter().any(|own| own.trunc() == **prefix))
+    {
+        link.add_route(*prefix).await?;
+    }
+    Ok(())
+}
+
+/// Keeps packets and their padding below every MTU on the way in. Never returns.
+pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
+    loop {
+        match watch.changed().await {
+            Ok(Some(change)) => {
+                let routes = change.smallest_route_mtu.unwrap_or(u32::MAX);
+                let smallest = routes.min(change.mtu);
+                device.set_mtu(change.mtu as usize, smallest as usize);
+            }
+            // Gone from this namespace: if it was removed, the data plane notices; if it was moved, it goes on.
+            Ok(None) => std::future::pending().await,
+            Err(error) => tracing::warn!(%error, "cannot follow the interface's MTU"),
+        }
+    }
+}
+
+/// Lets sticky source addresses go when a better route may need another. Never returns.
+pub(crate) async fn follow_host(mut watch: HostWatch, device: &Device) {
+    /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
+    const SETTLE: Duration = Duration::from_secs(1);
+    loop {
+        if let Err(error) = watch.changed().await {
+            tracing::warn!(%error, "cannot follow the host's routes");
+        }
+        device.forget_locals();
+        tokio::time::sleep(SETTLE).await;
+        device.forget_locals();
+    }
+}
+
+/// Says `ready` to whoever waits on stdout, and to systemd.
+pub(crate) fn announce_ready() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "ready")?;
+    stdout.flush()?;
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    Ok(())
+}

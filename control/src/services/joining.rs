@@ -1,0 +1,156 @@
+//! Joining a network: the joiner's side.
+//!
+//! Nothing is written before the coordinator has answered, and the file that says that this machine is a member comes
+//! last. If it dies before that, the same token lets it in again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ployz_api::client::{ClientError, ask_invited};
+use ployz_api::{
+    Code, Failure, MachineJoin, NetworkState, Outcome, Payload, RedeemRequest, Redeemed, Request,
+    Secret, Success, Token,
+};
+use ployz_core::{MachineRecord, SavedView};
+use rcgen::PublicKeyData as _;
+
+use crate::daemon::Daemon;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::host::identity::hex;
+use crate::host::membership::{FILE, Membership, VIEW_FILE};
+use crate::overlay::interface_addresses;
+use crate::store::Store;
+
+/// The coordinator reserves a name and a subnet, one read for each that is taken.
+const REDEEM_WAIT: Duration = Duration::from_secs(30);
+/// The first handshake, the coordinator's news of us, and a connection through the tunnel.
+const STORE_WAIT: Duration = Duration::from_secs(15);
+
+pub(crate) async fn import(daemon: &Rc<Daemon>, token: &Secret) -> Outcome {
+    let token = Token::decode(token.expose())
+        .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
+    if let Some(membership) = daemon.membership().map_err(internal)? {
+        return if membership.network_id == token.network_id {
+            Ok(joined(daemon, &membership, "had joined before"))
+        } else {
+            let message = format!("this machine is in network {}", membership.network);
+            Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"))
+        };
+    }
+    let _entering = daemon.begin_entering()?;
+    let request = Request::InviteRedeem(introduction(daemon, &token).map_err(internal)?);
+    let response = ask_invited(&token, &request, REDEEM_WAIT)
+        .await
+        .map_err(unheard)?;
+    let Some(Payload::Redeemed(redeemed)) = Outcome::from(response)?.payload else {
+        return Err(Failure::new(
+            Code::Internal,
+            "the coordinator answered something else",
+        ));
+    };
+    let membership = settle(daemon, *redeemed).await.map_err(internal)?;
+    let network = daemon.running_network()?;
+    // It is a member by now; a store that answers late is no reason to say otherwise.
+    let status = match network.store.wait_connected(STORE_WAIT).await {
+        Ok(()) => "joined",
+        Err(_) => "joined; the store does not answer yet",
+    };
+    Ok(joined(daemon, &membership, status))
+}
+
+fn introduction(daemon: &Daemon, token: &Token) -> anyhow::Result<RedeemRequest> {
+    let identity = &daemon.identity;
+    Ok(RedeemRequest {
+        invite_id: token.invite_id,
+        secret: Secret::new(token.secret.expose().to_owned()),
+        machine_id: identity.machine_id,
+        name: daemon.config.name.clone(),
+        region: daemon.config.region.to_string(),
+        wireguard_key: identity.wireguard_key.public_key().to_string(),
+        nkey: identity.nkey()?,
+        certificate_key: hex(identity.certificate_key()?.der_bytes()),
+        endpoints: daemon.endpoints(daemon.config.wg_port),
+    })
+}
+
+/// Takes the place that the coordinator has given.
+async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membership> {
+    let machines: Vec<MachineRecord> = redeemed
+        .machines
+        .into_iter()
+        .map(serde_json::from_value)
+        .collect::<Result<_, _>>()
+        .context("the coordinator's records")?;
+    let own = machines
+        .iter()
+        .find(|machine| machine.id == daemon.identity.machine_id)
+        .context("the coordinator has no record of this machine")?;
+    let membership = Membership {
+        network_id: redeemed.network_id,
+        network: redeemed.network,
+        name: own.name.clone(),
+        cluster_cidr: redeemed.cluster_cidr,
+        addresses: None,
+        overlay_ip: own.overlay_ip,
+        overlay_ip6: own.overlay_ip6,
+        subnet: own.subnet.context("the coordinator has given no subnet")?,
+        ca_pem: redeemed.ca_pem,
+        certificate_pem: redeemed.certificate_pem,
+        store: redeemed.store,
+        store_epoch: redeemed.store_epoch,
+        state: NetworkState::Running,
+        wg_port: None,
+        endpoints: Vec::new(),
+    };
+    let addresses = interface_addresses(
+        membership.cluster_cidr,
+        membership.overlay_ip,
+        membership.overlay_ip6,
+    )?;
+    let management = daemon.bind_management(&membership).await?;
+    let store = Store::open(&membership, &daemon.identity).await?;
+    let view = SavedView {
+        confirmed_at: clock::now().unix_secs,
+        machines,
+        revoked: BTreeSet::new(),
+        roamed: BTreeMap::new(),
+    };
+    daemon.overlay.add_addresses(&addresses).await?;
+    let commit = || -> anyhow::Result<()> {
+        daemon.files.write(VIEW_FILE, &view)?;
+        daemon.files.write(FILE, &membership)
+    };
+    if let Err(error) = commit() {
+        daemon.overlay.remove_addresses(&addresses).await?;
+        return Err(error);
+    }
+    daemon.enter(membership.clone(), store, None, management)?;
+    Ok(membership)
+}
+
+fn joined(daemon: &Daemon, membership: &Membership, status: &str) -> Success {
+    Payload::MachineJoin(MachineJoin {
+        id: daemon.identity.machine_id,
+        name: membership.name.clone(),
+        network: membership.network.clone(),
+        overlay_ip: membership.overlay_ip,
+        status: status.to_owned(),
+    })
+    .into()
+}
+
+fn unheard(error: ClientError) -> Failure {
+    let code = match &error {
+        ClientError::Unreachable(_) => Code::MachineUnreachable,
+        ClientError::Credential(_) | ClientError::Refused(_) => Code::InviteInvalid,
+        ClientError::Broken(_) => Code::MachineUnreachable,
+        ClientError::Busy(_) => Code::Busy,
+        ClientError::TimedOut(_) => Code::Timeout,
+    };
+    Failure::new(code, format!("the network's coordinator: {error}")).hint(
+        "open its management port (UDP 51821 unless --listen says otherwise) and run this again",
+    )
+}

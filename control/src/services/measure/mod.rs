@@ -1,0 +1,216 @@
+//! How far machines are from one another. Each is asked to measure now, and what it says is passed on as it comes; who cannot be
+//! asked has told the store something a while ago.
+
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use ployz_api::{
+    Code, Failure, MachineId, MachineRtt, Outcome, Payload, RTT_COUNT_MAX, Request, Response,
+    RttRecord,
+};
+use ployz_core::{MachineRecord, View};
+use ployz_engine::{BURST_LEN, PublicKey, RttSnapshot, burst_duration};
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::daemon::Daemon;
+use crate::host::clock;
+use crate::host::failure::internal;
+use crate::network::Host as _;
+use crate::requests::not_selected;
+use crate::server;
+use crate::server::relay;
+use crate::services::measure::rows::Source;
+use crate::store::RTT;
+
+/// Machines that measure at a time for one who asks: each takes a connection.
+const ASKED_MAX: usize = 64;
+/// A machine that is there takes some round trips to be reached.
+const REACH_WAIT: Duration = Duration::from_secs(4);
+/// After the last test: as long as a reply is waited for, and a moment.
+const REPLY_WAIT: Duration = Duration::from_millis(2_500);
+/// How often it is looked whether all replies are there.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Whom one machine is to measure.
+struct Task {
+    machine: MachineRecord,
+    peers: Vec<MachineRecord>,
+}
+
+/// An answer for every machine that is to measure.
+pub(crate) async fn tell(
+    daemon: &Daemon,
+    machines: &[String],
+    count: Option<u16>,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> anyhow::Result<Result<(), Failure>> {
+    let tasks = match tasks(daemon, machines) {
+        Ok(tasks) => tasks,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let machines = tasks.len();
+    let asking = |task: Task| async move { (measured(daemon, &task, count).await, task) };
+    let mut answers = stream::iter(tasks).map(asking).buffer_unordered(ASKED_MAX);
+    let mut silent = Vec::new();
+    while let Some((answer, task)) = answers.next().await {
+        match answer {
+            Ok(record) => send(stream, machines, &task, &Source::Now(&record)).await?,
+            Err(failure) => silent.push((task, failure.message)),
+        }
+    }
+    if silent.is_empty() {
+        return Ok(Ok(()));
+    }
+    let told = told(daemon).await;
+    for (task, cause) in silent {
+        let record = told.get(&task.machine.id);
+        send(stream, machines, &task, &Source::Earlier(record, &cause)).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// What this machine measures of others, for the one of them that was asked.
+pub(crate) async fn report(daemon: &Daemon, peers: &[MachineId], count: Option<u16>) -> Outcome {
+    let record = measure(daemon, peers, count).await?;
+    Ok(Payload::RttReport(Box::new(record)).into())
+}
+
+fn tasks(daemon: &Daemon, wanted: &[String]) -> Result<Vec<Task>, Failure> {
+    let network = daemon.running_network()?;
+    let view = network.view();
+    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
+    let wanted: BTreeSet<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
+    let is_wanted = |id| wanted.is_empty() || wanted.contains(&id);
+    let task = |machine: &MachineRecord| {
+        let peers = view
+            .machines()
+            .filter(|peer| peer.id != machine.id && (is_wanted(machine.id) || is_wanted(peer.id)));
+        Task {
+            machine: machine.clone(),
+            peers: peers.cloned().collect(),
+        }
+    };
+    let tasks = view.machines().map(task);
+    Ok(tasks.filter(|task| !task.peers.is_empty()).collect())
+}
+
+async fn measured(daemon: &Daemon, task: &Task, count: Option<u16>) -> Result<RttRecord, Failure> {
+    let peers: Vec<MachineId> = task.peers.iter().map(|peer| peer.id).collect();
+    if task.machine.id == daemon.identity.machine_id {
+        return measure(daemon, &peers, count).await;
+    }
+    let patience = REACH_WAIT + measuring_time(peers.len(), tests(count));
+    let request = Request::RttReport { peers, count };
+    timeout(patience, ask(daemon, task.machine.id, &request))
+        .await
+        .map_err(|_| Failure::new(Code::Timeout, format!("no answer within {patience:?}")))?
+}
+
+async fn ask(daemon: &Daemon, machine: MachineId, request: &Request) -> Result<RttRecord, Failure> {
+    let broken = |cause: String| Failure::new(Code::MachineUnreachable, cause);
+    let session = relay::reach(daemon, machine).await?;
+    let mut answers = session
+        .open(request)
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let response = answers
+        .next()
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    let response = response.ok_or_else(|| broken("it hung up".to_owned()))?;
+    match Outcome::from(response)?.payload {
+        Some(Payload::RttReport(record)) => Ok(*record),
+        Some(_) | None => Err(broken(
+            "it does not know how to measure on request".to_owned(),
+        )),
+    }
+}
+
+pub(crate) async fn measure(
+    daemon: &Daemon,
+    peers: &[MachineId],
+    count: Option<u16>,
+) -> Result<RttRecord, Failure> {
+    let network = daemon.running_network()?;
+    let wanted = keys(&network.view(), peers);
+    let tests = tests(count);
+    let before = daemon.round_trips().await.map_err(internal)?;
+    daemon
+        .overlay
+        .measure_round_trips(tests, wanted.clone())
+        .map_err(internal)?;
+    let mut known = finished(daemon, &wanted, tests).await.map_err(internal)?;
+    known.retain(|key, _| wanted.contains(key));
+    if let Some(count) = count {
+        let nothing = RttSnapshot::default();
+        for (key, rtt) in &mut known {
+            let former = before.get(key).unwrap_or(&nothing);
+            *rtt = std::mem::take(rtt).since(former, count.into());
+        }
+    }
+    Ok(network.rtt_record(&known))
+}
+
+/// What is known when all tests have been answered, or could have been.
+async fn finished(
+    daemon: &Daemon,
+    wanted: &BTreeSet<PublicKey>,
+    tests: u16,
+) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+    let deadline = Instant::now() + measuring_time(wanted.len(), tests);
+    sleep(burst_duration(wanted.len(), tests)).await;
+    loop {
+        sleep(POLL).await;
+        let known = daemon.round_trips().await?;
+        let is_done = |key| known.get(key).is_none_or(|rtt| rtt.under_way == 0);
+        if wanted.iter().all(is_done) || Instant::now() >= deadline {
+            return Ok(known);
+        }
+    }
+}
+
+/// Twice what it should take to send the tests, and time for the last reply.
+fn measuring_time(peers: usize, tests: u16) -> Duration {
+    burst_duration(peers, tests) * 2 + REPLY_WAIT
+}
+
+fn tests(count: Option<u16>) -> u16 {
+    count.unwrap_or(BURST_LEN).clamp(1, RTT_COUNT_MAX)
+}
+
+fn keys(view: &View, peers: &[MachineId]) -> BTreeSet<PublicKey> {
+    let key = |id: &MachineId| {
+        let machine = view.machine(*id)?;
+        PublicKey::from_base64(&machine.wireguard_key).ok()
+    };
+    peers.iter().filter_map(key).collect()
+}
+
+/// What machines have told the store; nothing if it does not say.
+async fn told(daemon: &Daemon) -> BTreeMap<MachineId, RttRecord> {
+    let Ok(network) = daemon.running_network() else {
+        return BTreeMap::new();
+    };
+    let records: Vec<RttRecord> = network.store.list(RTT).await.unwrap_or_default();
+    records.into_iter().map(|it| (it.id, it)).collect()
+}
+
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    machines: usize,
+    task: &Task,
+    source: &Source<'_>,
+) -> anyhow::Result<()> {
+    let unix_secs = clock::now().unix_secs;
+    let (rows, warnings) = rows::of(&task.machine, &task.peers, source, unix_secs);
+    let payload = Payload::MachineRtt(MachineRtt {
+        machines,
+        rows,
+        warnings,
+    });
+    server::send(stream, &Response::from(Outcome::Ok(payload.into()))).await
+}

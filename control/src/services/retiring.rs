@@ -1,0 +1,97 @@
+//! Getting out of the network that is about to remove this machine, and taking the daemon away.
+//!
+//! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer goes once it has
+//! been heard.
+
+use std::rc::Rc;
+
+use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
+use ployz_install::Layout;
+
+use crate::daemon::Daemon;
+use crate::host::failure::internal;
+use crate::host::installation;
+use crate::host::membership::FILE;
+use crate::requests::mesh::forget;
+use crate::requests::remove::step;
+
+pub(crate) async fn retire(daemon: &Rc<Daemon>) -> Outcome {
+    let network = daemon.running_network()?.membership.network.clone();
+    let _entering = daemon.begin_entering()?;
+    let stopped = match daemon.workloads.lay_down().await {
+        Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
+        Err(error) => return Ok(retired(vec![step("workloads", Err(internal(error)))])),
+    };
+    match get_out(daemon, &network).await {
+        Ok([mesh, going]) => {
+            tokio::task::spawn_local(leave(Rc::clone(daemon)));
+            Ok(retired(vec![stopped, mesh, going]))
+        }
+        Err(failed) => {
+            daemon.workloads.take_up();
+            Ok(retired(vec![stopped, failed]))
+        }
+    }
+}
+
+/// Both steps or none; which one failed.
+async fn get_out(daemon: &Daemon, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
+    let service = installation::own().filter(Layout::has_service);
+    let going = take_away(service.clone()).await;
+    let going = going.map_err(|failure| step("daemon", Err(failure)))?;
+    // The file that makes it a member.
+    if let Err(error) = daemon.files.remove(FILE) {
+        let stays = stay(service).await;
+        let error = stays.map_or_else(|it| it, |()| internal(error));
+        return Err(step("mesh", Err(error)));
+    }
+    tracing::info!(%network, "removed from the network");
+    let mesh = step("mesh", Ok(format!("out of network {network}")));
+    Ok([mesh, step("daemon", Ok(going))])
+}
+
+fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
+    Payload::MachineRetired(MachineRetired { cleanup }).into()
+}
+
+/// A daemon that was started by hand is its supervisor's to stop.
+async fn take_away(service: Option<Layout>) -> Result<String, Failure> {
+    let Some(layout) = service else {
+        return Ok("it is no service and stays, in no network".to_owned());
+    };
+    let secs = blocking(move || layout.uninstall_soon()).await?;
+    Ok(format!("uninstalled in {secs} s, with its data"))
+}
+
+async fn stay(service: Option<Layout>) -> Result<(), Failure> {
+    match service {
+        Some(layout) => blocking(move || layout.stay()).await,
+        None => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| internal(error.into()))?
+}
+
+/// Whoever has asked has heard by then, or never will.
+async fn leave(daemon: Rc<Daemon>) {
+    daemon.answered().await;
+    let left = daemon.leave().await;
+    // For the next network.
+    daemon.workloads.take_up();
+    let forgotten = match left {
+        Ok(()) => forget(&daemon).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = forgotten {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "left half-way: restart ployzd"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! What an update is planned from: which machines, and which version each has.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use ployz_api::{Authority, Failure, MachineId, Payload, Request};
+use ployz_core::{Candidate, MachineRecord, VersionStep};
+use ployz_install::{Change, Version};
+use tokio::time::timeout;
+
+use crate::daemon::Daemon;
+use crate::network::Network;
+use crate::requests::not_selected;
+use crate::server::relay;
+use crate::services::update::member::{blocking, release};
+
+/// Machines that are asked for their version at a time, and for how long each.
+const ASKED_MAX: usize = 64;
+const STATUS_WAIT: Duration = Duration::from_secs(4);
+
+/// The version that was said, or the latest that is released.
+pub(crate) async fn wanted_version(
+    daemon: &Daemon,
+    said: Option<&str>,
+) -> Result<Version, Failure> {
+    match said {
+        Some(version) => version.parse(),
+        None => {
+            let release = release(daemon)?;
+            blocking(move || release.latest()).await
+        }
+    }
+}
+
+/// Those that are wanted, and how far each is from the version.
+pub(crate) async fn candidates(
+    daemon: &Daemon,
+    network: &Network,
+    wanted: &[String],
+    version: &Version,
+) -> Result<Vec<Candidate>, Failure> {
+    let machines = selected(network, wanted)?;
+    let asking = |machine: MachineRecord| async move {
+        let from = version_of(daemon, network, machine.id).await;
+        Candidate {
+            id: machine.id,
+            name: machine.name.to_string(),
+            is_storage: machine.authority == Authority::Storage,
+            step: version_step(from.as_ref(), version),
+        }
+    };
+    let asked = stream::iter(machines).map(asking);
+    Ok(asked.buffer_unordered(ASKED_MAX).collect().await)
+}
+
+fn selected(network: &Network, wanted: &[String]) -> Result<Vec<MachineRecord>, Failure> {
+    let view = network.view();
+    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
+    let wanted: Vec<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
+    let machines = view.machines().cloned();
+    Ok(machines
+        .filter(|machine| wanted.is_empty() || wanted.contains(&machine.id))
+        .collect())
+}
+
+/// What a machine says that it runs, or what it last told the store if it cannot be asked now.
+async fn version_of(daemon: &Daemon, network: &Network, id: MachineId) -> Option<Version> {
+    if id == daemon.identity.machine_id {
+        return Some(Version::own());
+    }
+    let asking = Box::pin(relay::ask_as_admin(daemon, id, &Request::Status));
+    if let Ok(Ok(answer)) = timeout(STATUS_WAIT, asking).await
+        && let Some(Payload::Status(status)) = answer.payload
+    {
+        return status.version.parse().ok();
+    }
+    let view = network.view();
+    view.observed(id)
+        .and_then(|(observed, _)| observed.software_version.parse().ok())
+}
+
+/// One that has not said what it has says so when it is asked to fetch the version.
+fn version_step(from: Option<&Version>, to: &Version) -> VersionStep {
+    let Some(from) = from else {
+        return VersionStep::Ahead;
+    };
+    match from.to(to) {
+        Change::None => VersionStep::None,
+        Change::Downgrade => VersionStep::Back,
+        Change::Upgrade | Change::Rebuild if from.mixes_with(to) => VersionStep::Ahead,
+        Change::Upgrade | Change::Rebuild => VersionStep::TooFar,
+    }
+}

@@ -1,0 +1,147 @@
+//! Long work as it goes on: every stage is written to the store, for whoever wants to know. What cannot be written goes
+//! to the log only, and the work goes on.
+
+use ployz_api::{Failure, MachineId, MachineUpdate, Name, OperationId};
+use ployz_core::OperationRecord;
+
+use crate::daemon::Daemon;
+use crate::host::clock;
+use crate::store::{OPERATIONS, Revised, Store};
+
+/// What a change of who holds the store is called.
+pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
+
+/// Work that this daemon does.
+#[derive(Debug)]
+pub(crate) struct Work {
+    store: Store,
+    record: OperationRecord,
+}
+
+impl Work {
+    /// Begins it.
+    pub(crate) fn begin(
+        daemon: &Daemon,
+        store: &Store,
+        operation: &str,
+        target: String,
+        next: &str,
+    ) -> Self {
+        let (unix_ms, random) = clock::id_parts();
+        let id = OperationId::new(unix_ms, random);
+        let own = daemon.identity.machine_id;
+        let now = clock::now().unix_secs;
+        Self {
+            store: store.clone(),
+            record: OperationRecord::begin(id, operation, target, own, next, now),
+        }
+    }
+
+    /// Goes on with work of the daemon before this one.
+    pub(crate) fn resume(store: &Store, record: OperationRecord) -> Self {
+        Self {
+            store: store.clone(),
+            record,
+        }
+    }
+
+    /// It is told to another store from now on.
+    pub(crate) fn move_to(&mut self, store: &Store) {
+        self.store = store.clone();
+    }
+
+    /// Under which it is found.
+    pub(crate) const fn id(&self) -> OperationId {
+        self.record.row().operation_id
+    }
+
+    /// An update is so far; written with the next stage.
+    pub(crate) fn set_update(&mut self, update: &MachineUpdate) {
+        self.record.set_update(update.clone());
+    }
+
+    /// The next stage of one machine begins.
+    pub(crate) async fn stage_of(&mut self, target: &Name, stage: &str) {
+        let now = clock::now().unix_secs;
+        self.record.stage_of(Some(target.as_str()), stage, now);
+        self.write().await;
+    }
+
+    /// One machine is done with.
+    pub(crate) fn end_of(&mut self, target: &Name) {
+        self.record.end_of(target.as_str(), None);
+    }
+
+    /// The next stage begins.
+    pub(crate) async fn stage(&mut self, stage: &str) {
+        self.record.stage(stage, clock::now().unix_secs);
+        self.write().await;
+    }
+
+    /// The same, as another store is told of it.
+    pub(crate) fn twin(&self, store: &Store) -> Self {
+        Self::resume(store, self.record.clone())
+    }
+
+    /// It is over.
+    pub(crate) async fn end(mut self, failure: Option<&Failure>) {
+        self.record.end(failure, clock::now().unix_secs);
+        self.write().await;
+    }
+
+    /// Writes it, for those who cannot begin without.
+    pub(crate) async fn announce(&self) -> Result<(), Failure> {
+        let id = self.record.row().operation_id.to_string();
+        self.store.put(OPERATIONS, &id, &self.record).await
+    }
+
+    /// Nobody else writes it while it runs.
+    pub(crate) async fn write(&self) {
+        let id = self.record.row().operation_id;
+        if let Err(failure) = self.announce().await {
+            tracing::warn!(%id, cause = %failure, "a stage is not in the store");
+        }
+    }
+}
+
+/// The updates that a machine had begun and not ended.
+pub(crate) async fn unfinished_updates(
+    store: &Store,
+    own: MachineId,
+) -> Result<Vec<OperationRecord>, Failure> {
+    let mut records = store.list::<OperationRecord>(OPERATIONS).await?;
+    records.retain(|record| {
+        let row = record.row();
+        row.machine == own && row.ended_at.is_none() && row.update.is_some()
+    });
+    Ok(records)
+}
+
+/// What a machine was at when its daemon ended before this time (milliseconds since 1970) goes on no more.
+pub(crate) async fn interrupt_former(
+    store: &Store,
+    own: MachineId,
+    before_ms: u64,
+) -> Result<(), Failure> {
+    // Ids sort by the time of their making.
+    let first = OperationId::new(before_ms, 0);
+    for record in store.list::<OperationRecord>(OPERATIONS).await? {
+        let row = record.row();
+        // A client's goes on without us.
+        // Updates are gone on with, and changes of the store are gone on with or undone.
+        let is_resumed = row.update.is_some() || row.operation == STORAGE_CHANGE;
+        let is_ours = row.machine == own && row.lease_until.is_none() && !is_resumed;
+        if !is_ours || row.ended_at.is_some() || row.operation_id >= first {
+            continue;
+        }
+        let key = row.operation_id.to_string();
+        let found: Option<Revised<OperationRecord>> = store.get(OPERATIONS, &key).await?;
+        if let Some(mut found) = found {
+            found.value.interrupt(clock::now().unix_secs);
+            store
+                .update(OPERATIONS, &key, &found.value, found.revision)
+                .await?;
+        }
+    }
+    Ok(())
+}
