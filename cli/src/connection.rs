@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ployz_api::client::{ClientError, Following, ask, ask_through, follow};
 use ployz_api::{
-    Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE, Name,
-    Outcome, Request,
+    Answerer, Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE,
+    MEMBER_CREDENTIAL_FILE, Name, Outcome, Request,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -204,7 +204,7 @@ impl Connection {
             if !self.arguments.connect.is_empty() {
                 credential.endpoints = self.resolved().await?;
             }
-            let needs_coordinator = request.operation().needs_coordinator();
+            let needs_coordinator = request.operation().row().answered_by == Answerer::Holder;
             return Ok(Way {
                 credential,
                 known_as: None,

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod host;
+mod machine;
 mod metrics;
 mod nats;
 mod network;

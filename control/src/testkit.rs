@@ -14,7 +14,7 @@ use ployz_core::{MachineRecord, RECORD_VERSION};
 use serde_json::Map;
 use tokio::task::LocalSet;
 
-use crate::host::ca::Authority;
+use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
@@ -32,7 +32,7 @@ pub(crate) struct Ground {
     directory: PathBuf,
     program: PathBuf,
     pub(crate) nats: NatsServer,
-    pub(crate) authority: Authority,
+    pub(crate) authority: CertificateAuthority,
     pub(crate) holder: Identity,
     network_id: NetworkId,
     listen: SocketAddr,
@@ -67,7 +67,7 @@ impl Ground {
         let ground = Self {
             nats: NatsServer::new(Rc::clone(&files), program, None),
             program: program.to_owned(),
-            authority: Authority::generate(&network_id.to_string()).unwrap(),
+            authority: CertificateAuthority::generate(&network_id.to_string()).unwrap(),
             holder: Identity::generate().unwrap(),
             network_id,
             listen: free.local_addr().unwrap(),
@@ -109,7 +109,7 @@ impl Ground {
     pub(crate) async fn storage(&self) -> Storage {
         Storage {
             nats: NatsServer::new(Rc::clone(&self.files), &self.program, None),
-            authority: Authority::generate(&self.network_id.to_string()).unwrap(),
+            authority: CertificateAuthority::generate(&self.network_id.to_string()).unwrap(),
             nkey: self.holder.nkey().unwrap(),
         }
     }

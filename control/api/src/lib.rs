@@ -52,8 +52,9 @@ pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
 pub use removal::{CleanupStep, MachineRemove, MachineRetired};
 pub use request::{
-    CredentialRequest, Destination, InviteRequest, MeshInitRequest, Operation, ProvisionReport,
-    RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+    Answerer, Answers, Circle, CredentialRequest, Destination, Effect, InviteRequest,
+    MeshInitRequest, Operation, ProvisionReport, REQUESTS, RedeemRequest, Request, Row,
+    TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use response::{
     Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,

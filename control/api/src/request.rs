@@ -1,6 +1,6 @@
 //! What a daemon can be asked.
 
-mod operation;
+mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::storage::{StorageRequest, StorageStep};
 use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
 
-pub use operation::Operation;
+pub use table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 
 /// How long an invite lasts unless somebody says otherwise.
 pub const TTL_SECS_DEFAULT: u64 = 600;
@@ -352,112 +352,4 @@ pub struct RedeemRequest {
     pub certificate_key: String,
     /// Where its WireGuard can be reached.
     pub endpoints: Vec<SocketAddr>,
-}
-
-impl Request {
-    /// What a change is about, in a word that is nobody's secret; empty if the answer has to say.
-    pub fn target(&self) -> String {
-        match self {
-            Self::MeshInit(request) | Self::MeshCreate(request) => request.name.to_string(),
-            Self::MachineRename { machine, .. }
-            | Self::MachineLabel { machine, .. }
-            | Self::MachineActivate { machine }
-            | Self::MachineDrain { machine }
-            | Self::MachineStandby { machine, .. }
-            | Self::MachineRemove { machine, .. } => machine.clone(),
-            Self::WorkloadDeploy(request) => request.workload.to_string(),
-            Self::WorkloadRemove { workload } => workload.to_string(),
-            Self::MachineUpdate(request) => request.machines.join(" "),
-            Self::StoragePromote(request) | Self::StorageDemote(request) => {
-                request.machines.join(" ")
-            }
-            Self::MigrateApply(request) => request.workload.to_string(),
-            Self::InviteRevoke { invite_id } => invite_id.to_string(),
-            Self::InviteRedeem(request) => request.machine_id.to_string(),
-            Self::CredentialRevoke { credential_id } => credential_id.to_string(),
-            Self::CredentialCreate(request) => request.role.name().to_owned(),
-            Self::Status
-            | Self::MeshStart
-            | Self::MeshStop { .. }
-            | Self::MeshDestroy { .. }
-            | Self::MachineList
-            | Self::MachineRtt { .. }
-            | Self::MachineInspect { .. }
-            | Self::MachineRetire
-            | Self::WorkloadList
-            | Self::WorkloadInspect { .. }
-            | Self::WorkloadLogs { .. }
-            | Self::MigratePreview(_)
-            | Self::Volume(_)
-            | Self::InviteCreate(_)
-            | Self::InviteList { .. }
-            | Self::InviteImport { .. }
-            | Self::CredentialList
-            | Self::Doctor { .. }
-            | Self::PairReport { .. }
-            | Self::RttReport { .. }
-            | Self::UpdateStep(_)
-            | Self::StorageList
-            | Self::StorageStep(_)
-            | Self::Events { .. }
-            | Self::OperationList
-            | Self::OperationGet { .. }
-            | Self::Provision(_)
-            | Self::Relay { .. }
-            | Self::Relayed => String::new(),
-        }
-    }
-
-    /// Which one it is.
-    pub const fn operation(&self) -> Operation {
-        match self {
-            Self::Status => Operation::Status,
-            Self::MeshInit(_) => Operation::MeshInit,
-            Self::MeshCreate(_) => Operation::MeshCreate,
-            Self::MeshStart => Operation::MeshStart,
-            Self::MeshStop { .. } => Operation::MeshStop,
-            Self::MeshDestroy { .. } => Operation::MeshDestroy,
-            Self::MachineList => Operation::MachineList,
-            Self::MachineRtt { .. } => Operation::MachineRtt,
-            Self::MachineInspect { .. } => Operation::MachineInspect,
-            Self::MachineRename { .. } => Operation::MachineRename,
-            Self::MachineLabel { .. } => Operation::MachineLabel,
-            Self::MachineActivate { .. } => Operation::MachineActivate,
-            Self::MachineDrain { .. } => Operation::MachineDrain,
-            Self::MachineStandby { .. } => Operation::MachineStandby,
-            Self::MachineRemove { .. } => Operation::MachineRemove,
-            Self::MachineRetire => Operation::MachineRetire,
-            Self::WorkloadDeploy(_) => Operation::WorkloadDeploy,
-            Self::WorkloadList => Operation::WorkloadList,
-            Self::WorkloadInspect { .. } => Operation::WorkloadInspect,
-            Self::WorkloadLogs { .. } => Operation::WorkloadLogs,
-            Self::WorkloadRemove { .. } => Operation::WorkloadRemove,
-            Self::MachineUpdate(_) => Operation::MachineUpdate,
-            Self::UpdateStep(_) => Operation::UpdateStep,
-            Self::StoragePromote(_) => Operation::StoragePromote,
-            Self::StorageDemote(_) => Operation::StorageDemote,
-            Self::StorageList => Operation::StorageList,
-            Self::StorageStep(_) => Operation::StorageStep,
-            Self::MigratePreview(_) => Operation::MigratePreview,
-            Self::MigrateApply(_) => Operation::MigrateApply,
-            Self::Volume(_) => Operation::Volume,
-            Self::InviteCreate(_) => Operation::InviteCreate,
-            Self::InviteList { .. } => Operation::InviteList,
-            Self::InviteRevoke { .. } => Operation::InviteRevoke,
-            Self::InviteImport { .. } => Operation::InviteImport,
-            Self::InviteRedeem(_) => Operation::InviteRedeem,
-            Self::CredentialCreate(_) => Operation::CredentialCreate,
-            Self::CredentialList => Operation::CredentialList,
-            Self::CredentialRevoke { .. } => Operation::CredentialRevoke,
-            Self::Doctor { .. } => Operation::Doctor,
-            Self::PairReport { .. } => Operation::PairReport,
-            Self::RttReport { .. } => Operation::RttReport,
-            Self::Events { .. } => Operation::Events,
-            Self::OperationList => Operation::OperationList,
-            Self::OperationGet { .. } => Operation::OperationGet,
-            Self::Provision(_) => Operation::Provision,
-            Self::Relay { .. } => Operation::Relay,
-            Self::Relayed => Operation::Relayed,
-        }
-    }
 }

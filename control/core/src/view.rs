@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ployz_api::{Authority, CertificateName, CredentialId, MachineId, Role};
+use ployz_api::{Authority, CertificateName, Code, CredentialId, Failure, MachineId, Role};
 use ployz_engine::{PeerUpdate, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,16 @@ pub enum SelectError {
         /// Their names.
         candidates: String,
     },
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        let code = match error {
+            SelectError::NotFound(_) => Code::MachineNotFound,
+            SelectError::Ambiguous { .. } => Code::MachineAmbiguous,
+        };
+        Self::new(code, error.to_string()).hint("ployzctl machine ls")
+    }
 }
 
 impl View {

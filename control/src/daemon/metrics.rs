@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
+use crate::machine::Machine;
 use crate::metrics::{family, gauge};
 use crate::network::Network;
 
 /// Its part of the page; only the first line of it for a machine in no network.
-pub(crate) fn page(daemon: &Daemon) -> String {
+pub(crate) fn page(machine: &Machine) -> String {
     let mut text = String::new();
-    let network = daemon.network();
+    let network = machine.network();
     let help = "1 while this machine takes part in a network.";
     gauge(
         &mut text,
@@ -21,7 +21,7 @@ pub(crate) fn page(daemon: &Daemon) -> String {
     if let Some(network) = network {
         let labels = format!(
             "{{network=\"{}\",machine=\"{}\"}}",
-            network.membership.network, daemon.identity.machine_id
+            network.membership.network, machine.identity.machine_id
         );
         let help = "Which network it is, and which machine.";
         family(
@@ -31,13 +31,13 @@ pub(crate) fn page(daemon: &Daemon) -> String {
             help,
             [(labels, 1)],
         );
-        render_view(&mut text, daemon, &network);
+        render_view(&mut text, machine, &network);
         render_store(&mut text, &network);
     }
     text
 }
 
-fn render_view(text: &mut String, daemon: &Daemon, network: &Network) {
+fn render_view(text: &mut String, machine: &Machine, network: &Network) {
     let view = network.view();
     let now = clock::now().unix_secs;
     let help = "Machines in view.";
@@ -55,7 +55,7 @@ fn render_view(text: &mut String, daemon: &Daemon, network: &Network) {
     );
     let others = view
         .machines()
-        .filter(|machine| machine.id != daemon.identity.machine_id);
+        .filter(|other| other.id != machine.identity.machine_id);
     let names = others.map(|machine| {
         let mut labels = format!("{{public_key={:?},", machine.wireguard_key);
         // Writing to a string cannot fail.

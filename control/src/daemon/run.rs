@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nix::sys::stat::{Mode, umask};
 use ployz_api::{
     Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, NetworkState, Role,
@@ -12,22 +13,28 @@ use ployz_api::{
 use ployz_core::SavedView;
 use rcgen::KeyPair;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
-use crate::daemon::Daemon;
+use crate::daemon::participation::Networks;
 use crate::daemon::watchdog;
-use crate::host::ca::Authority;
-use crate::host::clock;
+use crate::host::ca::CertificateAuthority;
 use crate::host::config::Config;
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
-use crate::host::membership;
-use crate::host::membership::{Membership, VIEW_FILE};
+use crate::host::membership::{self, Membership, VIEW_FILE};
+use crate::host::supervisor::announce_ready;
 use crate::host::tls::Presence;
+use crate::host::{clock, listener};
+use crate::machine::{Machine, Root};
+use crate::metrics;
 use crate::overlay::Overlay;
-use crate::overlay::standalone::announce_ready;
-use crate::{metrics, server};
+use crate::server::{self, Server};
 
+/// Requests at a time: what all connections of both servers may ask together.
+const REQUESTS_MAX: u32 = 2 * server::REQUESTS_MAX;
+/// How long requests that are under way may keep a daemon that is to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// When the last process ended, in milliseconds since 1970: what the next one measures the gap in traffic with.
 const ENDED_FILE: &str = "ended.json";
 
@@ -52,31 +59,53 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let overlay = open_overlay(&config, &files, &identity).await?;
-    let daemon = Rc::new(Daemon::new(config, files, identity, overlay)?);
-    daemon.resume().await?;
-    open_local(&daemon).await?;
-    let id = daemon.identity.machine_id;
-    tracing::info!(%id, backend = daemon.overlay.backend(), "ready");
+    let (root, commands) = Root::channel();
+    let machine = Rc::new(Machine::new(config, files, identity, overlay, root)?);
+    let requests = Rc::new(Semaphore::new(REQUESTS_MAX as usize));
+    let networks = Networks::new(&machine, &requests);
+    networks.resume().await?;
+    let local = open_local(&machine, &requests).await?;
+    let id = machine.identity.machine_id;
+    tracing::info!(%id, backend = machine.overlay.backend(), "ready");
     announce_ready()?;
-    let page = async || Ok(daemon.overlay.metrics().await? + &super::metrics::page(&daemon));
+    let page = async || Ok(machine.overlay.metrics().await? + &super::metrics::page(&machine));
+    let heartbeats = || {
+        let local = std::iter::once(local.heartbeat());
+        local.chain(networks.heartbeats()).collect()
+    };
     let ended = tokio::select! {
-        result = daemon.overlay.serve() => result,
+        result = machine.overlay.serve() => result,
         () = metrics::serve(scrapes, page) => Ok(()),
-        cause = daemon.failed() => Err(anyhow!("{cause}")),
-        () = watchdog::feed(&daemon) => Ok(()),
+        result = networks.serve(commands) => result,
+        () = watchdog::feed(&machine, heartbeats) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
     tracing::info!("stopping");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    daemon.stop().await;
+    let servers = std::iter::once(local).chain(networks.server());
+    stop(&requests, servers.collect()).await;
     // Without it the next process measures a shorter gap than there was.
-    if let Err(error) = daemon.files.write(ENDED_FILE, &clock::unix_ms()) {
+    if let Err(error) = machine.files.write(ENDED_FILE, &clock::unix_ms()) {
         tracing::debug!(error = format!("{error:#}"), "the end is not written down");
     }
-    daemon.files.remove(MEMBER_CREDENTIAL_FILE)?;
-    daemon.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
+    machine.files.remove(MEMBER_CREDENTIAL_FILE)?;
+    machine.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
+}
+
+/// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.
+async fn stop(requests: &Semaphore, servers: Vec<Server>) {
+    for server in &servers {
+        server.refuse();
+    }
+    let all = requests.acquire_many(REQUESTS_MAX);
+    if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+        tracing::warn!("stopping although requests are under way");
+    }
+    for server in servers {
+        server.close().await;
+    }
 }
 
 /// Opens the interface as the network knows it in which this machine was when its last daemon ended: packets that have been
@@ -110,12 +139,12 @@ async fn open_overlay(
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can
 /// read that is root here anyway. The authority behind it lives as long as this call.
-async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
-    let authority = Authority::generate(LOCAL_NETWORK)?;
+async fn open_local(machine: &Rc<Machine>, requests: &Rc<Semaphore>) -> anyhow::Result<Server> {
+    let authority = CertificateAuthority::generate(LOCAL_NETWORK)?;
     let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
-    let subject = daemon.identity.machine_id.to_string();
+    let subject = machine.identity.machine_id.to_string();
     let certificate = authority.certify_machine(&subject, &[], &server_key)?;
-    let endpoint = server::bind(
+    let endpoint = listener::bind(
         (Ipv4Addr::LOCALHOST, 0).into(),
         Presence {
             ca_pem: authority.certificate_pem(),
@@ -132,7 +161,13 @@ async fn open_local(daemon: &Rc<Daemon>) -> anyhow::Result<()> {
         certificate_pem: authority.certify_person("root", Role::Admin, None, &client_key)?,
         key_pem: Secret::new(client_key.serialize_pem()),
     };
-    daemon.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;
-    daemon.serve_locally(endpoint, LOCAL_NETWORK.to_owned());
-    Ok(())
+    machine.files.write(LOCAL_CREDENTIAL_FILE, &credential)?;
+    let name = "the local server";
+    Ok(Server::start(
+        machine,
+        requests,
+        endpoint,
+        LOCAL_NETWORK.to_owned(),
+        name,
+    ))
 }

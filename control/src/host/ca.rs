@@ -20,13 +20,13 @@ use crate::host::identity::hex;
 /// Machines' do not expire: membership ends by removal, never by a clock that is wrong.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     network: String,
     certificate_pem: String,
     key_pem: Secret,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new one.
     pub(crate) fn generate(network: &str) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;

@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args as _, ValueEnum};
 use ployz_api::Name;
+use ployz_dataplane::BackendChoice;
 use ployz_install::Base;
 use serde::Deserialize;
 
 use crate::host::logging::LogFormat;
-use crate::nats::Unit;
-use crate::overlay::standalone::{BackendArgument, SHARDS_MAX};
 
 const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
+
+/// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
+pub(crate) const MTU_DEFAULT: u32 = 1420;
+
+/// For clap.
+pub(crate) const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
 
 /// The command line of `ployzd run`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +99,30 @@ struct Settings {
     log_format: Option<LogFormat>,
 }
 
+/// How to talk to the kernel, as an operator says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendArgument {
+    /// io_uring where it is allowed.
+    #[default]
+    Auto,
+    /// io_uring, or fail.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+impl From<BackendArgument> for BackendChoice {
+    fn from(argument: BackendArgument) -> Self {
+        match argument {
+            BackendArgument::Auto => Self::Auto,
+            BackendArgument::IoUring => Self::IoUring,
+            BackendArgument::Epoll => Self::Epoll,
+        }
+    }
+}
+
 /// What runs workloads on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,7 +175,7 @@ pub(crate) struct Config {
     pub(crate) wg_endpoint: Vec<SocketAddr>,
     pub(crate) listen: SocketAddr,
     pub(crate) nats_server: PathBuf,
-    pub(crate) nats_unit: Option<Unit>,
+    pub(crate) nats_unit: Option<String>,
     pub(crate) nats_port: u16,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) io_backend: BackendArgument,
@@ -201,7 +230,7 @@ impl Settings {
     }
 
     fn complete(self) -> anyhow::Result<Config> {
-        let mtu = self.mtu.unwrap_or(crate::overlay::standalone::MTU_DEFAULT);
+        let mtu = self.mtu.unwrap_or(MTU_DEFAULT);
         if !(1280..=65_535).contains(&mtu) {
             bail!("mtu is {mtu}: IPv6 needs 1280 bytes, and 65535 is the most there is");
         }
@@ -225,7 +254,7 @@ impl Settings {
             wg_endpoint: self.wg_endpoint,
             listen: self.listen.unwrap_or_else(|| ([0, 0, 0, 0], 51_821).into()),
             nats_server: self.nats_server.map_or_else(beside_ourselves, Ok)?,
-            nats_unit: self.nats_unit.map(Unit::new),
+            nats_unit: self.nats_unit,
             nats_port: self.nats_port.unwrap_or(4_222),
             metrics_listen: self.metrics_listen,
             io_backend: self.io_backend.unwrap_or_default(),

@@ -1,27 +1,27 @@
-//! A number of places, of which each is held by somebody until they leave.
+//! A bounded number of permits, each held until it is dropped.
 
 use std::cell::Cell;
 
 /// How many are taken.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Cell<usize>);
+pub(crate) struct Permits(Cell<usize>);
 
 /// One of them.
 #[derive(Debug)]
-pub(crate) struct Place<'a>(&'a Places);
+pub(crate) struct Permit<'a>(&'a Permits);
 
-impl Places {
+impl Permits {
     /// Takes one, unless `max` are taken.
-    pub(crate) fn take(&self, max: usize) -> Option<Place<'_>> {
+    pub(crate) fn take(&self, max: usize) -> Option<Permit<'_>> {
         let taken = self.0.get();
         (taken < max).then(|| {
             self.0.set(taken + 1);
-            Place(self)
+            Permit(self)
         })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.0.set(self.0.0.get() - 1);
     }
@@ -32,11 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_left_can_be_taken_again() {
-        let places = Places::default();
-        let first = places.take(1);
-        assert!(first.is_some() && places.take(1).is_none());
+    fn a_permit_that_is_dropped_can_be_taken_again() {
+        let permits = Permits::default();
+        let first = permits.take(1);
+        assert!(first.is_some() && permits.take(1).is_none());
         drop(first);
-        assert!(places.take(1).is_some());
+        assert!(permits.take(1).is_some());
     }
 }

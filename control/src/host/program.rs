@@ -4,7 +4,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use ployz_api::Failure;
 use tokio::process::Command;
+
+use crate::host::failure::internal;
 
 /// Runs one to its end; what it says.
 ///
@@ -27,4 +30,13 @@ pub(crate) async fn run(
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program}: {}", said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Does something that waits for disks and servers.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| internal(error.into()))?
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ployz_dataplane::{Backend, Device, DeviceSnapshot, Offloads, RingDepth};
 use ployz_engine::{BUCKETS_US, Batches, PeerSnapshot, RttSnapshot};
 
-use crate::metrics::family;
+use crate::metrics::exposition::{family, gauge};
 
 /// Its part of the page.
 ///
@@ -93,7 +93,7 @@ impl State {
                 udp_gro,
             ),
         ] {
-            crate::metrics::gauge(text, name, help, u64::from(used));
+            gauge(text, name, help, u64::from(used));
         }
     }
 

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use ployz_api::{MachineId, Secret};
 use serde_json::{Value, json};
 
-use crate::store::events::{EVENTS, SUBJECTS as EVENT_SUBJECTS};
+/// The stream of events.
+pub(crate) const EVENTS: &str = "events";
+/// Each machine has a subject of it.
+pub(crate) const EVENT_SUBJECTS: &str = "events.*";
 
 /// A cluster's records are some hundred kilobytes; this is for their history.
 const STORE_BYTES_MAX: u64 = 256 << 20;

@@ -1,6 +1,7 @@
 //! This machine's place in the overlay: the interface, its addresses and its peers.
 
-pub(crate) mod interface;
+mod follow;
+mod interface;
 pub(crate) mod reflector;
 pub(crate) mod standalone;
 
@@ -18,7 +19,7 @@ use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapsh
 
 use crate::host::config::Config;
 use crate::metrics;
-use crate::overlay::standalone::{follow_host, follow_mtu};
+use crate::overlay::follow::{follow_host, follow_mtu};
 
 /// A /48 of unique local addresses is a network's.
 const CLUSTER_PREFIX_LEN_V6: u8 = 48;

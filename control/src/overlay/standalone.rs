@@ -1,32 +1,24 @@
 //! `ployzd dataplane <interface>`: the data plane alone, as `wireguard-go -f` is.
 
 use std::cell::Cell;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 use ipnet::IpNet;
+use ployz_dataplane::DeviceOptions;
 use ployz_dataplane::config_file::{self, Config};
-use ployz_dataplane::netlink::{HostWatch, Link, LinkWatch, Netlink};
+use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{SOCKET_DIRECTORY, Server};
-use ployz_dataplane::{BackendChoice, Device, DeviceOptions};
 use ployz_engine::AllowedIpChange;
-use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::host::logging;
-use crate::host::logging::LogFormat;
+use crate::host::config::{BackendArgument, MTU_DEFAULT, SHARDS_MAX};
+use crate::host::logging::{self, LogFormat};
+use crate::host::supervisor::announce_ready;
 use crate::metrics;
+use crate::overlay::follow::{follow_host, follow_mtu};
 use crate::overlay::{interface, reflector};
-
-/// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
-pub(crate) const MTU_DEFAULT: u32 = 1420;
-
-/// For clap.
-pub(crate) const SHARDS_MAX: i64 = ployz_engine::SHARDS_MAX as i64;
 
 /// The command line of the data plane.
 #[derive(Debug, clap::Args)]
@@ -58,30 +50,6 @@ pub(crate) struct Arguments {
     /// How to log; auto takes journald where stderr leads to it, and lines of text elsewhere.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-}
-
-/// How to talk to the kernel, as an operator says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum BackendArgument {
-    /// io_uring where it is allowed.
-    #[default]
-    Auto,
-    /// io_uring, or fail.
-    #[value(name = "io_uring")]
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-impl From<BackendArgument> for BackendChoice {
-    fn from(argument: BackendArgument) -> Self {
-        match argument {
-            BackendArgument::Auto => Self::Auto,
-            BackendArgument::IoUring => Self::IoUring,
-            BackendArgument::Epoll => Self::Epoll,
-        }
-    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -178,45 +146,5 @@ async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::R
     {
         link.add_route(*prefix).await?;
     }
-    Ok(())
-}
-
-/// Keeps packets and their padding below every MTU on the way in. Never returns.
-pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
-    loop {
-        match watch.changed().await {
-            Ok(Some(change)) => {
-                let routes = change.smallest_route_mtu.unwrap_or(u32::MAX);
-                let smallest = routes.min(change.mtu);
-                device.set_mtu(change.mtu as usize, smallest as usize);
-            }
-            // Gone from this namespace: if it was removed, the data plane notices; if it was moved, it goes on.
-            Ok(None) => std::future::pending().await,
-            Err(error) => tracing::warn!(%error, "cannot follow the interface's MTU"),
-        }
-    }
-}
-
-/// Lets sticky source addresses go when a better route may need another. Never returns.
-pub(crate) async fn follow_host(mut watch: HostWatch, device: &Device) {
-    /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
-    const SETTLE: Duration = Duration::from_secs(1);
-    loop {
-        if let Err(error) = watch.changed().await {
-            tracing::warn!(%error, "cannot follow the host's routes");
-        }
-        device.forget_locals();
-        tokio::time::sleep(SETTLE).await;
-        device.forget_locals();
-    }
-}
-
-/// Says `ready` to whoever waits on stdout, and to systemd.
-pub(crate) fn announce_ready() -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "ready")?;
-    stdout.flush()?;
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     Ok(())
 }

@@ -9,10 +9,10 @@ use ployz_api::{
 use ployz_core::{CredentialRecord, View};
 use rcgen::KeyPair;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
 use crate::host::local_addresses;
+use crate::machine::Machine;
 use crate::network::Network;
 use crate::store::{CREDENTIALS, Revised};
 
@@ -23,8 +23,8 @@ const RECORDS_MAX: usize = 1_000;
 /// With 2 s for each that is gone, as much as anybody waits for.
 const ENDPOINTS_MAX: usize = 8;
 
-pub(crate) async fn create(daemon: &Daemon, request: CredentialRequest) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn create(here: &Machine, request: CredentialRequest) -> Outcome {
+    let network = here.running_network()?;
     let storage = network.coordinator()?;
     check(&request)?;
     if network
@@ -60,7 +60,7 @@ pub(crate) async fn create(daemon: &Daemon, request: CredentialRequest) -> Outco
     tracing::info!(%id, role = record.role.name(), "credential created");
     let membership = &network.membership;
     let credential = Credential {
-        endpoints: endpoints(daemon, &network.view()),
+        endpoints: endpoints(here, &network.view()),
         network: membership.network_id.to_string(),
         ca_pem: membership.ca_pem.clone(),
         certificate_pem,
@@ -96,11 +96,11 @@ fn check(request: &CredentialRequest) -> Result<(), Failure> {
 }
 
 /// Where the network is reached: this machine, then one endpoint of every other, those that hold the store first.
-fn endpoints(daemon: &Daemon, view: &View) -> Vec<SocketAddr> {
-    let own = local_addresses::endpoints(daemon.config.listen, &daemon.config.interface);
+fn endpoints(here: &Machine, view: &View) -> Vec<SocketAddr> {
+    let own = local_addresses::endpoints(here.config.listen, &here.config.interface);
     let mut others: Vec<_> = view
         .machines()
-        .filter(|machine| machine.id != daemon.identity.machine_id)
+        .filter(|machine| machine.id != here.identity.machine_id)
         .collect();
     others.sort_by_key(|machine| (machine.authority != Authority::Storage, machine.id));
     let first = |id| view.observed(id)?.0.management.first().copied();
@@ -111,8 +111,8 @@ fn endpoints(daemon: &Daemon, view: &View) -> Vec<SocketAddr> {
         .collect()
 }
 
-pub(crate) async fn list(daemon: &Daemon) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn list(here: &Machine) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     let records: Vec<CredentialRecord> = network.store.list(CREDENTIALS).await?;
     let now = clock::now().unix_secs;
@@ -121,8 +121,8 @@ pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::CredentialList(CredentialList { credentials }).into())
 }
 
-pub(crate) async fn revoke(daemon: &Daemon, id: CredentialId) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn revoke(here: &Machine, id: CredentialId) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     let message = if take_back(&network, id).await? {
         tracing::info!(%id, "credential revoked");

@@ -5,11 +5,10 @@ use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
 use ployz_install::Version;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::installation;
+use crate::machine::Machine;
 use crate::network::{Network, is_session};
-use crate::requests::{machines, not_selected};
 use crate::services::pair;
 
 /// Machines report to the store every 10 s, and news takes no time.
@@ -17,30 +16,30 @@ const REPORT_AGE_SECS_MAX: u64 = 30;
 /// What certificates and the age of records can bear.
 const CLOCK_SKEW_SECS_MAX: u64 = 5;
 
-pub(crate) async fn doctor(daemon: &Daemon, machine: Option<&str>) -> Outcome {
+pub(super) async fn doctor(here: &Machine, machine: Option<&str>) -> Outcome {
     let checks = match machine {
-        None => own(daemon).await?,
+        None => own(here).await?,
         Some(wanted) => {
             let (id, name) = {
-                let network = daemon.running_network()?;
+                let network = here.running_network()?;
                 let view = network.view();
-                let machine = view.select(wanted).map_err(not_selected)?;
+                let machine = view.select(wanted)?;
                 (machine.id, machine.name.clone())
             };
-            if id != daemon.identity.machine_id {
-                let checks = pair::examine(daemon, id).await?;
+            if id != here.identity.machine_id {
+                let checks = pair::examine(here, id).await?;
                 return Ok(Payload::Doctor(Doctor::new(Some(name), checks)).into());
             }
-            own(daemon).await?
+            own(here).await?
         }
     };
     Ok(Payload::Doctor(Doctor::new(None, checks)).into())
 }
 
-async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
-    let mut checks = vec![data_plane(daemon)];
+async fn own(here: &Machine) -> Result<Vec<Check>, Failure> {
+    let mut checks = vec![data_plane(here)];
     checks.extend(version());
-    let Some(network) = daemon.network() else {
+    let Some(network) = here.network() else {
         checks.push(Check::fail(
             "network",
             "this machine is in no network",
@@ -55,13 +54,13 @@ async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
     checks.extend(storage(&network).await);
     checks.push(store(&network));
     let now = clock::now();
-    let sessions = machines::traffic(daemon, now.instant).await?;
+    let sessions = here.traffic(now.instant).await?;
     let view = network.view();
     checks.push(age(&view, now.unix_secs));
-    checks.push(record(daemon, &network, &view));
-    checks.push(clock_of_the_store(daemon, &network, &view, now.unix_secs));
+    checks.push(record(here, &network, &view));
+    checks.push(clock_of_the_store(here, &network, &view, now.unix_secs));
     for machine in view.machines() {
-        if machine.id == daemon.identity.machine_id {
+        if machine.id == here.identity.machine_id {
             continue;
         }
         let key = PublicKey::from_base64(&machine.wireguard_key).ok();
@@ -81,9 +80,9 @@ async fn own(daemon: &Daemon) -> Result<Vec<Check>, Failure> {
     Ok(checks)
 }
 
-fn data_plane(daemon: &Daemon) -> Check {
-    let backend = daemon.overlay.backend();
-    let cause = format!("{backend} on {}", daemon.config.interface);
+fn data_plane(here: &Machine) -> Check {
+    let backend = here.overlay.backend();
+    let cause = format!("{backend} on {}", here.config.interface);
     if backend == "io_uring" {
         return Check::ok("data plane", cause);
     }
@@ -148,10 +147,10 @@ fn age(view: &View, unix_secs: u64) -> Check {
     Check::ok("view", format!("confirmed {age} s ago"))
 }
 
-fn record(daemon: &Daemon, network: &Network, view: &View) -> Check {
-    let own = view.machine(daemon.identity.machine_id);
+fn record(here: &Machine, network: &Network, view: &View) -> Check {
+    let own = view.machine(here.identity.machine_id);
     let own = own.filter(|_| !network.is_removed());
-    let key = daemon.identity.wireguard_key.public_key().to_string();
+    let key = here.identity.wireguard_key.public_key().to_string();
     match own {
         None => Check::fail(
             "record",
@@ -168,8 +167,8 @@ fn record(daemon: &Daemon, network: &Network, view: &View) -> Check {
 }
 
 /// The store dates what this machine tells it every 10 s. That is how far its clock is off.
-fn clock_of_the_store(daemon: &Daemon, network: &Network, view: &View, now: u64) -> Check {
-    let own: MachineId = daemon.identity.machine_id;
+fn clock_of_the_store(here: &Machine, network: &Network, view: &View, now: u64) -> Check {
+    let own: MachineId = here.identity.machine_id;
     let Some((_, at)) = view.observed(own).filter(|_| network.store.is_connected()) else {
         return Check::warn(
             "clock",

@@ -7,21 +7,21 @@ use ployz_api::{
 use ployz_core::{InviteRecord, secret_digest};
 use zeroize::Zeroizing;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::host::local_addresses;
 use crate::host::tls;
+use crate::machine::Machine;
 use crate::store::{INVITES, Revised};
 
-pub(crate) async fn create(daemon: &Daemon, request: InviteRequest) -> Outcome {
-    Ok(Payload::Invite(make(daemon, request).await?).into())
+pub(super) async fn create(here: &Machine, request: InviteRequest) -> Outcome {
+    Ok(Payload::Invite(make(here, request).await?).into())
 }
 
 /// Makes an invite. Its secret is in the answer and nowhere else.
-pub(crate) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invite, Failure> {
-    let network = daemon.running_network()?;
+pub(super) async fn make(here: &Machine, request: InviteRequest) -> Result<Invite, Failure> {
+    let network = here.running_network()?;
     network.coordinator()?;
     if !(1..=TTL_SECS_MAX).contains(&request.ttl_secs) {
         let message = format!(
@@ -40,7 +40,7 @@ pub(crate) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     let token = Token {
         network_id: network.membership.network_id,
         ca_fingerprint: fingerprint(&authority),
-        endpoints: local_addresses::endpoints(daemon.config.listen, &daemon.config.interface),
+        endpoints: local_addresses::endpoints(here.config.listen, &here.config.interface),
         invite_id,
         secret,
         expires_at: record.expires_at(),
@@ -60,8 +60,8 @@ pub(crate) async fn make(daemon: &Daemon, request: InviteRequest) -> Result<Invi
     })
 }
 
-pub(crate) async fn list(daemon: &Daemon, all: bool) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn list(here: &Machine, all: bool) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     let records: Vec<InviteRecord> = network.store.list(INVITES).await?;
     let now = network.store.unix_secs().await?;
@@ -74,8 +74,8 @@ pub(crate) async fn list(daemon: &Daemon, all: bool) -> Outcome {
     Ok(Payload::InviteList(InviteList { invites }).into())
 }
 
-pub(crate) async fn revoke(daemon: &Daemon, invite_id: InviteId) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn revoke(here: &Machine, invite_id: InviteId) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     let key = invite_id.to_string();
     let found: Option<Revised<InviteRecord>> = network.store.get(INVITES, &key).await?;

@@ -3,26 +3,26 @@
 use ployz_api::{Failure, MachineLifecycle, Outcome, Payload, Success};
 use ployz_core::Transition;
 
-use crate::daemon::Daemon;
-use crate::requests::records::{Changed, change, selected};
+use crate::machine::Machine;
+use crate::requests::machines::selected;
 use crate::services::placement::void_claims;
+use crate::store::records::{Changed, change};
 
-pub(crate) async fn activate(daemon: &Daemon, wanted: &str) -> Outcome {
-    set(daemon, wanted, Transition::Activate).await
+pub(super) async fn activate(here: &Machine, wanted: &str) -> Outcome {
+    set(here, wanted, Transition::Activate).await
 }
 
-pub(crate) async fn drain(daemon: &Daemon, wanted: &str) -> Outcome {
-    set(daemon, wanted, Transition::Drain).await
+pub(super) async fn drain(here: &Machine, wanted: &str) -> Outcome {
+    set(here, wanted, Transition::Drain).await
 }
 
-pub(crate) async fn standby(daemon: &Daemon, wanted: &str, force: bool) -> Outcome {
-    set(daemon, wanted, Transition::Standby { force }).await
+pub(super) async fn standby(here: &Machine, wanted: &str, force: bool) -> Outcome {
+    set(here, wanted, Transition::Standby { force }).await
 }
 
-async fn set(daemon: &Daemon, wanted: &str, transition: Transition) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
-    let id = selected(daemon, wanted)?;
+async fn set(here: &Machine, wanted: &str, transition: Transition) -> Outcome {
+    let network = here.running_network()?;
+    let id = selected(here, wanted)?;
     let void = void_claims(&network.store, id).await?;
     let changed = change(&network.store, id, |record| {
         record.workloads.retain(|id, _| !void.contains(id));

@@ -1,31 +1,25 @@
 //! Seeing machines. Answered from the view: it takes no store to look.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
-
-use ployz_api::{Code, Failure, MachineInspect, MachineList, MachineRow, Outcome, Payload};
-use ployz_core::{MachineRecord, SelectError, View};
-use ployz_engine::PublicKey;
+use ployz_api::{
+    Code, Failure, MachineId, MachineInspect, MachineList, MachineRow, Outcome, Payload,
+};
+use ployz_core::{MachineRecord, View};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
-use crate::host::failure::internal;
+use crate::machine::{Machine, Traffic, peer};
 use crate::network::{Network, is_session};
-use crate::overlay::PeerTraffic;
 
-pub(crate) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
-
-pub(crate) async fn list(daemon: &Daemon) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn list(here: &Machine) -> Outcome {
+    let network = here.running_network()?;
     let now = clock::now();
-    let traffic = traffic(daemon, now.instant).await?;
+    let traffic = here.traffic(now.instant).await?;
     let view = network.view();
     let view_age_secs = view.age_secs(now.unix_secs);
     let mut rows: Vec<MachineRow> = view
         .machines()
-        .map(|machine| row(daemon, &view, &traffic, machine, network.unix_secs()))
+        .map(|machine| row(here, &view, &traffic, machine, network.unix_secs()))
         .collect();
     rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Payload::MachineList(MachineList {
@@ -36,20 +30,16 @@ pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     .into())
 }
 
-pub(crate) async fn traffic(daemon: &Daemon, now: Instant) -> Result<Traffic, Failure> {
-    daemon.overlay.traffic(now).await.map_err(internal)
-}
-
-pub(crate) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn inspect(here: &Machine, wanted: &str) -> Outcome {
+    let network = here.running_network()?;
     let now = clock::now();
-    let traffic = traffic(daemon, now.instant).await?;
+    let traffic = here.traffic(now.instant).await?;
     let view = network.view();
-    let machine = view.select(wanted).map_err(not_selected)?;
+    let machine = view.select(wanted)?;
     let observed = view.observed(machine.id);
     let peer = peer(&traffic, machine);
     Ok(Payload::MachineInspect(Box::new(MachineInspect {
-        machine: row(daemon, &view, &traffic, machine, network.unix_secs()),
+        machine: row(here, &view, &traffic, machine, network.unix_secs()),
         desired: document(machine)?,
         observed: observed.map(|(record, _)| document(record)).transpose()?,
         endpoint: peer.and_then(|peer| peer.endpoint),
@@ -60,7 +50,7 @@ pub(crate) async fn inspect(daemon: &Daemon, wanted: &str) -> Outcome {
 }
 
 fn row(
-    daemon: &Daemon,
+    here: &Machine,
     view: &View,
     traffic: &Traffic,
     machine: &MachineRecord,
@@ -68,7 +58,7 @@ fn row(
 ) -> MachineRow {
     let observed = view.observed(machine.id);
     let handshake_age_secs = peer(traffic, machine).and_then(|peer| peer.handshake_age_secs);
-    let is_own = machine.id == daemon.identity.machine_id;
+    let is_own = machine.id == here.identity.machine_id;
     MachineRow {
         id: machine.id,
         name: machine.name.clone(),
@@ -91,19 +81,13 @@ fn row(
     }
 }
 
-pub(crate) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
-    traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
-}
-
-pub(crate) fn document(record: &impl Serialize) -> Result<Value, Failure> {
+pub(super) fn document(record: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(record).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-/// A machine that is not to be found, as a refusal.
-pub(crate) fn not_selected(error: SelectError) -> Failure {
-    let code = match error {
-        SelectError::NotFound(_) => Code::MachineNotFound,
-        SelectError::Ambiguous { .. } => Code::MachineAmbiguous,
-    };
-    Failure::new(code, error.to_string()).hint("ployzctl machine ls")
+/// The machine that an operator names: by its id, its name, or the unique beginning of either.
+pub(super) fn selected(here: &Machine, wanted: &str) -> Result<MachineId, Failure> {
+    let network = here.running_network()?;
+    let view = network.view();
+    Ok(view.select(wanted)?.id)
 }

@@ -1,107 +1,96 @@
-//! What each request does. Who may ask for it has been checked by then.
+//! What each request does: parse, call a service, shape the payload. Who may ask for it has been decided by then.
 
+mod asker;
 mod credentials;
 mod doctor;
+mod events;
 mod invites;
 mod lifecycle;
-pub(crate) mod machines;
-pub(crate) mod mesh;
+mod machines;
+mod mesh;
 mod mesh_init;
+mod network_shown;
 mod operations;
 mod provision;
-pub(crate) mod records;
-pub(crate) mod remove;
+mod records;
+mod remove;
 mod status;
 mod storage;
 mod volumes;
-pub(crate) mod workloads;
+mod workloads;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
-use ployz_api::{
-    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, LOCAL_NETWORK, Outcome, Request,
-};
+use ployz_api::{Code, Failure, Outcome, Request};
 
-use crate::daemon::Daemon;
+use crate::machine::Machine;
 use crate::services::{
-    admitting as redeem, joining as import, measure as rtt, migration as migrate, pair,
-    retiring as retire, store_change, update,
+    admitting, joining, measure, migration, pair, retiring, store_change, update,
 };
-use crate::store::events;
 
-pub(crate) use machines::not_selected;
-pub(crate) use records::change;
-pub(crate) use storage::storage_list;
+pub(crate) use crate::services::measure::stream_rtt;
+pub(crate) use asker::Asker;
 
-/// Does what is asked.
-pub(crate) async fn carry_out(
-    daemon: Rc<Daemon>,
-    caller: &CertificateName,
-    address: IpAddr,
-    request: Request,
-) -> Outcome {
+/// Carries out a request that has one answer.
+///
+/// # Errors
+/// What the caller is told.
+pub(crate) async fn carry_out(here: Rc<Machine>, asker: Asker, request: Request) -> Outcome {
     match request {
-        Request::Status => status::status(&daemon).await,
-        Request::MeshInit(request) => mesh_init::init(&daemon, request).await,
-        Request::MeshCreate(request) => mesh_init::create(&daemon, request),
-        Request::MeshStart => mesh::start(&daemon).await,
-        Request::MeshStop { force } => mesh::stop(&daemon, force).await,
-        Request::MeshDestroy { name, force } => mesh::destroy(&daemon, name, force).await,
-        Request::MachineList => machines::list(&daemon).await,
-        Request::MachineInspect { machine } => machines::inspect(&daemon, &machine).await,
-        Request::MachineRename { machine, name } => records::rename(&daemon, &machine, name).await,
-        Request::MachineLabel { machine, labels } => {
-            records::label(&daemon, &machine, &labels).await
-        }
-        Request::MachineActivate { machine } => lifecycle::activate(&daemon, &machine).await,
-        Request::MachineDrain { machine } => lifecycle::drain(&daemon, &machine).await,
+        Request::Status => status::status(&here).await,
+        Request::MeshInit(request) => mesh_init::init(&here, request).await,
+        Request::MeshCreate(request) => mesh_init::create(&here, request),
+        Request::MeshStart => mesh::start(&here).await,
+        Request::MeshStop { force } => mesh::stop(&here, force).await,
+        Request::MeshDestroy { name, force } => mesh::destroy(&here, name, force).await,
+        Request::MachineList => machines::list(&here).await,
+        Request::MachineInspect { machine } => machines::inspect(&here, &machine).await,
+        Request::MachineRename { machine, name } => records::rename(&here, &machine, name).await,
+        Request::MachineLabel { machine, labels } => records::label(&here, &machine, &labels).await,
+        Request::MachineActivate { machine } => lifecycle::activate(&here, &machine).await,
+        Request::MachineDrain { machine } => lifecycle::drain(&here, &machine).await,
         Request::MachineStandby { machine, force } => {
-            lifecycle::standby(&daemon, &machine, force).await
+            lifecycle::standby(&here, &machine, force).await
         }
         Request::MachineRemove { machine, force } => {
-            let is_here = caller.network == LOCAL_NETWORK;
-            let asker = remove::Asker { is_here, address };
-            remove::remove(&daemon, asker, &machine, force).await
+            remove::remove(&here, asker, &machine, force).await
         }
-        Request::MachineRetire => retire::retire(&daemon).await,
-        Request::WorkloadDeploy(request) => workloads::deploy(&daemon, request).await,
-        Request::WorkloadList => workloads::list(&daemon),
-        Request::WorkloadInspect { workload } => workloads::inspect(&daemon, &workload).await,
-        Request::WorkloadLogs { workload, lines } => {
-            workloads::logs(&daemon, workload, lines).await
-        }
-        Request::WorkloadRemove { workload } => workloads::remove(&daemon, &workload).await,
-        Request::MachineUpdate(request) => update::begin(&daemon, request).await,
-        Request::UpdateStep(step) => Box::pin(update::member::step(&daemon, step)).await,
-        Request::StoragePromote(request) => storage::promote(&daemon, request).await,
-        Request::StorageDemote(request) => storage::demote(&daemon, request).await,
-        Request::StorageList => Box::pin(storage::list(&daemon)).await,
-        Request::StorageStep(step) => Box::pin(store_change::step(&daemon, step)).await,
-        Request::MigratePreview(request) => migrate::preview(&daemon, &request).await,
-        Request::MigrateApply(request) => migrate::apply(&daemon, &request).await,
-        Request::Volume(request) => volumes::answer(&daemon, caller, &request),
-        Request::InviteCreate(request) => invites::create(&daemon, request).await,
-        Request::InviteList { all } => invites::list(&daemon, all).await,
-        Request::InviteRevoke { invite_id } => invites::revoke(&daemon, invite_id).await,
-        Request::InviteImport { token } => import::import(&daemon, &token).await,
-        Request::InviteRedeem(request) => redeem::redeem(&daemon, request).await,
-        Request::CredentialCreate(request) => credentials::create(&daemon, request).await,
-        Request::CredentialList => credentials::list(&daemon).await,
+        Request::MachineRetire => retiring::retire(&here).await,
+        Request::WorkloadDeploy(request) => workloads::deploy(&here, request).await,
+        Request::WorkloadList => workloads::list(&here),
+        Request::WorkloadInspect { workload } => workloads::inspect(&here, &workload).await,
+        Request::WorkloadLogs { workload, lines } => workloads::logs(&here, workload, lines).await,
+        Request::WorkloadRemove { workload } => workloads::remove(&here, &workload).await,
+        Request::MachineUpdate(request) => update::begin(&here, request).await,
+        Request::UpdateStep(step) => Box::pin(update::step(&here, step)).await,
+        Request::StoragePromote(request) => storage::promote(&here, request).await,
+        Request::StorageDemote(request) => storage::demote(&here, request).await,
+        Request::StorageList => Box::pin(storage::list(&here)).await,
+        Request::StorageStep(step) => Box::pin(store_change::step(&here, step)).await,
+        Request::MigratePreview(request) => migration::preview(&here, &request).await,
+        Request::MigrateApply(request) => migration::apply(&here, &request).await,
+        Request::Volume(request) => volumes::answer(&here, &request),
+        Request::InviteCreate(request) => invites::create(&here, request).await,
+        Request::InviteList { all } => invites::list(&here, all).await,
+        Request::InviteRevoke { invite_id } => invites::revoke(&here, invite_id).await,
+        Request::InviteImport { token } => joining::import(&here, &token).await,
+        Request::InviteRedeem(request) => admitting::redeem(&here, request).await,
+        Request::CredentialCreate(request) => credentials::create(&here, request).await,
+        Request::CredentialList => credentials::list(&here).await,
         Request::CredentialRevoke { credential_id } => {
-            credentials::revoke(&daemon, credential_id).await
+            credentials::revoke(&here, credential_id).await
         }
-        Request::Doctor { machine } => doctor::doctor(&daemon, machine.as_deref()).await,
-        Request::PairReport { machine } => pair::report(&daemon, machine).await,
-        Request::RttReport { peers, count } => rtt::report(&daemon, &peers, count).await,
-        Request::Events { limit, .. } => events::list(&daemon, limit.min(EVENTS_LIMIT_MAX)).await,
-        Request::OperationList => operations::list(&daemon).await,
-        Request::OperationGet { operation_id } => operations::get(&daemon, operation_id).await,
-        Request::Provision(report) => provision::report(&daemon, report).await,
-        // The server carries these out: the one has several answers, and the others are the last request on their stream.
+        Request::Doctor { machine } => doctor::doctor(&here, machine.as_deref()).await,
+        Request::PairReport { machine } => pair::report(&here, machine).await,
+        Request::RttReport { peers, count } => measure::report(&here, &peers, count).await,
+        Request::Events { limit, .. } => events::list(&here, limit).await,
+        Request::OperationList => operations::list(&here).await,
+        Request::OperationGet { operation_id } => operations::get(&here, operation_id).await,
+        Request::Provision(report) => provision::report(&here, report).await,
+        // The server answers these: one has several answers, and the others are the last request on their stream.
         Request::MachineRtt { .. } | Request::Relay { .. } | Request::Relayed => Err(Failure::new(
             Code::InvalidArgument,
-            "what is relayed is not relayed again",
+            "this request cannot be made within a relayed session",
         )),
     }
 }

@@ -3,11 +3,11 @@
 use ployz_api::{Code, Failure, OperationId, OperationList, Outcome, Payload};
 use ployz_core::OperationRecord;
 
-use crate::daemon::Daemon;
+use crate::machine::Machine;
 use crate::store::OPERATIONS;
 
-pub(crate) async fn list(daemon: &Daemon) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn list(here: &Machine) -> Outcome {
+    let network = here.running_network()?;
     let records: Vec<OperationRecord> = network.store.list(OPERATIONS).await?;
     let now = network.unix_secs();
     let mut operations: Vec<_> = records.iter().map(|record| record.shown(now)).collect();
@@ -15,8 +15,8 @@ pub(crate) async fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::OperationList(OperationList { operations }).into())
 }
 
-pub(crate) async fn get(daemon: &Daemon, id: OperationId) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn get(here: &Machine, id: OperationId) -> Outcome {
+    let network = here.running_network()?;
     let (store, key) = (&network.store, id.to_string());
     // Who holds the store hears the latest.
     let found: Option<OperationRecord> = if network.storage.is_some() {

@@ -4,8 +4,8 @@
 use ployz_api::{Code, Failure, Name, OperationId, Outcome, Payload, ProvisionReport, Success};
 use ployz_core::OperationRecord;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
+use crate::machine::Machine;
 use crate::network::Network;
 use crate::store::{OPERATIONS, Revised};
 
@@ -16,14 +16,14 @@ const TARGETS_MAX: usize = 200;
 /// A host that was not finished is found as it was left.
 const ADD_AGAIN: &str = "ployzctl machine add, with the same hosts: it goes on where it stopped";
 
-pub(crate) async fn report(daemon: &Daemon, report: ProvisionReport) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) async fn report(here: &Machine, report: ProvisionReport) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     match report {
         ProvisionReport::Begin {
             network: name,
             targets,
-        } => begin(daemon, &network, &name, &targets).await,
+        } => begin(here, &network, &name, &targets).await,
         ProvisionReport::Alive { operation_id } => change(&network, operation_id, |_, _| {}).await,
         ProvisionReport::Stage {
             operation_id,
@@ -59,7 +59,7 @@ pub(crate) async fn report(daemon: &Daemon, report: ProvisionReport) -> Outcome 
     }
 }
 
-async fn begin(daemon: &Daemon, network: &Network, wanted: &Name, targets: &[String]) -> Outcome {
+async fn begin(here: &Machine, network: &Network, wanted: &Name, targets: &[String]) -> Outcome {
     let running = &network.membership.network;
     if wanted != running {
         let message = format!("this is network {running}, not {wanted}");
@@ -74,7 +74,7 @@ async fn begin(daemon: &Daemon, network: &Network, wanted: &Name, targets: &[Str
     let (unix_ms, random) = clock::id_parts();
     let id = OperationId::new(unix_ms, random);
     let now = network.store.unix_secs().await?;
-    let (own, target) = (daemon.identity.machine_id, targets.join(" "));
+    let (own, target) = (here.identity.machine_id, targets.join(" "));
     let mut record = OperationRecord::begin(id, "machine-add", target, own, ADD_AGAIN, now);
     record.renew(now);
     let key = id.to_string();

@@ -3,32 +3,21 @@
 use std::collections::BTreeMap;
 
 use ployz_api::{
-    Code, Failure, LabelKey, LabelValue, MachineId, MachineRecordShown, Name, Outcome, Payload,
-    Success,
+    Code, Failure, LabelKey, LabelValue, MachineRecordShown, Name, Outcome, Payload, Success,
 };
 use ployz_core::MachineRecord;
 
-use crate::requests::machines::{document, not_selected};
+use crate::machine::Machine;
+use crate::requests::machines::{document, selected};
 use crate::services::leases::{claim_this_name, release_name};
+use crate::store::records::{Changed, change};
 
-use crate::daemon::Daemon;
-use crate::store::{MACHINES, Revised, Store};
-
-/// Whoever loses has lost to somebody who is done then: so many can be at one record at a time.
-const ATTEMPTS: usize = 64;
 /// A record stays small, and a view of 200 machines with it.
 const LABELS_MAX: usize = 32;
 
-/// What came of a change.
-pub(crate) struct Changed {
-    pub(crate) before: MachineRecord,
-    pub(crate) after: MachineRecord,
-}
-
-pub(crate) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
-    let id = selected(daemon, wanted)?;
+pub(super) async fn rename(here: &Machine, wanted: &str, name: Name) -> Outcome {
+    let network = here.running_network()?;
+    let id = selected(here, wanted)?;
     let store = &network.store;
     let now = store.unix_secs().await?;
     if !claim_this_name(store, &name, id, now).await? {
@@ -53,14 +42,13 @@ pub(crate) async fn rename(daemon: &Daemon, wanted: &str, name: Name) -> Outcome
     shown(message, &after)
 }
 
-pub(crate) async fn label(
-    daemon: &Daemon,
+pub(super) async fn label(
+    here: &Machine,
     wanted: &str,
     labels: &BTreeMap<LabelKey, Option<LabelValue>>,
 ) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
-    let id = selected(daemon, wanted)?;
+    let network = here.running_network()?;
+    let id = selected(here, wanted)?;
     let changed = change(&network.store, id, |record| {
         for (key, value) in labels {
             match value {
@@ -82,38 +70,6 @@ pub(crate) async fn label(
         format!("the labels of {} are changed", after.name)
     };
     shown(message, &after)
-}
-
-pub(crate) fn selected(daemon: &Daemon, wanted: &str) -> Result<MachineId, Failure> {
-    let network = daemon.running_network()?;
-    let view = network.view();
-    Ok(view.select(wanted).map_err(not_selected)?.id)
-}
-
-pub(crate) async fn change(
-    store: &Store,
-    id: MachineId,
-    edit: impl Fn(&mut MachineRecord) -> Result<(), Failure>,
-) -> Result<Changed, Failure> {
-    let key = id.to_string();
-    for _ in 0..ATTEMPTS {
-        let found: Option<Revised<MachineRecord>> = store.get(MACHINES, &key).await?;
-        let Some(Revised { value, revision }) = found else {
-            let message = format!("machine {id} has been removed");
-            return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
-        };
-        let mut after = value.clone();
-        edit(&mut after)?;
-        let written = after == value || store.update(MACHINES, &key, &after, revision).await?;
-        if written {
-            return Ok(Changed {
-                before: value,
-                after,
-            });
-        }
-    }
-    let message = format!("others keep changing machine {id}");
-    Err(Failure::new(Code::Conflict, message).hint("run the same command again"))
 }
 
 fn shown(message: String, record: &MachineRecord) -> Outcome {

@@ -6,7 +6,6 @@
 //! up leaves a record that takes `force`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ployz_api::{
@@ -15,12 +14,12 @@ use ployz_api::{
 };
 use ployz_core::{MachineRecord, may_remove};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
+use crate::machine::{Machine, peer};
 use crate::network::{Network, is_session};
-use crate::requests::machines::{not_selected, peer, traffic};
-use crate::server::relay;
+use crate::requests::asker::Asker;
 use crate::services::placement::{forget, release, service};
+use crate::services::retiring::step;
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
@@ -31,31 +30,13 @@ const ATTEMPTS: usize = 5;
 /// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
 const CLEANUP_WAIT: Duration = Duration::from_secs(90);
 
-/// Where the one is who asks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker {
-    /// Root of this host.
-    pub(crate) is_here: bool,
-    /// Of what is relayed, the address of the machine between.
-    pub(crate) address: IpAddr,
-}
-
-impl Asker {
-    /// Whether the answer has to go through a machine that will not pass it on any more.
-    fn sits_at(self, own: MachineId, machine: &MachineRecord) -> bool {
-        let overlay = [IpAddr::from(machine.overlay_ip), machine.overlay_ip6.into()];
-        (self.is_here && machine.id == own) || overlay.contains(&self.address)
-    }
-}
-
-pub(crate) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: bool) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
-    let own = daemon.identity.machine_id;
-    let traffic = traffic(daemon, clock::now().instant).await?;
+pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bool) -> Outcome {
+    let network = here.running_network()?;
+    let own = here.identity.machine_id;
+    let traffic = here.traffic(clock::now().instant).await?;
     let (id, name) = {
         let view = network.view();
-        let target = view.select(wanted).map_err(not_selected)?;
+        let target = view.select(wanted)?;
         may_remove(
             own,
             asker.sits_at(own, target),
@@ -74,7 +55,7 @@ pub(crate) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
     let mut cleanup = if force {
         Vec::new()
     } else {
-        clean_up(daemon, id, &name).await?
+        clean_up(here, id, &name).await?
     };
     let held = delete_record(&network, id).await?.workloads;
     tracing::info!(%id, %name, "machine removed");
@@ -91,13 +72,11 @@ pub(crate) async fn remove(daemon: &Daemon, asker: Asker, wanted: &str, force: b
 }
 
 /// Has the machine itself do its part. All of it has to be done before its record goes: without one nobody could ask again.
-async fn clean_up(
-    daemon: &Daemon,
-    id: MachineId,
-    name: &Name,
-) -> Result<Vec<CleanupStep>, Failure> {
+async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<CleanupStep>, Failure> {
     let mend = format!("ployzctl machine rm --force {name}");
-    let session = relay::reach(daemon, id)
+    let session = here
+        .client()?
+        .reach(id)
         .await
         .map_err(|failure| failure.hint(&mend))?;
     let asking = async {
@@ -199,13 +178,4 @@ async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> 
             );
             Failure::new(Code::Timeout, message)
         })
-}
-
-/// How a step of a removal ended.
-pub(crate) fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
-    CleanupStep {
-        step: step.to_owned(),
-        ok: done.is_ok(),
-        message: done.unwrap_or_else(|failure| failure.message),
-    }
 }

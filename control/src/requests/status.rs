@@ -4,17 +4,17 @@ use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, Stor
 
 use ployz_install::{Layout, Version};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
 use crate::host::installation;
+use crate::machine::Machine;
 
-pub(crate) async fn status(daemon: &Daemon) -> Outcome {
-    let details = daemon.overlay.status().await.map_err(internal)?;
-    let network = daemon.network();
-    let membership = daemon.membership().map_err(internal)?;
+pub(super) async fn status(here: &Machine) -> Outcome {
+    let details = here.overlay.status().await.map_err(internal)?;
+    let network = here.network();
+    let membership = here.membership().map_err(internal)?;
     let membership = membership.as_ref();
-    let own = daemon.identity.machine_id;
+    let own = here.identity.machine_id;
     let record = network
         .as_ref()
         .and_then(|network| network.view().machine(own).cloned());
@@ -43,11 +43,7 @@ pub(crate) async fn status(daemon: &Daemon) -> Outcome {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         id: own,
         name: record.as_ref().map_or_else(
-            || {
-                membership
-                    .map_or(&daemon.config.name, |it| &it.name)
-                    .clone()
-            },
+            || membership.map_or(&here.config.name, |it| &it.name).clone(),
             |record| record.name.clone(),
         ),
         network: membership.map(|it| it.network.clone()),
@@ -57,22 +53,22 @@ pub(crate) async fn status(daemon: &Daemon) -> Outcome {
         removed: network.as_ref().is_some_and(|it| it.is_removed()),
         overlay_ip: membership.map(|it| it.overlay_ip),
         overlay_ip6: membership.map(|it| it.overlay_ip6),
-        runtime: daemon.config.runtime.name().to_owned(),
-        installation: installation(daemon),
+        runtime: here.config.runtime.name().to_owned(),
+        installation: installation(here),
         data_plane: DataPlane {
-            backend: daemon.overlay.backend().to_owned(),
-            interface: daemon.config.interface.clone(),
+            backend: here.overlay.backend().to_owned(),
+            interface: here.config.interface.clone(),
             details,
         },
         storage,
         control,
-        refused: daemon.refusals.counts(),
+        refused: here.refusals.counts(),
     }))
     .into())
 }
 
-fn installation(daemon: &Daemon) -> Installation {
-    let config = &daemon.config;
+fn installation(here: &Machine) -> Installation {
+    let config = &here.config;
     let layout = installation::own();
     let version = |of: fn(&Layout) -> Option<Version>| {
         let version = layout.as_ref().and_then(of)?;

@@ -3,22 +3,19 @@
 use ployz_api::{
     Code, DeployRequest, Failure, InstanceId, MachineId, Name, Outcome, Payload, Success,
     WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow, WorkloadSpec,
-    WorkloadState,
 };
-use ployz_core::{InstanceRecord, MachineRecord, STALE_SECS, View, pick};
+use ployz_core::{InstanceRecord, MachineRecord, pick};
 
-use crate::daemon::Daemon;
+use crate::machine::Machine;
 use crate::network::Network;
-use crate::requests::machines::not_selected;
-use crate::services::placement::{forget, instance_key, place, service};
+use crate::services::placement::{fits, forget, instance_key, place, service};
 use crate::store::{MACHINES, Revised, WORKLOADS};
 
 /// More do not fit into an answer.
 const LOG_LINES_MAX: u32 = 10_000;
 
-pub(crate) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
+pub(super) async fn deploy(here: &Machine, request: DeployRequest) -> Outcome {
+    let network = here.running_network()?;
     let DeployRequest {
         workload,
         machine,
@@ -39,8 +36,8 @@ pub(crate) async fn deploy(daemon: &Daemon, request: DeployRequest) -> Outcome {
     })
 }
 
-pub(crate) fn list(daemon: &Daemon) -> Outcome {
-    let network = daemon.running_network()?;
+pub(super) fn list(here: &Machine) -> Outcome {
+    let network = here.running_network()?;
     let view = network.view();
     let held = |machine: &MachineRecord| {
         let claims = machine.workloads.iter();
@@ -52,9 +49,8 @@ pub(crate) fn list(daemon: &Daemon) -> Outcome {
     Ok(Payload::WorkloadList(WorkloadList { rows }).into())
 }
 
-pub(crate) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
+pub(super) async fn inspect(here: &Machine, workload: &WorkloadName) -> Outcome {
+    let network = here.running_network()?;
     let found = service(&network.store, workload).await?.value;
     let key = instance_key(found.machine, found.id);
     let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
@@ -75,15 +71,14 @@ pub(crate) async fn inspect(daemon: &Daemon, workload: &WorkloadName) -> Outcome
     .into())
 }
 
-pub(crate) async fn logs(daemon: &Daemon, workload: WorkloadName, lines: u32) -> Outcome {
+pub(super) async fn logs(here: &Machine, workload: WorkloadName, lines: u32) -> Outcome {
     let lines = lines.min(LOG_LINES_MAX);
-    let lines = daemon.workloads.logs(&workload, lines).await?;
+    let lines = here.workloads.logs(&workload, lines).await?;
     Ok(Payload::WorkloadLogs(WorkloadLogs { workload, lines }).into())
 }
 
-pub(crate) async fn remove(daemon: &Daemon, workload: &WorkloadName) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
+pub(super) async fn remove(here: &Machine, workload: &WorkloadName) -> Outcome {
+    let network = here.running_network()?;
     let found = service(&network.store, workload).await?.value;
     forget(&network.store, &found).await?;
     tracing::info!(%workload, id = %found.id, "workload removed");
@@ -102,7 +97,7 @@ async fn target(
     let runtime = spec.program.runtime();
     if let Some(wanted) = wanted {
         let view = network.view();
-        let machine = view.select(wanted).map_err(not_selected)?;
+        let machine = view.select(wanted)?;
         if !fits(&view, machine, runtime) {
             let message = format!(
                 "{} does not run workloads of runtime {runtime}",
@@ -123,12 +118,6 @@ async fn target(
     })
 }
 
-/// Whether a machine runs such workloads, as far as it has said.
-pub(crate) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
-    let observed = view.observed(machine.id);
-    observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
-}
-
 fn row(
     network: &Network,
     machine: MachineId,
@@ -142,16 +131,6 @@ fn row(
         id,
         machine: name.unwrap_or_else(|| Name::nearest(&machine.to_string())),
         machine_id: machine,
-        state: state(network, machine, id),
+        state: network.instance_state(machine, id),
     }
-}
-
-/// How an instance is, in its machine's words, if those are not old.
-pub(crate) fn state(network: &Network, machine: MachineId, id: InstanceId) -> WorkloadState {
-    let view = network.view();
-    let said = view.observed(machine).and_then(|(observed, at)| {
-        let is_recent = network.unix_secs().saturating_sub(at) <= STALE_SECS;
-        observed.instances.get(&id).filter(|_| is_recent).copied()
-    });
-    said.unwrap_or(WorkloadState::Unknown)
 }

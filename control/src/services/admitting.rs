@@ -13,12 +13,12 @@ use ployz_core::{InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Red
 use ployz_engine::PublicKey;
 use serde_json::Map;
 
-use crate::daemon::Daemon;
 use crate::host::ca::PublicPoint;
 use crate::host::failure::internal;
+use crate::machine::Machine;
 use crate::network::{Network, Storage};
 use crate::services::leases::{claim_name, claim_subnet};
-use crate::store::operations::Work;
+use crate::store::operations::OperationLog;
 use crate::store::{INVITES, MACHINES, Revised, Slot};
 
 /// What a wrong secret costs its sender. With one request a stranger and 128 strangers at a time, that is 430 guesses a
@@ -28,8 +28,8 @@ const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
 /// What there is to do when it was not let in to the end; nothing has to be taken back.
 const JOIN_AGAIN: &str = "ployzctl machine invite import, on that machine, with the same token";
 
-pub(crate) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
-    let network = daemon.running_network()?;
+pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
+    let network = here.running_network()?;
     let storage = network.coordinator()?;
     let certificate_key = well_formed(&request)?;
     let key = request.machine_id.to_string();
@@ -44,7 +44,13 @@ pub(crate) async fn redeem(daemon: &Daemon, request: RedeemRequest) -> Outcome {
         }
         None => {
             let (target, store) = (request.machine_id.to_string(), &network.store);
-            let mut work = Work::begin(daemon, store, "machine-join", target, JOIN_AGAIN);
+            let mut work = OperationLog::begin(
+                here.identity.machine_id,
+                store,
+                "machine-join",
+                target,
+                JOIN_AGAIN,
+            );
             let admitted = admit(&network, request, &invite, now, &mut work).await;
             work.end(admitted.as_ref().err()).await;
             admitted?
@@ -118,7 +124,7 @@ async fn admit(
     request: RedeemRequest,
     invite: &InviteRecord,
     now: u64,
-    work: &mut Work,
+    work: &mut OperationLog,
 ) -> Result<MachineRecord, Failure> {
     let (id, store) = (request.machine_id, &network.store);
     work.stage("name").await;

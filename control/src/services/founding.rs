@@ -4,18 +4,17 @@
 //! says that this machine takes part is written last, and whatever fails before takes everything back.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::{Authority as Held, Code, Failure, Lifecycle, NetworkState, RegionRole};
 use ployz_core::{MachineRecord, RECORD_VERSION};
 use serde_json::Map;
 
-use crate::daemon::{Daemon, addresses};
-use crate::host::ca::Authority;
+use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
 use crate::host::failure::internal;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
+use crate::machine::{Command, Entry, Machine, addresses};
 use crate::nats::{Certificates, NatsServer, Settings, User};
 use crate::network::Storage;
 use crate::services::leases::claim_first;
@@ -25,32 +24,32 @@ use crate::store::{MACHINES, Store};
 const STORE_WAIT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn found(
-    daemon: &Rc<Daemon>,
+    here: &Machine,
     mut membership: Membership,
-    authority: Authority,
+    authority: CertificateAuthority,
 ) -> Result<(), Failure> {
-    let record = first_record(daemon, &membership).map_err(internal)?;
-    let nats = daemon.nats_server();
+    let record = first_record(here, &membership).map_err(internal)?;
+    let nats = here.nats_server();
     nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
-    let management = daemon
+    let management = here
         .bind_management(&membership)
         .await
         .map_err(not_possible)?;
     if let Some(port) = membership.wg_port {
-        daemon.overlay.set_port(port).await.map_err(not_possible)?;
+        here.overlay.set_port(port).await.map_err(not_possible)?;
     }
     let made = async {
-        let store = make(daemon, &membership, &record, &nats).await?;
+        let store = make(here, &membership, &record, &nats).await?;
         membership.state = NetworkState::Running;
-        daemon.files.remove(VIEW_FILE).map_err(internal)?;
-        daemon.files.write(FILE, &membership).map_err(internal)?;
+        here.files.remove(VIEW_FILE).map_err(internal)?;
+        here.files.write(FILE, &membership).map_err(internal)?;
         Ok(store)
     };
     let store = match made.await {
         Ok(store) => store,
         Err(failure) => {
-            take_back(daemon, &membership, &nats)
+            take_back(here, &membership, &nats)
                 .await
                 .map_err(internal)?;
             return Err(failure);
@@ -62,33 +61,38 @@ pub(crate) async fn found(
         authority,
         nkey: record.nkey,
     };
-    daemon
-        .enter(membership, store, Some(storage), management)
-        .map_err(internal)
+    let entry = Entry {
+        membership,
+        store,
+        storage: Some(storage),
+        management,
+    };
+    let entered = here.ask_root(Command::Enter(Box::new(entry))).await;
+    entered.map_err(internal)
 }
 
-fn first_record(daemon: &Daemon, membership: &Membership) -> anyhow::Result<MachineRecord> {
+fn first_record(here: &Machine, membership: &Membership) -> anyhow::Result<MachineRecord> {
     let endpoints = if membership.endpoints.is_empty() {
-        daemon.endpoints(membership.wg_port.unwrap_or(daemon.config.wg_port))
+        here.endpoints(membership.wg_port.unwrap_or(here.config.wg_port))
     } else {
         membership.endpoints.clone()
     };
     Ok(MachineRecord {
         version: RECORD_VERSION,
-        id: daemon.identity.machine_id,
+        id: here.identity.machine_id,
         name: membership.name.clone(),
         lifecycle: Lifecycle::Active,
         authority: Held::Storage,
-        region: daemon.config.region.to_string(),
+        region: here.config.region.to_string(),
         region_role: RegionRole::HomeData,
         availability_zone: None,
         overlay_ip: membership.overlay_ip,
         overlay_ip6: membership.overlay_ip6,
         subnet: Some(membership.subnet),
-        wireguard_key: daemon.identity.wireguard_key.public_key().to_string(),
-        nkey: daemon.identity.nkey()?,
+        wireguard_key: here.identity.wireguard_key.public_key().to_string(),
+        nkey: here.identity.nkey()?,
         endpoints,
-        store_port: Some(daemon.config.nats_port),
+        store_port: Some(here.config.nats_port),
         created_at: clock::now().unix_secs,
         labels: BTreeMap::new(),
         workloads: BTreeMap::new(),
@@ -98,7 +102,7 @@ fn first_record(daemon: &Daemon, membership: &Membership) -> anyhow::Result<Mach
 
 /// Starts the store and writes the first records.
 async fn make(
-    daemon: &Daemon,
+    here: &Machine,
     membership: &Membership,
     record: &MachineRecord,
     nats: &NatsServer,
@@ -106,11 +110,11 @@ async fn make(
     // What a daemon that was killed in the middle of this had made.
     nats.destroy().await.map_err(internal)?;
     let addresses = addresses(membership).map_err(internal)?;
-    let given = daemon.overlay.add_addresses(&addresses).await;
+    let given = here.overlay.add_addresses(&addresses).await;
     given.map_err(internal)?;
     let settings = Settings {
         machine: record.id,
-        listen: (membership.overlay_ip, daemon.config.nats_port).into(),
+        listen: (membership.overlay_ip, here.config.nats_port).into(),
         users: vec![User {
             machine: record.id,
             nkey: record.nkey.clone(),
@@ -121,11 +125,11 @@ async fn make(
     let certificates = Certificates {
         ca_pem: &membership.ca_pem,
         certificate_pem: &membership.certificate_pem,
-        key_pem: daemon.identity.certificate_key_pem.expose(),
+        key_pem: here.identity.certificate_key_pem.expose(),
     };
     nats.set_up(&settings, certificates).map_err(internal)?;
     nats.start().await.map_err(internal)?;
-    let opened = Store::open(membership, &daemon.identity).await;
+    let opened = Store::open(membership, &here.identity).await;
     let store = opened.map_err(internal)?;
     store.wait_connected(STORE_WAIT).await.map_err(|failure| {
         let words = nats.last_words();
@@ -140,15 +144,15 @@ async fn make(
 }
 
 async fn take_back(
-    daemon: &Daemon,
+    here: &Machine,
     membership: &Membership,
     nats: &NatsServer,
 ) -> anyhow::Result<()> {
     nats.destroy().await?;
-    let overlay = &daemon.overlay;
+    let overlay = &here.overlay;
     overlay.remove_addresses(&addresses(membership)?).await?;
     if membership.wg_port.is_some() {
-        overlay.set_port(daemon.config.wg_port).await?;
+        overlay.set_port(here.config.wg_port).await?;
     }
     Ok(())
 }

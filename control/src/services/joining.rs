@@ -4,7 +4,6 @@
 //! last. If it dies before that, the same token lets it in again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,11 +15,11 @@ use ployz_api::{
 use ployz_core::{MachineRecord, SavedView};
 use rcgen::PublicKeyData as _;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
+use crate::machine::{Command, Entry, Machine};
 use crate::overlay::interface_addresses;
 use crate::store::Store;
 
@@ -29,19 +28,19 @@ const REDEEM_WAIT: Duration = Duration::from_secs(30);
 /// The first handshake, the coordinator's news of us, and a connection through the tunnel.
 const STORE_WAIT: Duration = Duration::from_secs(15);
 
-pub(crate) async fn import(daemon: &Rc<Daemon>, token: &Secret) -> Outcome {
+pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     let token = Token::decode(token.expose())
         .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
-    if let Some(membership) = daemon.membership().map_err(internal)? {
+    if let Some(membership) = here.membership().map_err(internal)? {
         return if membership.network_id == token.network_id {
-            Ok(joined(daemon, &membership, "had joined before"))
+            Ok(joined(here, &membership, "had joined before"))
         } else {
             let message = format!("this machine is in network {}", membership.network);
             Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"))
         };
     }
-    let _entering = daemon.begin_entering()?;
-    let request = Request::InviteRedeem(introduction(daemon, &token).map_err(internal)?);
+    let _entering = here.begin_entering()?;
+    let request = Request::InviteRedeem(introduction(here, &token).map_err(internal)?);
     let response = ask_invited(&token, &request, REDEEM_WAIT)
         .await
         .map_err(unheard)?;
@@ -51,33 +50,33 @@ pub(crate) async fn import(daemon: &Rc<Daemon>, token: &Secret) -> Outcome {
             "the coordinator answered something else",
         ));
     };
-    let membership = settle(daemon, *redeemed).await.map_err(internal)?;
-    let network = daemon.running_network()?;
+    let membership = settle(here, *redeemed).await.map_err(internal)?;
+    let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
     let status = match network.store.wait_connected(STORE_WAIT).await {
         Ok(()) => "joined",
         Err(_) => "joined; the store does not answer yet",
     };
-    Ok(joined(daemon, &membership, status))
+    Ok(joined(here, &membership, status))
 }
 
-fn introduction(daemon: &Daemon, token: &Token) -> anyhow::Result<RedeemRequest> {
-    let identity = &daemon.identity;
+fn introduction(here: &Machine, token: &Token) -> anyhow::Result<RedeemRequest> {
+    let identity = &here.identity;
     Ok(RedeemRequest {
         invite_id: token.invite_id,
         secret: Secret::new(token.secret.expose().to_owned()),
         machine_id: identity.machine_id,
-        name: daemon.config.name.clone(),
-        region: daemon.config.region.to_string(),
+        name: here.config.name.clone(),
+        region: here.config.region.to_string(),
         wireguard_key: identity.wireguard_key.public_key().to_string(),
         nkey: identity.nkey()?,
         certificate_key: hex(identity.certificate_key()?.der_bytes()),
-        endpoints: daemon.endpoints(daemon.config.wg_port),
+        endpoints: here.endpoints(here.config.wg_port),
     })
 }
 
 /// Takes the place that the coordinator has given.
-async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membership> {
+async fn settle(here: &Machine, redeemed: Redeemed) -> anyhow::Result<Membership> {
     let machines: Vec<MachineRecord> = redeemed
         .machines
         .into_iter()
@@ -86,7 +85,7 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         .context("the coordinator's records")?;
     let own = machines
         .iter()
-        .find(|machine| machine.id == daemon.identity.machine_id)
+        .find(|machine| machine.id == here.identity.machine_id)
         .context("the coordinator has no record of this machine")?;
     let membership = Membership {
         network_id: redeemed.network_id,
@@ -110,30 +109,36 @@ async fn settle(daemon: &Rc<Daemon>, redeemed: Redeemed) -> anyhow::Result<Membe
         membership.overlay_ip,
         membership.overlay_ip6,
     )?;
-    let management = daemon.bind_management(&membership).await?;
-    let store = Store::open(&membership, &daemon.identity).await?;
+    let management = here.bind_management(&membership).await?;
+    let store = Store::open(&membership, &here.identity).await?;
     let view = SavedView {
         confirmed_at: clock::now().unix_secs,
         machines,
         revoked: BTreeSet::new(),
         roamed: BTreeMap::new(),
     };
-    daemon.overlay.add_addresses(&addresses).await?;
+    here.overlay.add_addresses(&addresses).await?;
     let commit = || -> anyhow::Result<()> {
-        daemon.files.write(VIEW_FILE, &view)?;
-        daemon.files.write(FILE, &membership)
+        here.files.write(VIEW_FILE, &view)?;
+        here.files.write(FILE, &membership)
     };
     if let Err(error) = commit() {
-        daemon.overlay.remove_addresses(&addresses).await?;
+        here.overlay.remove_addresses(&addresses).await?;
         return Err(error);
     }
-    daemon.enter(membership.clone(), store, None, management)?;
+    let entry = Entry {
+        membership: membership.clone(),
+        store,
+        storage: None,
+        management,
+    };
+    here.ask_root(Command::Enter(Box::new(entry))).await?;
     Ok(membership)
 }
 
-fn joined(daemon: &Daemon, membership: &Membership, status: &str) -> Success {
+fn joined(here: &Machine, membership: &Membership, status: &str) -> Success {
     Payload::MachineJoin(MachineJoin {
-        id: daemon.identity.machine_id,
+        id: here.identity.machine_id,
         name: membership.name.clone(),
         network: membership.network.clone(),
         overlay_ip: membership.overlay_ip,

@@ -22,15 +22,13 @@ use ployz_api::{
 use ployz_core::{InstanceRecord, MachineRecord, ServiceRecord, may_place};
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
+use crate::machine::Machine;
 use crate::network::Network;
-use crate::requests::machines::not_selected;
-use crate::requests::workloads::{fits, state};
 use crate::services::placement::{
-    claim, instance_key, instruct, release, release_anywhere, service, service_key,
+    claim, fits, instance_key, instruct, release, release_anywhere, service, service_key,
 };
-use crate::store::operations::Work;
+use crate::store::operations::OperationLog;
 use crate::store::{MACHINES, Revised, WORKLOADS};
 
 const STAGES: [&str; 5] = ["prepare", "copy", "start", "cut over", "release"];
@@ -50,8 +48,8 @@ struct Plan {
     to: MachineRecord,
 }
 
-pub(crate) async fn preview(daemon: &Daemon, request: &MigrateRequest) -> Outcome {
-    let network = daemon.running_network()?;
+pub(crate) async fn preview(here: &Machine, request: &MigrateRequest) -> Outcome {
+    let network = here.running_network()?;
     let plan = plan(&network, request).await?;
     let volumes: Vec<Name> = plan.instance.spec.volumes.into_keys().collect();
     let (workload, from, to) = (&request.workload, plan.from, plan.to.name);
@@ -76,11 +74,11 @@ pub(crate) async fn preview(daemon: &Daemon, request: &MigrateRequest) -> Outcom
     })
 }
 
-pub(crate) async fn apply(daemon: &Rc<Daemon>, request: &MigrateRequest) -> Outcome {
-    let network = daemon.running_network()?;
+pub(crate) async fn apply(here: &Machine, request: &MigrateRequest) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
     let workload = request.workload.clone();
-    let moving = daemon.workloads.begin_to_move(&workload)?;
+    let moving = here.workloads.begin_to_move(&workload)?;
     settle(&network, &workload).await?;
     let plan = plan(&network, request).await?;
     let (unix_ms, random) = clock::id_parts();
@@ -94,11 +92,17 @@ pub(crate) async fn apply(daemon: &Rc<Daemon>, request: &MigrateRequest) -> Outc
     };
     let again = format!("ployzctl migrate apply {workload} --to {}", plan.to.name);
     let target = workload.to_string();
-    let work = Work::begin(daemon, &network.store, "migrate", target, &again);
+    let work = OperationLog::begin(
+        here.identity.machine_id,
+        &network.store,
+        "migrate",
+        target,
+        &again,
+    );
     let payload = Payload::MigrateApply(answer(work.id()));
     let message = format!("{workload} moves from {} to {}", plan.from, plan.to.name);
     tracing::info!(%workload, from = %plan.from, to = %plan.to.name, "workload moves");
-    tokio::task::spawn_local(async move {
+    here.operations.spawn(async move {
         let (_moving, mut work) = (moving, work);
         let moved = Box::pin(go(&network, plan, id, &mut work)).await;
         work.end(moved.as_ref().err()).await;
@@ -116,7 +120,7 @@ async fn plan(network: &Rc<Network>, request: &MigrateRequest) -> Result<Plan, F
     let (from, id) = (service.value.machine, service.value.id);
     let to = {
         let view = network.view();
-        view.select(&request.to).map_err(not_selected)?.clone()
+        view.select(&request.to)?.clone()
     };
     // The view may not have heard of it yet.
     let found: Option<Revised<MachineRecord>> =
@@ -152,21 +156,20 @@ async fn plan(network: &Rc<Network>, request: &MigrateRequest) -> Result<Plan, F
     })
 }
 
-/// Ends what the daemon before this one has left. Never returns.
-pub(crate) async fn resume(daemon: &Daemon, network: &Network) {
+/// Ends what the daemon before this one has left.
+pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
     if network.storage.is_some() {
-        for service in left_over(network).await {
+        for service in left_over(&network).await {
             let workload = &service.workload;
-            let Ok(_moving) = daemon.workloads.begin_to_move(workload) else {
+            let Ok(_moving) = here.workloads.begin_to_move(workload) else {
                 continue;
             };
-            match Box::pin(conclude(network, &service)).await {
+            match Box::pin(conclude(&network, &service)).await {
                 Ok(()) => tracing::info!(%workload, "a migration was ended"),
                 Err(failure) => tracing::warn!(%workload, cause = %failure, "half a migration"),
             }
         }
     }
-    std::future::pending().await
 }
 
 /// What is to be another instance, as far as anybody has got.
@@ -215,7 +218,7 @@ async fn settle(network: &Network, workload: &WorkloadName) -> Result<(), Failur
     let holder = {
         let view = network.view();
         let holder = view.machines().find(|it| it.workloads.contains_key(&next));
-        let holder = holder.filter(|it| runs(state(network, it.id, next)));
+        let holder = holder.filter(|it| runs(network.instance_state(it.id, next)));
         holder.map(|it| it.id)
     };
     let settled = ServiceRecord {
@@ -238,7 +241,12 @@ async fn settle(network: &Network, workload: &WorkloadName) -> Result<(), Failur
     }
 }
 
-async fn go(network: &Network, plan: Plan, id: InstanceId, work: &mut Work) -> Result<(), Failure> {
+async fn go(
+    network: &Network,
+    plan: Plan,
+    id: InstanceId,
+    work: &mut OperationLog,
+) -> Result<(), Failure> {
     let (store, to) = (&network.store, plan.to.id);
     let old = plan.service.value;
     work.stage(STAGES[0]).await;
@@ -287,7 +295,7 @@ async fn wait_for(
 ) -> Result<WorkloadState, Failure> {
     let (deadline, heard_by) = (Instant::now() + patience, Instant::now() + START_WAIT);
     loop {
-        let now = state(network, machine, id);
+        let now = network.instance_state(machine, id);
         if now == WorkloadState::Waiting {
             let message = "it does not run there: its volumes cannot be had, or it ends at once";
             return Err(Failure::new(Code::Conflict, message).hint(format!(

@@ -1,10 +1,11 @@
-//! Work that outlives the request that began it, or that several requests share.
+//! OperationLog that outlives the request that began it, or that several requests share.
 
 pub(crate) mod admitting;
 pub(crate) mod founding;
 pub(crate) mod joining;
 pub(crate) mod leases;
 pub(crate) mod measure;
+pub(crate) mod membership;
 pub(crate) mod migration;
 pub(crate) mod pair;
 pub(crate) mod placement;

@@ -11,12 +11,10 @@ use ployz_api::{
 use ployz_core::{Pair, SESSION_SECS, Side, diagnose};
 use ployz_engine::PublicKey;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
+use crate::machine::Machine;
 use crate::network::is_session;
-use crate::requests::machines;
-use crate::server::relay;
 
 /// A handshake that was lost is tried again after 5 s.
 const TRIAL_MAX: Duration = Duration::from_secs(7);
@@ -36,26 +34,26 @@ const DISCARD_PORT: u16 = 9;
 const IP_AND_UDP_HEADER_LEN: usize = 28;
 
 /// What this machine sees of another one.
-pub(crate) async fn report(daemon: &Daemon, machine: MachineId) -> Outcome {
-    let report = look(daemon, machine).await?;
-    send_packet(daemon, machine, 0);
+pub(crate) async fn report(here: &Machine, machine: MachineId) -> Outcome {
+    let report = look(here, machine).await?;
+    send_packet(here, machine, 0);
     Ok(Payload::PairReport(Box::new(report)).into())
 }
 
 /// What is wrong with this machine and another one.
-pub(crate) async fn examine(daemon: &Daemon, other: MachineId) -> Result<Vec<Check>, Failure> {
-    let network = daemon.running_network()?;
+pub(crate) async fn examine(here: &Machine, other: MachineId) -> Result<Vec<Check>, Failure> {
+    let network = here.running_network()?;
     let Some(_place) = network.examinations.take(EXAMINATIONS_MAX) else {
         let message = format!("{EXAMINATIONS_MAX} pairs are being examined by this machine");
         return Err(Failure::new(Code::Busy, message).hint("run it again in a moment"));
     };
-    let before = look(daemon, other).await?;
-    let asked = match Way::find(daemon, other).await {
-        Ok(way) => way.ask(daemon, other).await.map(|first| (way, first)),
+    let before = look(here, other).await?;
+    let asked = match Path::find(here, other).await {
+        Ok(path) => path.ask(here, other).await.map(|first| (path, first)),
         Err(cause) => Err(cause),
     };
     let skew_ms = asked.as_ref().map_or(0, |(_, first)| skew_ms(first));
-    let (after, there) = attempt(daemon, other, &before, asked).await?;
+    let (after, there) = attempt(here, other, &before, asked).await?;
     let name = network
         .view()
         .machine(other)
@@ -72,31 +70,31 @@ pub(crate) async fn examine(daemon: &Daemon, other: MachineId) -> Result<Vec<Che
 
 /// Sends to the other one until it is clear what arrives, at either end.
 async fn attempt(
-    daemon: &Daemon,
+    here: &Machine,
     other: MachineId,
     before: &PairReport,
-    asked: Result<(Way, PairReport), String>,
+    asked: Result<(Path, PairReport), String>,
 ) -> Result<(PairReport, Result<Side, String>), Failure> {
     let begin = tokio::time::Instant::now();
     loop {
         for _ in 0..PACKETS_A_STEP {
-            send_packet(daemon, other, daemon.config.mtu as usize);
+            send_packet(here, other, here.config.mtu as usize);
             tokio::time::sleep(TRIAL_STEP / PACKETS_A_STEP).await;
         }
-        let here = look(daemon, other).await?;
+        let seen = look(here, other).await?;
         let there = match &asked {
-            Ok((way, first)) => way.ask(daemon, other).await.map(|after| Side {
+            Ok((path, first)) => path.ask(here, other).await.map(|after| Side {
                 before: first.clone(),
                 after,
             }),
             Err(cause) => Err(cause.clone()),
         };
         let clear = there.as_ref().is_ok_and(|there| {
-            talks(&there.before, &there.after) && talks(before, &here) && is_measured(&here)
+            talks(&there.before, &there.after) && talks(before, &seen) && is_measured(&seen)
         });
         let took = begin.elapsed();
         if took >= TRIAL_MAX || took >= TRIAL_MIN && (clear || there.is_err()) {
-            return Ok((here, there));
+            return Ok((seen, there));
         }
     }
 }
@@ -122,11 +120,11 @@ fn skew_ms(report: &PairReport) -> i64 {
         .saturating_sub(own)
 }
 
-async fn look(daemon: &Daemon, machine: MachineId) -> Result<PairReport, Failure> {
-    let network = daemon.running_network()?;
+async fn look(here: &Machine, machine: MachineId) -> Result<PairReport, Failure> {
+    let network = here.running_network()?;
     let now = clock::now();
-    let traffic = machines::traffic(daemon, now.instant).await?;
-    let refused = daemon.overlay.refused().await.map_err(internal)?;
+    let traffic = here.traffic(now.instant).await?;
+    let refused = here.overlay.refused().await.map_err(internal)?;
     let view = network.view();
     let known = view.machine(machine);
     let key = known.and_then(|it| PublicKey::from_base64(&it.wireguard_key).ok());
@@ -141,12 +139,12 @@ async fn look(daemon: &Daemon, machine: MachineId) -> Result<PairReport, Failure
             path_mtu: peer.path_mtu,
         });
     Ok(PairReport {
-        id: daemon.identity.machine_id,
+        id: here.identity.machine_id,
         name: network.membership.name.clone(),
         unix_ms: clock::unix_ms(),
         view_age_secs: view.age_secs(now.unix_secs),
-        wireguard_key: daemon.identity.wireguard_key.public_key().to_string(),
-        mtu: daemon.config.mtu,
+        wireguard_key: here.identity.wireguard_key.public_key().to_string(),
+        mtu: here.config.mtu,
         refused,
         known_key: known.map(|it| it.wireguard_key.clone()),
         peer,
@@ -171,8 +169,8 @@ fn any_socket(towards: SocketAddr) -> std::io::Result<UdpSocket> {
 
 /// Gives the data plane something to do for a machine: a packet of `len` bytes, or the shortest that there is. Whether it arrives is what
 /// the counters tell.
-fn send_packet(daemon: &Daemon, machine: MachineId, len: usize) {
-    let Some(network) = daemon.network() else {
+fn send_packet(here: &Machine, machine: MachineId, len: usize) {
+    let Some(network) = here.network() else {
         return;
     };
     let address = network.view().machine(machine).map(|it| it.overlay_ip);
@@ -188,14 +186,15 @@ fn send_packet(daemon: &Daemon, machine: MachineId, len: usize) {
 }
 
 /// How the other machine is asked: by itself, or through a third one.
-struct Way {
+struct Path {
     session: Session,
     through: Option<Credential>,
 }
 
-impl Way {
-    async fn find(daemon: &Daemon, other: MachineId) -> Result<Self, String> {
-        let mut causes = match relay::reach(daemon, other).await {
+impl Path {
+    async fn find(here: &Machine, other: MachineId) -> Result<Self, String> {
+        let client = here.client().map_err(|it| it.message)?;
+        let mut causes = match client.reach(other).await {
             Ok(session) => {
                 return Ok(Self {
                     session,
@@ -204,31 +203,29 @@ impl Way {
             }
             Err(failure) => vec![failure.message],
         };
-        let others = third_machines(daemon, other)
-            .await
-            .map_err(|it| it.message)?;
+        let others = third_machines(here, other).await.map_err(|it| it.message)?;
         for third in others {
-            let way = match relay::reach(daemon, third).await {
+            let path = match client.reach(third).await {
                 Ok(session) => Self {
                     session,
-                    through: Some(relay::own_credential(daemon).map_err(|it| it.message)?),
+                    through: Some(client.own_credential()),
                 },
                 Err(failure) => {
                     causes.push(failure.message);
                     continue;
                 }
             };
-            match way.ask(daemon, other).await {
-                Ok(_) => return Ok(way),
+            match path.ask(here, other).await {
+                Ok(_) => return Ok(path),
                 Err(cause) => causes.push(cause),
             }
         }
         Err(causes.join("; "))
     }
 
-    async fn ask(&self, daemon: &Daemon, other: MachineId) -> Result<PairReport, String> {
+    async fn ask(&self, here: &Machine, other: MachineId) -> Result<PairReport, String> {
         let request = Request::PairReport {
-            machine: daemon.identity.machine_id,
+            machine: here.identity.machine_id,
         };
         tokio::time::timeout(ASK_WAIT, self.exchange(other, &request))
             .await
@@ -263,10 +260,10 @@ impl Way {
 }
 
 /// Machines that this one has a session with, those that hold the store first.
-async fn third_machines(daemon: &Daemon, other: MachineId) -> Result<Vec<MachineId>, Failure> {
-    let network = daemon.running_network()?;
+async fn third_machines(here: &Machine, other: MachineId) -> Result<Vec<MachineId>, Failure> {
+    let network = here.running_network()?;
     let now = clock::now();
-    let traffic = machines::traffic(daemon, now.instant).await?;
+    let traffic = here.traffic(now.instant).await?;
     let view = network.view();
     let mut thirds: Vec<_> = view
         .machines()

@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 
 use ployz_api::{Code, Failure, InstanceId, MachineId, WorkloadName, WorkloadSpec};
 use ployz_core::{
-    HELD_MAX, InstanceRecord, MachineRecord, RECORD_VERSION, ServiceRecord, may_place,
+    HELD_MAX, InstanceRecord, MachineRecord, RECORD_VERSION, ServiceRecord, View, may_place,
     void_claims as void,
 };
 
 use crate::host::clock;
-use crate::requests::records::{Changed, change};
+use crate::store::records::{Changed, change};
 use crate::store::{MACHINES, Revised, Store, WORKLOADS};
 
 /// Writes a workload down and has a machine claim it. Nothing is left if that fails.
@@ -209,4 +209,10 @@ pub(crate) fn service_key(workload: &WorkloadName) -> String {
 
 pub(crate) fn instance_key(machine: MachineId, id: InstanceId) -> String {
     format!("instance.{machine}.{id}")
+}
+
+/// Whether a machine runs such workloads, as far as it has said.
+pub(crate) fn fits(view: &View, machine: &MachineRecord, runtime: &str) -> bool {
+    let observed = view.observed(machine.id);
+    observed.is_none_or(|(record, _)| record.runtime.is_empty() || record.runtime == runtime)
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use ployz_api::{Code, Outcome, Request};
 use tokio::time::{sleep, timeout};
 
-use crate::daemon::Daemon;
-use crate::network::{Host as _, Network};
-use crate::server::relay::{ask_once, reach};
+use crate::machine::Machine;
+use crate::network::{Host as _, Network, ask_once};
 
 /// How often it is asked while the store does not answer.
 const POLL: Duration = Duration::from_secs(5);
@@ -16,7 +15,7 @@ const POLL: Duration = Duration::from_secs(5);
 const ASK_WAIT: Duration = Duration::from_secs(15);
 
 /// Asks, as long as the store does not answer. Never returns.
-pub(crate) async fn watch(daemon: &Daemon, network: &Network) {
+pub(crate) async fn watch(here: &Machine, network: &Network) {
     if network.storage.is_some() {
         return std::future::pending().await;
     }
@@ -26,7 +25,7 @@ pub(crate) async fn watch(daemon: &Daemon, network: &Network) {
             network.set_removed(false);
             continue;
         }
-        match timeout(ASK_WAIT, Box::pin(ask(daemon, network))).await {
+        match timeout(ASK_WAIT, Box::pin(ask(here, network))).await {
             Ok(Ok(_)) => network.set_removed(false),
             Ok(Err(failure)) if failure.code == Code::Forbidden => network.set_removed(true),
             // Nobody has said anything.
@@ -35,9 +34,9 @@ pub(crate) async fn watch(daemon: &Daemon, network: &Network) {
     }
 }
 
-async fn ask(daemon: &Daemon, network: &Network) -> Outcome {
-    let coordinator = network.coordinator_id(&daemon.sessions().await.unwrap_or_default())?;
-    let session = reach(daemon, coordinator).await?;
+async fn ask(here: &Machine, network: &Network) -> Outcome {
+    let coordinator = network.coordinator_id(&here.sessions().await.unwrap_or_default())?;
+    let session = here.client()?.reach(coordinator).await?;
     let outcome = ask_once(&session, coordinator, &Request::Status).await;
     session.close().await;
     outcome

@@ -3,44 +3,41 @@
 //! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer goes once it has
 //! been heard.
 
-use std::rc::Rc;
-
 use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
 use ployz_install::Layout;
 
-use crate::daemon::Daemon;
 use crate::host::failure::internal;
 use crate::host::installation;
 use crate::host::membership::FILE;
-use crate::requests::mesh::forget;
-use crate::requests::remove::step;
+use crate::host::program::blocking;
+use crate::machine::{Command, Machine};
 
-pub(crate) async fn retire(daemon: &Rc<Daemon>) -> Outcome {
-    let network = daemon.running_network()?.membership.network.clone();
-    let _entering = daemon.begin_entering()?;
-    let stopped = match daemon.workloads.lay_down().await {
+pub(crate) async fn retire(here: &Machine) -> Outcome {
+    let network = here.running_network()?.membership.network.clone();
+    let _entering = here.begin_entering()?;
+    let stopped = match here.workloads.lay_down().await {
         Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
         Err(error) => return Ok(retired(vec![step("workloads", Err(internal(error)))])),
     };
-    match get_out(daemon, &network).await {
+    match get_out(here, &network).await {
         Ok([mesh, going]) => {
-            tokio::task::spawn_local(leave(Rc::clone(daemon)));
+            here.ask_root_later(Command::Retire)?;
             Ok(retired(vec![stopped, mesh, going]))
         }
         Err(failed) => {
-            daemon.workloads.take_up();
+            here.workloads.take_up();
             Ok(retired(vec![stopped, failed]))
         }
     }
 }
 
 /// Both steps or none; which one failed.
-async fn get_out(daemon: &Daemon, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
+async fn get_out(here: &Machine, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
     let service = installation::own().filter(Layout::has_service);
     let going = take_away(service.clone()).await;
     let going = going.map_err(|failure| step("daemon", Err(failure)))?;
     // The file that makes it a member.
-    if let Err(error) = daemon.files.remove(FILE) {
+    if let Err(error) = here.files.remove(FILE) {
         let stays = stay(service).await;
         let error = stays.map_or_else(|it| it, |()| internal(error));
         return Err(step("mesh", Err(error)));
@@ -70,28 +67,11 @@ async fn stay(service: Option<Layout>) -> Result<(), Failure> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| internal(error.into()))?
-}
-
-/// Whoever has asked has heard by then, or never will.
-async fn leave(daemon: Rc<Daemon>) {
-    daemon.answered().await;
-    let left = daemon.leave().await;
-    // For the next network.
-    daemon.workloads.take_up();
-    let forgotten = match left {
-        Ok(()) => forget(&daemon).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = forgotten {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "left half-way: restart ployzd"
-        );
+/// How a step of a removal ended.
+pub(crate) fn step(step: &str, done: Result<String, Failure>) -> CleanupStep {
+    CleanupStep {
+        step: step.to_owned(),
+        ok: done.is_ok(),
+        message: done.unwrap_or_else(|failure| failure.message),
     }
 }

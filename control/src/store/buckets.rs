@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType};
 
-use crate::nats::CHANGED;
+use crate::nats::{CHANGED, EVENT_SUBJECTS, EVENTS};
 
 /// What the operator wants of machines; coordinators write it.
 pub(crate) const MACHINES: &str = "machines";
@@ -33,9 +33,17 @@ const RECORD_LEN_MAX: i32 = 128 * 1024;
 /// At a hundred joins a day, of 1 KiB each, 3 MiB and what they remember.
 const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// At some 300 bytes, 3 MiB.
+const EVENTS_MAX: i64 = 10_000;
+const BYTES_MAX: i64 = 8 << 20;
+/// Every stream that there is, on so many servers.
+pub(super) fn streams(replicas: usize) -> impl Iterator<Item = Config> {
+    configs(replicas).into_iter().chain([events(replicas)])
+}
+
 /// All of them, as the stock tools make them but for what a single writer could do to all keys with a header (roll-up),
 /// and with news of every write.
-pub(super) fn configs(replicas: usize) -> [Config; 8] {
+fn configs(replicas: usize) -> [Config; 8] {
     [
         (MACHINES, StorageType::File),
         (OBSERVED, StorageType::Memory),
@@ -77,6 +85,27 @@ fn config(bucket: &str, storage: StorageType, replicas: usize) -> Config {
         republish: FOLLOWED.contains(&bucket).then(|| Republish {
             source: format!("$KV.{bucket}.>"),
             destination: format!("{CHANGED}.{bucket}.>"),
+            headers_only: false,
+        }),
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// The stream, and that the store says each event as soon as it has it.
+fn events(replicas: usize) -> Config {
+    Config {
+        name: EVENTS.to_owned(),
+        subjects: vec![EVENT_SUBJECTS.to_owned()],
+        max_messages: EVENTS_MAX,
+        max_bytes: BYTES_MAX,
+        max_message_size: 16 << 10,
+        discard: DiscardPolicy::Old,
+        allow_direct: true,
+        deny_delete: true,
+        republish: Some(Republish {
+            source: ">".to_owned(),
+            destination: "ployz.>".to_owned(),
             headers_only: false,
         }),
         num_replicas: replicas,

@@ -1,9 +1,13 @@
 //! What every supported `nats-server` has to do for us: the oldest, the one that is shipped, and the newest.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use ployz_api::{Code, MachineId};
-use ployz_core::{Change, MachineRecord};
+use ployz_core::{Change, MachineRecord, ObservedRecord};
 
 use crate::host::identity::Identity;
+use crate::nats::Version;
 use crate::store::*;
 use crate::testkit::{Ground, PATIENCE, key, program, record, run};
 

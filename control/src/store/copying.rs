@@ -12,8 +12,10 @@ use ployz_api::{Code, Failure};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::store::buckets::streams;
+use crate::store::client::{PATIENCE, Store};
+use crate::store::error::unavailable;
 use crate::store::stream;
-use crate::store::{PATIENCE, Store, streams, unavailable};
 
 /// What the server sends before it waits for a word.
 const CHUNK_LEN: u32 = 128 * 1024;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_nats::Event;
 use ployz_api::Failure;
 
-use crate::store::unavailable;
+use crate::store::error::unavailable;
 
 /// See the module.
 #[derive(Debug, Default)]

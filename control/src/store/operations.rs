@@ -4,24 +4,24 @@
 use ployz_api::{Failure, MachineId, MachineUpdate, Name, OperationId};
 use ployz_core::OperationRecord;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
-use crate::store::{OPERATIONS, Revised, Store};
+use crate::store::buckets::OPERATIONS;
+use crate::store::client::{Revised, Store};
 
 /// What a change of who holds the store is called.
 pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
 
-/// Work that this daemon does.
+/// OperationLog that this daemon does.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct OperationLog {
     store: Store,
     record: OperationRecord,
 }
 
-impl Work {
+impl OperationLog {
     /// Begins it.
     pub(crate) fn begin(
-        daemon: &Daemon,
+        own: MachineId,
         store: &Store,
         operation: &str,
         target: String,
@@ -29,7 +29,6 @@ impl Work {
     ) -> Self {
         let (unix_ms, random) = clock::id_parts();
         let id = OperationId::new(unix_ms, random);
-        let own = daemon.identity.machine_id;
         let now = clock::now().unix_secs;
         Self {
             store: store.clone(),

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::nats::listing_subject;
-use crate::store::{AGAIN_WAIT, unavailable};
+use crate::store::error::unavailable;
+use crate::store::retry::AGAIN_WAIT;
 
 /// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
 const BATCH: u32 = 256;

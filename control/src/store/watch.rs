@@ -12,8 +12,9 @@ use ployz_core::{Change, CredentialRecord, MachineRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 
 use crate::nats::{CHANGED, NEWS};
+use crate::store::buckets::{CREDENTIALS, MACHINES, OBSERVED, stream_name};
+use crate::store::error::unavailable;
 use crate::store::stream;
-use crate::store::{CREDENTIALS, MACHINES, OBSERVED, stream_name, unavailable};
 
 /// News from the store.
 pub(crate) struct Changes {

@@ -31,7 +31,7 @@ use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 
 use crate::host::program;
-use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
+use crate::workloads::job::{Job, LOGS_LEN_MAX, last_lines};
 
 /// What the engine may take for an answer; it stops containers within it.
 const PATIENCE_SECS: u64 = 60;

@@ -15,9 +15,8 @@ use ployz_api::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::daemon::Daemon;
 use crate::host::identity::hex;
-use crate::server::relay::reach;
+use crate::network::Client;
 use crate::workloads::volumes::Copy;
 
 /// What the workload is given to end before its volumes are copied: its own 10 s, and until its machine has heard of it.
@@ -35,14 +34,14 @@ pub(super) struct Source {
 
 /// Copies volumes to these directories.
 pub(super) async fn fetch(
-    daemon: &Daemon,
+    client: &Client,
     machine: MachineId,
     workload: &WorkloadName,
     volumes: Vec<(Name, PathBuf)>,
 ) -> anyhow::Result<()> {
     for (volume, directory) in volumes {
         let source = Source {
-            session: reach(daemon, machine).await?,
+            session: client.reach(machine).await?,
             workload: workload.clone(),
             volume,
         };

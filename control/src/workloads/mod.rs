@@ -7,9 +7,10 @@
 //! ```
 
 mod containers;
-mod engine;
 mod fetch;
+mod job;
 mod processes;
+mod runtime;
 mod units;
 mod volumes;
 
@@ -25,19 +26,18 @@ use ployz_core::{InstanceRecord, Seen, Supervision};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::config::{Config, Runtime};
 use crate::host::files::DataDirectory;
-use crate::network::Network;
+use crate::network::{Client, Network};
 
-use engine::{Engine, Job};
+use job::{DIRECTORY, Job, directory};
+use runtime::Engine;
 
 pub(crate) use volumes::{bytes, entries};
 
 /// How soon an end, or a change of the record, is noticed.
 const POLL: Duration = Duration::from_secs(1);
-const DIRECTORY: &str = "workloads";
 const VOLUMES: &str = "volumes";
 
 /// What runs here.
@@ -128,15 +128,15 @@ impl Workloads {
         })
     }
 
-    /// Looks after what the network has this machine run. Never returns.
-    pub(crate) async fn look_after(&self, daemon: &Rc<Daemon>, network: &Network) {
+    /// Runs what the network has this machine run, and stops what it does not. Never returns.
+    pub(crate) async fn supervise(&self, network: &Network, client: &Client) {
         loop {
             // It is never closed.
             let turn = self.turn.acquire().await;
-            if let Err(error) = self.round(daemon, network).await {
+            if let Err(error) = self.round(client, network).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "workloads are not looked after"
+                    "workloads are not supervised now"
                 );
             }
             drop(turn);
@@ -179,7 +179,7 @@ impl Workloads {
         logs.map_err(|error| Failure::new(Code::Internal, format!("{error:#}")))
     }
 
-    async fn round(&self, daemon: &Rc<Daemon>, network: &Network) -> anyhow::Result<()> {
+    async fn round(&self, client: &Client, network: &Network) -> anyhow::Result<()> {
         let before = self.states();
         // What the last start had saved may be older than what is wanted now.
         let claims = network.own_claims();
@@ -191,7 +191,7 @@ impl Workloads {
                 self.remove(id).await?;
             }
         }
-        self.supervise(daemon, network).await?;
+        self.run_due(client, network).await?;
         if self.states() != before {
             network.report_soon();
         }
@@ -239,7 +239,7 @@ impl Workloads {
     }
 
     /// Starts what has to run and does not.
-    async fn supervise(&self, daemon: &Rc<Daemon>, network: &Network) -> anyhow::Result<()> {
+    async fn run_due(&self, client: &Client, network: &Network) -> anyhow::Result<()> {
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         let seen = self.engine.see(&ids).await?;
         for id in ids {
@@ -257,7 +257,7 @@ impl Workloads {
                 continue;
             }
             if seen == Seen::Nothing && self.needs_volumes(id) {
-                match self.copy(daemon, id).await {
+                match self.copy(client, id).await {
                     None => continue,
                     Some(Ok(())) => {}
                     Some(Err(error)) => {
@@ -266,14 +266,14 @@ impl Workloads {
                     }
                 }
             }
-            if let Some(record) = self.judge(id, seen)
+            if let Some(record) = self.evaluate(id, seen)
                 && !self.needs_volumes(id)
             {
                 let job = self.job(network, &record)?;
                 if let Err(error) = self.engine.start(&job).await {
                     let workload = &record.workload;
                     tracing::warn!(%workload, error = format!("{error:#}"), "it does not start");
-                    self.judge(id, Seen::Failed);
+                    self.evaluate(id, Seen::Failed);
                 }
             }
         }
@@ -306,7 +306,7 @@ impl Workloads {
     }
 
     /// Goes on copying; what came of it, once that is known.
-    async fn copy(&self, daemon: &Rc<Daemon>, id: InstanceId) -> Option<anyhow::Result<()>> {
+    async fn copy(&self, client: &Client, id: InstanceId) -> Option<anyhow::Result<()>> {
         let (record, copying) = {
             let mut instances = self.instances.borrow_mut();
             let instance = instances.get_mut(&id)?;
@@ -335,7 +335,7 @@ impl Workloads {
             (Rc::clone(&instance.record), copying)
         };
         let Some(copying) = copying else {
-            let copying = self.begin_to_copy(daemon, &record);
+            let copying = self.begin_to_copy(client, &record);
             self.instances.borrow_mut().get_mut(&id)?.copying = copying;
             return None;
         };
@@ -345,7 +345,7 @@ impl Workloads {
 
     fn begin_to_copy(
         &self,
-        daemon: &Rc<Daemon>,
+        client: &Client,
         record: &Rc<InstanceRecord>,
     ) -> Option<JoinHandle<anyhow::Result<()>>> {
         let machine = record.from?;
@@ -354,9 +354,9 @@ impl Workloads {
             let directory = volume(&record.workload, name);
             (name.clone(), self.files.path(&directory))
         });
-        let (daemon, record, volumes) = (Rc::clone(daemon), Rc::clone(record), volumes.collect());
+        let (client, record, volumes) = (client.clone(), Rc::clone(record), volumes.collect());
         Some(tokio::task::spawn_local(async move {
-            fetch::fetch(&daemon, machine, &record.workload, volumes).await
+            fetch::fetch(&client, machine, &record.workload, volumes).await
         }))
     }
 
@@ -369,7 +369,7 @@ impl Workloads {
     }
 
     /// Notes how an instance is; what to start, if it is to be started now.
-    fn judge(&self, id: InstanceId, seen: Seen) -> Option<Rc<InstanceRecord>> {
+    fn evaluate(&self, id: InstanceId, seen: Seen) -> Option<Rc<InstanceRecord>> {
         let mut instances = self.instances.borrow_mut();
         let instance = instances.get_mut(&id)?;
         let (state, starts) = instance.supervision.handle(seen, clock::now().instant);
@@ -429,11 +429,6 @@ impl Workloads {
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(ids.collect())
     }
-}
-
-/// Where everything of an instance is, within the data directory.
-fn directory(id: InstanceId) -> String {
-    format!("{DIRECTORY}/{id}")
 }
 
 fn instance_file(id: InstanceId) -> String {

@@ -23,8 +23,7 @@ use tokio::process::Command;
 
 use crate::host::files::DataDirectory;
 use crate::host::process::Process;
-use crate::workloads::directory;
-use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
+use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
 /// What a workload is given to end by itself.
 const STOP_WAIT: Duration = Duration::from_secs(10);

@@ -10,8 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::host::files::DataDirectory;
 use crate::host::systemd::run;
-use crate::workloads::directory;
-use crate::workloads::engine::{Job, LOGS_LEN_MAX, last_lines};
+use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
 const STOP_WAIT_SECS: u64 = 10;
 

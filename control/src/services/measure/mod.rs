@@ -8,21 +8,17 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use ployz_api::{
-    Code, Failure, MachineId, MachineRtt, Outcome, Payload, RTT_COUNT_MAX, Request, Response,
-    RttRecord,
+    Code, Failure, MachineId, MachineRtt, Outcome, Payload, RTT_COUNT_MAX, Request, RttRecord,
 };
 use ployz_core::{MachineRecord, View};
 use ployz_engine::{BURST_LEN, PublicKey, RttSnapshot, burst_duration};
-use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::failure::internal;
+use crate::machine::Machine;
 use crate::network::Host as _;
-use crate::requests::not_selected;
-use crate::server;
-use crate::server::relay;
 use crate::services::measure::rows::Source;
 use crate::store::RTT;
 
@@ -41,48 +37,61 @@ struct Task {
     peers: Vec<MachineRecord>,
 }
 
-/// An answer for every machine that is to measure.
-pub(crate) async fn tell(
-    daemon: &Daemon,
+/// Measures, and sends the rows of every machine that is to measure as they come.
+///
+/// # Errors
+/// `MACHINE_NOT_FOUND`, `MACHINE_AMBIGUOUS` or `NETWORK_NOT_RUNNING`, before anything is sent.
+pub(crate) async fn stream_rtt(
+    here: &Machine,
     machines: &[String],
     count: Option<u16>,
-    stream: &mut (impl AsyncWrite + Unpin),
-) -> anyhow::Result<Result<(), Failure>> {
-    let tasks = match tasks(daemon, machines) {
-        Ok(tasks) => tasks,
-        Err(failure) => return Ok(Err(failure)),
-    };
+    results: mpsc::Sender<Payload>,
+) -> Result<(), Failure> {
+    let tasks = tasks(here, machines)?;
     let machines = tasks.len();
-    let asking = |task: Task| async move { (measured(daemon, &task, count).await, task) };
+    let asking = |task: Task| async move { (measured(here, &task, count).await, task) };
     let mut answers = stream::iter(tasks).map(asking).buffer_unordered(ASKED_MAX);
     let mut silent = Vec::new();
     while let Some((answer, task)) = answers.next().await {
-        match answer {
-            Ok(record) => send(stream, machines, &task, &Source::Now(&record)).await?,
-            Err(failure) => silent.push((task, failure.message)),
+        let record = match answer {
+            Ok(record) => record,
+            Err(failure) => {
+                silent.push((task, failure.message));
+                continue;
+            }
+        };
+        if results
+            .send(shown(machines, &task, &Source::Now(&record)))
+            .await
+            .is_err()
+        {
+            // The client has gone.
+            return Ok(());
         }
     }
     if silent.is_empty() {
-        return Ok(Ok(()));
+        return Ok(());
     }
-    let told = told(daemon).await;
+    let told = told(here).await;
     for (task, cause) in silent {
-        let record = told.get(&task.machine.id);
-        send(stream, machines, &task, &Source::Earlier(record, &cause)).await?;
+        let source = Source::Earlier(told.get(&task.machine.id), &cause);
+        if results.send(shown(machines, &task, &source)).await.is_err() {
+            return Ok(());
+        }
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// What this machine measures of others, for the one of them that was asked.
-pub(crate) async fn report(daemon: &Daemon, peers: &[MachineId], count: Option<u16>) -> Outcome {
-    let record = measure(daemon, peers, count).await?;
+pub(crate) async fn report(here: &Machine, peers: &[MachineId], count: Option<u16>) -> Outcome {
+    let record = measure(here, peers, count).await?;
     Ok(Payload::RttReport(Box::new(record)).into())
 }
 
-fn tasks(daemon: &Daemon, wanted: &[String]) -> Result<Vec<Task>, Failure> {
-    let network = daemon.running_network()?;
+fn tasks(here: &Machine, wanted: &[String]) -> Result<Vec<Task>, Failure> {
+    let network = here.running_network()?;
     let view = network.view();
-    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
+    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(Failure::from);
     let wanted: BTreeSet<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
     let is_wanted = |id| wanted.is_empty() || wanted.contains(&id);
     let task = |machine: &MachineRecord| {
@@ -98,21 +107,21 @@ fn tasks(daemon: &Daemon, wanted: &[String]) -> Result<Vec<Task>, Failure> {
     Ok(tasks.filter(|task| !task.peers.is_empty()).collect())
 }
 
-async fn measured(daemon: &Daemon, task: &Task, count: Option<u16>) -> Result<RttRecord, Failure> {
+async fn measured(here: &Machine, task: &Task, count: Option<u16>) -> Result<RttRecord, Failure> {
     let peers: Vec<MachineId> = task.peers.iter().map(|peer| peer.id).collect();
-    if task.machine.id == daemon.identity.machine_id {
-        return measure(daemon, &peers, count).await;
+    if task.machine.id == here.identity.machine_id {
+        return measure(here, &peers, count).await;
     }
     let patience = REACH_WAIT + measuring_time(peers.len(), tests(count));
     let request = Request::RttReport { peers, count };
-    timeout(patience, ask(daemon, task.machine.id, &request))
+    timeout(patience, ask(here, task.machine.id, &request))
         .await
         .map_err(|_| Failure::new(Code::Timeout, format!("no answer within {patience:?}")))?
 }
 
-async fn ask(daemon: &Daemon, machine: MachineId, request: &Request) -> Result<RttRecord, Failure> {
+async fn ask(here: &Machine, machine: MachineId, request: &Request) -> Result<RttRecord, Failure> {
     let broken = |cause: String| Failure::new(Code::MachineUnreachable, cause);
-    let session = relay::reach(daemon, machine).await?;
+    let session = here.client()?.reach(machine).await?;
     let mut answers = session
         .open(request)
         .await
@@ -131,19 +140,18 @@ async fn ask(daemon: &Daemon, machine: MachineId, request: &Request) -> Result<R
 }
 
 pub(crate) async fn measure(
-    daemon: &Daemon,
+    here: &Machine,
     peers: &[MachineId],
     count: Option<u16>,
 ) -> Result<RttRecord, Failure> {
-    let network = daemon.running_network()?;
+    let network = here.running_network()?;
     let wanted = keys(&network.view(), peers);
     let tests = tests(count);
-    let before = daemon.round_trips().await.map_err(internal)?;
-    daemon
-        .overlay
+    let before = here.round_trips().await.map_err(internal)?;
+    here.overlay
         .measure_round_trips(tests, wanted.clone())
         .map_err(internal)?;
-    let mut known = finished(daemon, &wanted, tests).await.map_err(internal)?;
+    let mut known = finished(here, &wanted, tests).await.map_err(internal)?;
     known.retain(|key, _| wanted.contains(key));
     if let Some(count) = count {
         let nothing = RttSnapshot::default();
@@ -157,7 +165,7 @@ pub(crate) async fn measure(
 
 /// What is known when all tests have been answered, or could have been.
 async fn finished(
-    daemon: &Daemon,
+    here: &Machine,
     wanted: &BTreeSet<PublicKey>,
     tests: u16,
 ) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
@@ -165,7 +173,7 @@ async fn finished(
     sleep(burst_duration(wanted.len(), tests)).await;
     loop {
         sleep(POLL).await;
-        let known = daemon.round_trips().await?;
+        let known = here.round_trips().await?;
         let is_done = |key| known.get(key).is_none_or(|rtt| rtt.under_way == 0);
         if wanted.iter().all(is_done) || Instant::now() >= deadline {
             return Ok(known);
@@ -191,26 +199,20 @@ fn keys(view: &View, peers: &[MachineId]) -> BTreeSet<PublicKey> {
 }
 
 /// What machines have told the store; nothing if it does not say.
-async fn told(daemon: &Daemon) -> BTreeMap<MachineId, RttRecord> {
-    let Ok(network) = daemon.running_network() else {
+async fn told(here: &Machine) -> BTreeMap<MachineId, RttRecord> {
+    let Ok(network) = here.running_network() else {
         return BTreeMap::new();
     };
     let records: Vec<RttRecord> = network.store.list(RTT).await.unwrap_or_default();
     records.into_iter().map(|it| (it.id, it)).collect()
 }
 
-async fn send(
-    stream: &mut (impl AsyncWrite + Unpin),
-    machines: usize,
-    task: &Task,
-    source: &Source<'_>,
-) -> anyhow::Result<()> {
+fn shown(machines: usize, task: &Task, source: &Source<'_>) -> Payload {
     let unix_secs = clock::now().unix_secs;
     let (rows, warnings) = rows::of(&task.machine, &task.peers, source, unix_secs);
-    let payload = Payload::MachineRtt(MachineRtt {
+    Payload::MachineRtt(MachineRtt {
         machines,
         rows,
         warnings,
-    });
-    server::send(stream, &Response::from(Outcome::Ok(payload.into()))).await
+    })
 }

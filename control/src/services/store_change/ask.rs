@@ -7,10 +7,9 @@ use futures_util::StreamExt as _;
 use ployz_api::{Code, Failure, MachineId, Payload, Request, StorageStep, StorePlace};
 use tokio::time::{sleep, timeout};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
+use crate::machine::Machine;
 use crate::network::{Host as _, Network};
-use crate::server::relay;
 use crate::services::store_change::{STEP_WAIT, step};
 
 /// Machines that are told at a time.
@@ -23,19 +22,21 @@ const SILENCE_SECS: u64 = 30;
 /// Has a machine answer, which may be this one. The other one is reached in the overlay alone: what it is told is for nobody who only has
 /// some certificate of the network.
 pub(crate) async fn ask(
-    daemon: &Rc<Daemon>,
+    here: &Rc<Machine>,
     id: MachineId,
     request: Request,
     patience: Duration,
 ) -> Result<Option<Payload>, Failure> {
     let asking = async {
-        if id == daemon.identity.machine_id
+        if id == here.identity.machine_id
             && let Request::StorageStep(asked) = request
         {
-            return step(daemon, asked).await;
+            return step(here, asked).await;
         }
-        let credential = daemon.admin_credential()?;
-        relay::ask_in_overlay(daemon, id, credential, &request).await
+        let credential = here.admin_credential()?;
+        here.client()?
+            .ask_in_overlay(id, credential, &request)
+            .await
     };
     let late = |_| Failure::new(Code::Timeout, format!("no answer within {patience:?}"));
     let answer = timeout(patience, Box::pin(asking)).await;
@@ -44,13 +45,13 @@ pub(crate) async fn ask(
 
 /// Asks the same of several, some at a time; those that have not done it, and why.
 pub(crate) async fn ask_all(
-    daemon: &Rc<Daemon>,
+    here: &Rc<Machine>,
     ids: impl IntoIterator<Item = MachineId>,
     request: impl Fn() -> StorageStep,
 ) -> Vec<(MachineId, Failure)> {
     let asking = ids.into_iter().map(|id| {
         let request = Request::StorageStep(request());
-        async move { (id, ask(daemon, id, request, STEP_WAIT).await) }
+        async move { (id, ask(here, id, request, STEP_WAIT).await) }
     });
     let answers = futures_util::stream::iter(asking).buffer_unordered(TOLD_AT_A_TIME);
     let failed = answers.filter_map(async |(id, answer)| Some((id, answer.err()?)));
@@ -59,7 +60,7 @@ pub(crate) async fn ask_all(
 
 /// Tells those machines where the store is that are there and that the store has not heard of: they were away when it moved. Never
 /// returns, where the store is held.
-pub(crate) async fn tell_the_silent(daemon: &Rc<Daemon>, network: &Network) {
+pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
     if network.storage.is_none() {
         return std::future::pending().await;
     }
@@ -69,24 +70,24 @@ pub(crate) async fn tell_the_silent(daemon: &Rc<Daemon>, network: &Network) {
         if network.store.unix_secs().await.is_err() {
             continue;
         }
-        let silent = silent(daemon, network).await;
+        let silent = silent(here, network).await;
         let place = network.membership.store_place();
-        for (id, failure) in tell(daemon, silent, &place).await {
+        for (id, failure) in tell(here, silent, &place).await {
             tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
         }
     }
 }
 
 pub(crate) async fn tell(
-    daemon: &Rc<Daemon>,
+    here: &Rc<Machine>,
     ids: Vec<MachineId>,
     place: &StorePlace,
 ) -> Vec<(MachineId, Failure)> {
-    ask_all(daemon, ids, || StorageStep::Adopt(place.clone())).await
+    ask_all(here, ids, || StorageStep::Adopt(place.clone())).await
 }
 
-async fn silent(daemon: &Daemon, network: &Network) -> Vec<MachineId> {
-    let Ok(sessions) = daemon.sessions().await else {
+async fn silent(here: &Machine, network: &Network) -> Vec<MachineId> {
+    let Ok(sessions) = here.sessions().await else {
         return Vec::new();
     };
     let now = clock::now().unix_secs;

@@ -4,20 +4,18 @@
 //!   nats-next ──move_in──▶ nats ──move_in──▶ nats-former ──settle──▶ nothing
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ployz_api::{MachineId, StorePlace};
 use ployz_core::{AddressPlan, MachineRecord, SavedView};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::Daemon;
-use crate::host::ca::Authority;
+use crate::host::ca::CertificateAuthority;
 use crate::host::membership::{AUTHORITY_FILE, Membership, VIEW_FILE};
+use crate::machine::Machine;
 use crate::nats::{
-    Certificates, Cluster, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer, Settings, User,
+    Certificates, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer, own_user, store_settings,
 };
 
 /// A server of a cluster looks for somebody who takes its part over, and nobody is to: all of them are exchanged.
@@ -32,150 +30,77 @@ pub(crate) const PREPARED_FILE: &str = "storage-next.json";
 pub(crate) struct Prepared {
     pub(crate) place: StorePlace,
     pub(crate) coordinator: MachineId,
-    pub(crate) authority: Authority,
+    pub(crate) authority: CertificateAuthority,
     pub(crate) addresses: AddressPlan,
 }
 
-/// Where a server of a store listens: its own port and the next one are those of the store that counts, and the two after that those of one
-/// that does not yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Counts,
-    Next,
-}
-
-impl Standing {
-    /// Where clients reach it.
-    pub(crate) fn clients(self, (address, port): (IpAddr, u16)) -> (IpAddr, u16) {
-        let offset = match self {
-            Self::Counts => 0,
-            Self::Next => 2,
-        };
-        (address, port.saturating_add(offset))
-    }
-
-    fn routes(self, server: (IpAddr, u16)) -> SocketAddr {
-        let (address, port) = self.clients(server);
-        SocketAddr::new(address, port.saturating_add(1))
-    }
-}
-
-/// A machine, as the server that it runs itself knows it. Whatever the records say: without itself among those that may write it could not
-/// mend them.
-pub(crate) const fn own_user(machine: MachineId, nkey: String) -> User {
-    User {
-        machine,
-        nkey,
-        coordinator: true,
-    }
-}
-
-/// How this machine's server of a store is set up. Who holds the store may write everything, and so may `filler`.
-pub(crate) fn settings<'a>(
-    own_user: User,
-    membership: &Membership,
-    authority: &Authority,
-    place: &StorePlace,
-    filler: Option<MachineId>,
-    machines: impl Iterator<Item = &'a MachineRecord>,
-) -> anyhow::Result<Settings> {
-    let standing = filler.map_or(Standing::Counts, |_| Standing::Next);
-    let own_ip = IpAddr::from(membership.overlay_ip);
-    let holds = |ip: IpAddr| place.servers.iter().find(|(address, _)| *address == ip);
-    let own = *holds(own_ip).context("this machine does not hold the store")?;
-    let listen = standing.clients(own).into();
-    let cluster = (place.servers.len() > 1).then(|| Cluster {
-        name: format!("{}-{}", membership.network_id, place.epoch),
-        listen: standing.routes(own),
-        secret: authority.route_secret(place.epoch),
-        routes: place
-            .servers
-            .iter()
-            .map(|it| standing.routes(*it))
-            .collect(),
-    });
-    let machine = own_user.machine;
-    let others = machines.filter(|other| other.id != machine);
-    let others = others.map(|machine| User {
-        machine: machine.id,
-        nkey: machine.nkey.clone(),
-        coordinator: holds(machine.overlay_ip.into()).is_some() || filler == Some(machine.id),
-    });
-    Ok(Settings {
-        machine,
-        listen,
-        users: std::iter::once(own_user).chain(others).collect(),
-        cluster,
-    })
-}
-
 /// The server of the next store, as it is run here.
-pub(crate) fn next_server(daemon: &Daemon) -> NatsServer {
-    NatsServer::next(Rc::clone(&daemon.files), &daemon.config.nats_server)
+pub(crate) fn next_server(here: &Machine) -> NatsServer {
+    NatsServer::next(Rc::clone(&here.files), &here.config.nats_server)
 }
 
 /// Has everything of stores where it belongs, as `network.json` says which one counts: a next store that has become the one that counts
 /// moves in, one that may still become it runs on, and where no store is held none runs.
-pub(crate) async fn move_in(daemon: &Daemon, membership: &Membership) -> anyhow::Result<()> {
-    let files = &daemon.files;
+pub(crate) async fn move_in(here: &Machine, membership: &Membership) -> anyhow::Result<()> {
+    let files = &here.files;
     let prepared: Option<Prepared> = files.read(PREPARED_FILE)?;
     if let Some(prepared) = prepared {
         if prepared.place.epoch > membership.store_epoch {
-            next_server(daemon).start().await?;
+            next_server(here).start().await?;
         } else if prepared.place.epoch == membership.store_epoch && membership.is_storage() {
-            exchange(daemon, membership, &prepared.authority).await?;
+            exchange(here, membership, &prepared.authority).await?;
             files.remove(PREPARED_FILE)?;
         } else {
-            abandon(daemon).await?;
+            abandon(here).await?;
         }
     }
     if !membership.is_storage() && files.path(DIRECTORY).exists() {
-        daemon.nats_server().stop().await?;
-        put_aside(daemon)?;
+        here.nats_server().stop().await?;
+        put_aside(here)?;
     }
     Ok(())
 }
 
 async fn exchange(
-    daemon: &Daemon,
+    here: &Machine,
     membership: &Membership,
-    authority: &Authority,
+    authority: &CertificateAuthority,
 ) -> anyhow::Result<()> {
-    let (next, nats) = (next_server(daemon), daemon.nats_server());
+    let (next, nats) = (next_server(here), here.nats_server());
     next.stop_within(STOP_WAIT).await?;
     nats.stop_within(STOP_WAIT).await?;
     // If it is not there, it has moved in already.
-    if daemon.files.path(NEXT_DIRECTORY).exists() {
-        put_aside(daemon)?;
-        daemon.files.rename(NEXT_DIRECTORY, DIRECTORY)?;
+    if here.files.path(NEXT_DIRECTORY).exists() {
+        put_aside(here)?;
+        here.files.rename(NEXT_DIRECTORY, DIRECTORY)?;
     }
-    let saved: Option<SavedView> = daemon.files.read_last_good(VIEW_FILE)?;
+    let saved: Option<SavedView> = here.files.read_last_good(VIEW_FILE)?;
     let machines = saved.map(|saved| saved.machines).unwrap_or_default();
     let place = membership.store_place();
-    let own = own_user(daemon.identity.machine_id, daemon.identity.nkey()?);
-    let settings = settings(own, membership, authority, &place, None, machines.iter())?;
+    let own = own_user(here.identity.machine_id, here.identity.nkey()?);
+    let settings = store_settings(own, membership, authority, &place, None, machines.iter())?;
     nats.configure(&settings)
 }
 
-fn put_aside(daemon: &Daemon) -> anyhow::Result<()> {
-    if daemon.files.path(DIRECTORY).exists() {
-        daemon.files.remove(FORMER_DIRECTORY)?;
-        daemon.files.rename(DIRECTORY, FORMER_DIRECTORY)?;
+fn put_aside(here: &Machine) -> anyhow::Result<()> {
+    if here.files.path(DIRECTORY).exists() {
+        here.files.remove(FORMER_DIRECTORY)?;
+        here.files.rename(DIRECTORY, FORMER_DIRECTORY)?;
     }
     Ok(())
 }
 
 /// Sets a server of the next store up, and starts it. What there is of an earlier next one goes.
 pub(crate) async fn prepare(
-    daemon: &Daemon,
+    here: &Machine,
     membership: &Membership,
     prepared: &Prepared,
     machines: &[MachineRecord],
 ) -> anyhow::Result<()> {
-    abandon(daemon).await?;
-    let next = next_server(daemon);
-    let settings = settings(
-        own_user(daemon.identity.machine_id, daemon.identity.nkey()?),
+    abandon(here).await?;
+    let next = next_server(here);
+    let settings = store_settings(
+        own_user(here.identity.machine_id, here.identity.nkey()?),
         membership,
         &prepared.authority,
         &prepared.place,
@@ -185,31 +110,31 @@ pub(crate) async fn prepare(
     let certificates = Certificates {
         ca_pem: &membership.ca_pem,
         certificate_pem: &membership.certificate_pem,
-        key_pem: daemon.identity.certificate_key_pem.expose(),
+        key_pem: here.identity.certificate_key_pem.expose(),
     };
     next.set_up(&settings, certificates)?;
-    daemon.files.write(PREPARED_FILE, prepared)?;
+    here.files.write(PREPARED_FILE, prepared)?;
     next.start().await
 }
 
 /// Takes a next store away that will never count.
-pub(crate) async fn abandon(daemon: &Daemon) -> anyhow::Result<()> {
-    next_server(daemon).destroy().await?;
-    daemon.files.remove(PREPARED_FILE)
+pub(crate) async fn abandon(here: &Machine) -> anyhow::Result<()> {
+    next_server(here).destroy().await?;
+    here.files.remove(PREPARED_FILE)
 }
 
 /// Takes away what there is of the stores before the one that counts; where that is not held, also what its holders are trusted with.
-pub(crate) fn settle(daemon: &Daemon, membership: &Membership) -> anyhow::Result<()> {
-    daemon.files.remove(FORMER_DIRECTORY)?;
+pub(crate) fn settle(here: &Machine, membership: &Membership) -> anyhow::Result<()> {
+    here.files.remove(FORMER_DIRECTORY)?;
     if !membership.is_storage() {
-        daemon.files.remove(AUTHORITY_FILE)?;
+        here.files.remove(AUTHORITY_FILE)?;
     }
     Ok(())
 }
 
 /// Takes everything away that is not of the store that counts.
-pub(crate) async fn forget(daemon: &Daemon) -> anyhow::Result<()> {
-    abandon(daemon).await?;
-    daemon.files.remove(FORMER_DIRECTORY)?;
-    daemon.files.remove(super::JOURNAL_FILE)
+pub(crate) async fn delete_leftovers(here: &Machine) -> anyhow::Result<()> {
+    abandon(here).await?;
+    here.files.remove(FORMER_DIRECTORY)?;
+    here.files.remove(super::JOURNAL_FILE)
 }

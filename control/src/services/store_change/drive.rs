@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ployz_api::{
@@ -11,18 +10,18 @@ use ployz_api::{
     StorageList, StorageStep,
 };
 use ployz_core::{MachineRecord, OperationRecord};
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::Daemon;
 use crate::host::failure::internal;
+use crate::machine::{Command, ExclusiveGuard, Machine};
+use crate::nats::StoreRole;
 use crate::network::Network;
-use crate::requests::change;
 use crate::services::store_change::ask::{ask, ask_all, tell};
-use crate::services::store_change::directories::Standing;
 use crate::services::store_change::member::{adopt, known};
+use crate::services::store_change::shares::storage_list;
 use crate::services::store_change::{AGAIN, JOURNAL_FILE, Journal, STEP_WAIT};
-use crate::store::operations::{STORAGE_CHANGE, Work};
+use crate::store::operations::{OperationLog, STORAGE_CHANGE};
+use crate::store::records::change;
 use crate::store::{OPERATIONS, Store};
 
 /// What the servers of a store may take until all of them have everything: elections, and what they have missed.
@@ -33,18 +32,18 @@ const THAW_POLL: Duration = Duration::from_secs(1);
 
 /// A change and how it is told.
 pub(crate) struct Change {
-    daemon: Rc<Daemon>,
-    work: Work,
+    here: Rc<Machine>,
+    work: OperationLog,
     journal: Journal,
-    _turn: OwnedMutexGuard<()>,
+    _turn: ExclusiveGuard,
 }
 
 /// Goes on with what the daemon before this one had begun, or undoes it: the store that counts says which.
-pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
-    let Ok(turn) = Arc::clone(&daemon.storage).try_lock_owned() else {
+pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
+    let Some(turn) = here.store_lock.take() else {
         return;
     };
-    let journal = match daemon.files.read::<Journal>(JOURNAL_FILE) {
+    let journal = match here.files.read::<Journal>(JOURNAL_FILE) {
         Ok(Some(journal)) => journal,
         Ok(None) => return,
         Err(error) => {
@@ -58,10 +57,9 @@ pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
     // A store that counts and that its other holders have not been told of has no majority, and nothing can be read there.
     let place = &journal.place;
     if network.membership.store_epoch == place.epoch {
-        let untold = tell(&daemon, others(&network), place).await;
+        let untold = tell(&here, others(&network), place).await;
         tracing::info!(untold = untold.len(), "a change of the store goes on");
     }
-    let is_left = || daemon.network().is_none_or(|it| !Rc::ptr_eq(&it, &network));
     let key = journal.operation_id.to_string();
     let found = loop {
         match network
@@ -70,39 +68,32 @@ pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
             .await
         {
             Ok(found) => break found.into_iter().next(),
-            Err(_) if is_left() => return,
             Err(_) => sleep(THAW_POLL).await,
         }
     };
     // One that died before its first stage has told nobody.
     let work = match found {
-        Some(record) => Work::resume(&network.store, record),
-        None => Work::begin(
-            &daemon,
+        Some(record) => OperationLog::resume(&network.store, record),
+        None => OperationLog::begin(
+            here.identity.machine_id,
             &network.store,
             STORAGE_CHANGE,
             String::new(),
             AGAIN,
         ),
     };
-    let change = Change::new(&daemon, work, journal, turn);
-    if change.is_committed() {
-        change.complete().await;
-    } else {
-        let message = "the daemon that did it has ended: the store is what it was";
-        change.undo(&Failure::new(Code::Internal, message)).await;
-    }
+    Change::new(&here, work, journal, turn).resume();
 }
 
 impl Change {
     pub(crate) fn new(
-        daemon: &Rc<Daemon>,
-        work: Work,
+        here: &Rc<Machine>,
+        work: OperationLog,
         journal: Journal,
-        turn: OwnedMutexGuard<()>,
+        turn: ExclusiveGuard,
     ) -> Self {
         Self {
-            daemon: Rc::clone(daemon),
+            here: Rc::clone(here),
             work,
             journal,
             _turn: turn,
@@ -110,7 +101,8 @@ impl Change {
     }
 
     pub(crate) fn spawn(mut self) {
-        tokio::task::spawn_local(async move {
+        let here = Rc::clone(&self.here);
+        here.operations.spawn(async move {
             match Box::pin(self.make()).await {
                 Ok(()) => self.complete().await,
                 Err(failure) => self.undo(&failure).await,
@@ -118,21 +110,33 @@ impl Change {
         });
     }
 
+    fn resume(self) {
+        let here = Rc::clone(&self.here);
+        here.operations.spawn(async move {
+            if self.is_committed() {
+                self.complete().await;
+            } else {
+                let message = "the daemon that did it has ended: the store is what it was";
+                self.undo(&Failure::new(Code::Internal, message)).await;
+            }
+        });
+    }
+
     fn is_committed(&self) -> bool {
-        let membership = self.daemon.membership().ok().flatten();
+        let membership = self.here.membership().ok().flatten();
         membership.is_some_and(|it| it.store_epoch >= self.journal.place.epoch)
     }
 
     fn stays(&self) -> bool {
         self.journal
             .members
-            .contains(&self.daemon.identity.machine_id)
+            .contains(&self.here.identity.machine_id)
     }
 
     /// Everything that can be undone, and the write that ends that.
     async fn make(&mut self) -> Result<(), Failure> {
-        let network = self.daemon.running_network()?;
-        let journal = self.daemon.files.write(JOURNAL_FILE, &self.journal);
+        let network = self.here.running_network()?;
+        let journal = self.here.files.write(JOURNAL_FILE, &self.journal);
         journal.map_err(internal)?;
         self.prepare().await?;
         let next = self.connect(&self.journal.place.servers).await?;
@@ -162,25 +166,25 @@ impl Change {
             // Only holders write, and this machine will be none: whoever reads this sees a store that counts.
             self.work.twin(&next).end(None).await;
         }
-        adopt(&self.daemon, &self.journal.place).map(drop)
+        adopt(&self.here, &self.journal.place).map(drop)
     }
 
     async fn prepare(&mut self) -> Result<(), Failure> {
-        let authority = self.daemon.authority().map_err(internal)?;
-        let addresses = known(&self.daemon)?.addresses;
+        let authority = self.here.authority().map_err(internal)?;
+        let addresses = known(&self.here)?.addresses;
         for id in self.journal.members.clone() {
             let name = self.name_of(id)?;
             self.work.stage_of(&name, "prepare").await;
             let next = NextStore {
                 place: self.journal.place.clone(),
-                coordinator: self.daemon.identity.machine_id,
+                coordinator: self.here.identity.machine_id,
                 authority: Secret::new(
                     serde_json::to_string(&authority).map_err(|it| internal(it.into()))?,
                 ),
                 addresses: serde_json::to_value(addresses).map_err(|it| internal(it.into()))?,
             };
             let step = Request::StorageStep(StorageStep::Prepare(Box::new(next)));
-            let prepared = ask(&self.daemon, id, step, STEP_WAIT).await;
+            let prepared = ask(&self.here, id, step, STEP_WAIT).await;
             prepared.map_err(|failure| {
                 let message = format!("{name}: {}", failure.message);
                 Failure { message, ..failure }
@@ -193,10 +197,10 @@ impl Change {
     async fn connect(&self, servers: &[(IpAddr, u16)]) -> Result<Store, Failure> {
         let servers: Vec<_> = servers
             .iter()
-            .map(|it| Standing::Next.clients(*it))
+            .map(|it| StoreRole::Next.clients(*it))
             .collect();
-        let membership = known(&self.daemon)?;
-        let store = Store::open_at(&servers, &membership, &self.daemon.identity).await;
+        let membership = known(&self.here)?;
+        let store = Store::open_at(&servers, &membership, &self.here.identity).await;
         store.map_err(internal)
     }
 
@@ -229,7 +233,7 @@ impl Change {
     async fn undo(mut self, failure: &Failure) {
         tracing::warn!(cause = %failure, "the store is not moved");
         loop {
-            let Some(network) = self.daemon.network() else {
+            let Some(network) = self.here.network() else {
                 // The daemon after this one finds the journal.
                 return;
             };
@@ -244,8 +248,7 @@ impl Change {
         }
         let epoch = self.journal.place.epoch;
         let members = self.journal.members.clone();
-        for (id, failure) in ask_all(&self.daemon, members, || StorageStep::Abandon { epoch }).await
-        {
+        for (id, failure) in ask_all(&self.here, members, || StorageStep::Abandon { epoch }).await {
             tracing::warn!(%id, cause = %failure, "the next store stays there, unused");
         }
         self.close(Some(Some(failure))).await;
@@ -255,20 +258,20 @@ impl Change {
     async fn complete(mut self) {
         let place = self.journal.place.clone();
         let others = self
-            .daemon
+            .here
             .network()
             .map(|it| others(&it))
             .unwrap_or_default();
         if self.stays() {
             self.enter().await;
         }
-        for (id, failure) in tell(&self.daemon, others.clone(), &place).await {
+        for (id, failure) in tell(&self.here, others.clone(), &place).await {
             tracing::warn!(%id, cause = %failure, "a machine is told later where the store is");
         }
         if !self.stays() {
             self.enter().await;
         }
-        if let (true, Some(network)) = (self.stays(), self.daemon.network()) {
+        if let (true, Some(network)) = (self.stays(), self.here.network()) {
             self.work.move_to(&network.store);
         }
         let outcome = self.wait_complete().await;
@@ -276,7 +279,7 @@ impl Change {
             let epoch = place.epoch;
             let holders = &self.journal.members | &self.journal.leavers;
             for (id, failure) in
-                ask_all(&self.daemon, holders, || StorageStep::Settle { epoch }).await
+                ask_all(&self.here, holders, || StorageStep::Settle { epoch }).await
             {
                 tracing::warn!(%id, cause = %failure, "the former store stays on its disk");
             }
@@ -288,9 +291,15 @@ impl Change {
     /// Takes part with the store that counts, unless the daemon was started with it.
     async fn enter(&self) {
         let epoch = self.journal.place.epoch;
-        let network = self.daemon.network();
+        let network = self.here.network();
         if network.is_none_or(|it| it.membership.store_epoch != epoch) {
-            Rc::clone(&self.daemon).re_enter().await;
+            let reentered = self.here.ask_root(Command::Reenter).await;
+            if let Err(error) = reentered {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the network is entered again later"
+                );
+            }
         }
     }
 
@@ -300,7 +309,7 @@ impl Change {
             self.work.stage("complete").await;
         }
         let deadline = Instant::now() + COMPLETE_WAIT;
-        let own = self.daemon.identity.machine_id;
+        let own = self.here.identity.machine_id;
         let asked = if self.stays() {
             Some(own)
         } else {
@@ -322,10 +331,10 @@ impl Change {
     }
 
     async fn list_of(&self, id: MachineId) -> Result<StorageList, Failure> {
-        if id == self.daemon.identity.machine_id {
-            return crate::requests::storage_list(&self.daemon).await;
+        if id == self.here.identity.machine_id {
+            return storage_list(&self.here).await;
         }
-        match ask(&self.daemon, id, Request::StorageList, STEP_WAIT).await? {
+        match ask(&self.here, id, Request::StorageList, STEP_WAIT).await? {
             Some(Payload::StorageList(list)) => Ok(list),
             Some(_) | None => Err(Failure::new(Code::Internal, "it answered something else")),
         }
@@ -338,7 +347,7 @@ impl Change {
     }
 
     fn name_of(&self, id: MachineId) -> Result<ployz_api::Name, Failure> {
-        let network = self.daemon.running_network()?;
+        let network = self.here.running_network()?;
         let view = network.view();
         let name = view.machine(id).map(|machine| machine.name.clone());
         name.ok_or_else(|| Failure::new(Code::MachineNotFound, format!("machine {id} was removed")))
@@ -349,7 +358,7 @@ impl Change {
         if let Some(failure) = told {
             self.work.end(failure).await;
         }
-        if let Err(error) = self.daemon.files.remove(JOURNAL_FILE) {
+        if let Err(error) = self.here.files.remove(JOURNAL_FILE) {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "a change of the store that is over is not forgotten"

@@ -7,58 +7,58 @@ use ployz_api::{
     Code, Failure, NextStore, Outcome, Payload, StorageReport, StorageStep, StorePlace, Success,
 };
 
-use crate::daemon::Daemon;
-use crate::host::ca::Authority;
+use crate::host::ca::CertificateAuthority;
 use crate::host::failure::internal;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
+use crate::machine::{Command, Machine};
 use crate::services::store_change::directories::{
     PREPARED_FILE, Prepared, abandon, prepare, settle,
 };
 
 /// Does one step, asked for by another machine.
-pub(crate) async fn step(daemon: &Rc<Daemon>, step: StorageStep) -> Outcome {
+pub(crate) async fn step(here: &Rc<Machine>, step: StorageStep) -> Outcome {
     match step {
-        StorageStep::Preflight => Ok(Payload::StorageReport(preflight(daemon).await?).into()),
-        StorageStep::Prepare(next) => prepare_next(daemon, *next).await,
+        StorageStep::Preflight => Ok(Payload::StorageReport(preflight(here).await?).into()),
+        StorageStep::Prepare(next) => prepare_next(here, *next).await,
         StorageStep::Adopt(place) => {
-            if adopt(daemon, &place)? {
-                tokio::task::spawn_local(Rc::clone(daemon).re_enter());
+            if adopt(here, &place)? {
+                here.ask_root_later(Command::Reenter)?;
             }
             Ok(done())
         }
         StorageStep::Abandon { epoch } => {
-            let membership = known(daemon)?;
+            let membership = known(here)?;
             if epoch > membership.store_epoch {
-                abandon(daemon).await.map_err(internal)?;
+                abandon(here).await.map_err(internal)?;
             }
             Ok(done())
         }
         StorageStep::Settle { epoch } => {
-            let membership = known(daemon)?;
+            let membership = known(here)?;
             if epoch == membership.store_epoch {
-                settle(daemon, &membership).map_err(internal)?;
+                settle(here, &membership).map_err(internal)?;
             }
             Ok(done())
         }
     }
 }
 
-async fn preflight(daemon: &Daemon) -> Result<StorageReport, Failure> {
-    let membership = known(daemon)?;
-    daemon.nats_server().version().await?;
+async fn preflight(here: &Machine) -> Result<StorageReport, Failure> {
+    let membership = known(here)?;
+    here.nats_server().version().await?;
     Ok(StorageReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        port: daemon.config.nats_port,
+        port: here.config.nats_port,
         epoch: membership.store_epoch,
     })
 }
 
-async fn prepare_next(daemon: &Daemon, next: NextStore) -> Outcome {
-    let membership = known(daemon)?;
+async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
+    let membership = known(here)?;
     refuse_former(&membership, &next.place)?;
     let malformed =
         |what: &str| Failure::new(Code::InvalidArgument, format!("{what} of the next store"));
-    let authority: Authority =
+    let authority: CertificateAuthority =
         serde_json::from_str(next.authority.expose()).map_err(|_| malformed("the authority"))?;
     if authority.certificate_pem() != membership.ca_pem {
         let message = "this is another network's authority";
@@ -72,17 +72,17 @@ async fn prepare_next(daemon: &Daemon, next: NextStore) -> Outcome {
         authority,
         addresses,
     };
-    let network = daemon.running_network()?;
+    let network = here.running_network()?;
     let machines: Vec<_> = network.view().machines().cloned().collect();
-    let prepared = prepare(daemon, &membership, &prepared, &machines).await;
+    let prepared = prepare(here, &membership, &prepared, &machines).await;
     prepared.map_err(internal)?;
     Ok(done())
 }
 
 /// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by whoever takes part in
 /// the network next.
-pub(crate) fn adopt(daemon: &Daemon, place: &StorePlace) -> Result<bool, Failure> {
-    let mut membership = known(daemon)?;
+pub(crate) fn adopt(here: &Machine, place: &StorePlace) -> Result<bool, Failure> {
+    let mut membership = known(here)?;
     if *place == membership.store_place() {
         return Ok(false);
     }
@@ -90,7 +90,7 @@ pub(crate) fn adopt(daemon: &Daemon, place: &StorePlace) -> Result<bool, Failure
     let own = IpAddr::from(membership.overlay_ip);
     membership.addresses = None;
     if place.servers.iter().any(|(address, _)| *address == own) {
-        let prepared: Option<Prepared> = daemon.files.read(PREPARED_FILE).map_err(internal)?;
+        let prepared: Option<Prepared> = here.files.read(PREPARED_FILE).map_err(internal)?;
         let prepared = prepared.filter(|prepared| prepared.place == *place);
         let Some(prepared) = prepared else {
             let message = "this machine is to hold a store that it has never been given";
@@ -98,13 +98,13 @@ pub(crate) fn adopt(daemon: &Daemon, place: &StorePlace) -> Result<bool, Failure
                 "ployzctl machine storage promote once more, with another machine instead of it",
             ));
         };
-        let written = daemon.files.write(AUTHORITY_FILE, &prepared.authority);
+        let written = here.files.write(AUTHORITY_FILE, &prepared.authority);
         written.map_err(internal)?;
         membership.addresses = Some(prepared.addresses);
     }
     membership.store.clone_from(&place.servers);
     membership.store_epoch = place.epoch;
-    daemon.files.write(FILE, &membership).map_err(internal)?;
+    here.files.write(FILE, &membership).map_err(internal)?;
     tracing::info!(
         epoch = place.epoch,
         holds = membership.is_storage(),
@@ -124,8 +124,8 @@ fn refuse_former(membership: &Membership, place: &StorePlace) -> Result<(), Fail
     Err(Failure::new(Code::Conflict, message).hint("ployzctl machine storage ls"))
 }
 
-pub(crate) fn known(daemon: &Daemon) -> Result<Membership, Failure> {
-    let membership = daemon.membership().map_err(internal)?;
+pub(crate) fn known(here: &Machine) -> Result<Membership, Failure> {
+    let membership = here.membership().map_err(internal)?;
     membership.ok_or_else(|| Failure::new(Code::NetworkNotRunning, "this machine is in no network"))
 }
 

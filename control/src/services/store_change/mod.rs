@@ -15,10 +15,10 @@ mod ask;
 mod directories;
 mod drive;
 mod member;
+mod shares;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ployz_api::{
@@ -28,17 +28,17 @@ use ployz_api::{
 use ployz_core::{StoragePlan, StorageWish, plan_storage};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::Daemon;
+use crate::machine::Machine;
 use crate::network::Network;
-use crate::requests::not_selected;
-use crate::store::operations::{STORAGE_CHANGE, Work};
+use crate::store::operations::{OperationLog, STORAGE_CHANGE};
 use ask::ask;
 use drive::Change;
 
-pub(crate) use ask::tell_the_silent;
-pub(crate) use directories::{forget, move_in, own_user, settings};
+pub(crate) use ask::announce_to_silent;
+pub(crate) use directories::{delete_leftovers, move_in};
 pub(crate) use drive::resume;
 pub(crate) use member::step;
+pub(crate) use shares::storage_list;
 
 /// The file of a [`Journal`].
 const JOURNAL_FILE: &str = "storage-change.json";
@@ -60,13 +60,11 @@ struct Journal {
 }
 
 /// Plans a change, and begins it: it goes on after this returns.
-pub(crate) async fn begin(daemon: &Rc<Daemon>, promote: bool, request: StorageRequest) -> Outcome {
-    let network = daemon.running_network()?;
-    network.coordinator()?;
-    let turn = Arc::clone(&daemon.storage).try_lock_owned().map_err(|_| {
-        let message = "the holders of the store are being changed";
-        Failure::new(Code::Busy, message).hint("ployzctl operation list")
-    })?;
+pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageRequest) -> Outcome {
+    let network = here.running_network()?;
+    let turn = here
+        .store_lock
+        .take_for("a change of the store's holders")?;
     let plan = plan(&network, promote, &request)?;
     let mut promotion = StoragePromotion {
         operation_id: None,
@@ -80,7 +78,7 @@ pub(crate) async fn begin(daemon: &Rc<Daemon>, promote: bool, request: StorageRe
     if plan.is_empty() {
         return Ok(answered("the store is there already", promotion));
     }
-    let reports = preflight(daemon, &plan.members).await;
+    let reports = preflight(here, &plan.members).await;
     let (place, failed) = judge(&network, reports);
     promotion.failed = failed;
     if !promotion.failed.is_empty() {
@@ -93,7 +91,13 @@ pub(crate) async fn begin(daemon: &Rc<Daemon>, promote: bool, request: StorageRe
         return Ok(answered("this is what would be done", promotion));
     }
     let names = request.machines.join(" ");
-    let work = Work::begin(daemon, &network.store, STORAGE_CHANGE, names, AGAIN);
+    let work = OperationLog::begin(
+        here.identity.machine_id,
+        &network.store,
+        STORAGE_CHANGE,
+        names,
+        AGAIN,
+    );
     // A store that takes no writes now is not to be moved now.
     work.announce().await?;
     promotion.operation_id = Some(work.id());
@@ -104,7 +108,7 @@ pub(crate) async fn begin(daemon: &Rc<Daemon>, promote: bool, request: StorageRe
         leavers: plan.demoted.into_iter().collect(),
     };
     tracing::info!(epoch = journal.place.epoch, "the store is being moved");
-    Change::new(daemon, work, journal, turn).spawn();
+    Change::new(here, work, journal, turn).spawn();
     Ok(answered("begun", promotion))
 }
 
@@ -121,7 +125,7 @@ fn plan(
     request: &StorageRequest,
 ) -> Result<StoragePlan, Failure> {
     let view = network.view();
-    let select = |wanted: &String| Ok(view.select(wanted).map_err(not_selected)?.id);
+    let select = |wanted: &String| Ok(view.select(wanted)?.id);
     let named = request.machines.iter().map(select);
     let named = named.collect::<Result<Vec<MachineId>, Failure>>()?;
     let wish = if promote {
@@ -140,14 +144,14 @@ fn plan(
 type Report = (MachineId, Result<StorageReport, Failure>);
 
 /// Asks those that would hold the store whether they can, all at once.
-async fn preflight(daemon: &Rc<Daemon>, members: &BTreeSet<MachineId>) -> Vec<Report> {
+async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Report> {
     let asking = members.iter().map(async |id| {
         let step = Request::StorageStep(StorageStep::Preflight);
-        let report = match ask(daemon, *id, step, STEP_WAIT).await {
+        let report = match ask(here, *id, step, STEP_WAIT).await {
             Ok(Some(Payload::StorageReport(report))) => Ok(report),
             Ok(_) => Err(Failure::new(
                 Code::VersionMismatch,
-                "it has no word for it: update it first",
+                "it does not support store changes; update ployzd on it first",
             )),
             Err(failure) => Err(failure),
         };

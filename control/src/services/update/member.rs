@@ -12,8 +12,9 @@ use ployz_api::{
 use ployz_engine::PublicKey as WireguardKey;
 use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, place};
 
-use crate::daemon::Daemon;
 use crate::host::failure::internal;
+use crate::host::program::blocking;
+use crate::machine::Machine;
 use crate::network::Host as _;
 use crate::services::measure;
 
@@ -25,10 +26,10 @@ const RELEASE_KEY: &str = "/etc/ployz/release.pub";
 const ROUND_TRIPS: u16 = 5;
 
 /// Does one step.
-pub(crate) async fn step(daemon: &Daemon, step: UpdateStep) -> Outcome {
+pub(crate) async fn step(here: &Machine, step: UpdateStep) -> Outcome {
     match step {
         UpdateStep::Fetch { version, way } => {
-            let (version, release) = (version.parse()?, release_by(daemon, way));
+            let (version, release) = (version.parse()?, release_by(here, way));
             let fetched = blocking(move || fetch(release, &version, way)).await?;
             Ok(Payload::ReleaseFetched(fetched).into())
         }
@@ -37,7 +38,7 @@ pub(crate) async fn step(daemon: &Daemon, step: UpdateStep) -> Outcome {
             Ok(done())
         }
         UpdateStep::Health => {
-            let health = health(daemon).await?;
+            let health = health(here).await?;
             Ok(Payload::MachineHealth(Box::new(health)).into())
         }
         UpdateStep::Switch { version, rollback } => {
@@ -61,8 +62,8 @@ pub(crate) async fn step(daemon: &Daemon, step: UpdateStep) -> Outcome {
 }
 
 /// The releases that this machine takes.
-pub(crate) fn release(daemon: &Daemon) -> Result<Release, Failure> {
-    let base: Base = daemon.config.release_base.clone().ok_or_else(|| {
+pub(crate) fn release(here: &Machine) -> Result<Release, Failure> {
+    let base: Base = here.config.release_base.clone().ok_or_else(|| {
         let message = "nobody has said where releases are from";
         Failure::new(Code::InstallFailed, message)
             .hint("ployzctl daemon install --release-base URL --release-key KEY, on that machine")
@@ -70,23 +71,14 @@ pub(crate) fn release(daemon: &Daemon) -> Result<Release, Failure> {
     Ok(Release::new(base, PublicKey::read(Path::new(RELEASE_KEY))?))
 }
 
-fn release_by(daemon: &Daemon, way: ReleaseWay) -> Result<Release, Failure> {
+fn release_by(here: &Machine, way: ReleaseWay) -> Result<Release, Failure> {
     match way {
-        ReleaseWay::Base => release(daemon),
+        ReleaseWay::Base => release(here),
         ReleaseWay::Coordinator => {
             let key = PublicKey::read(Path::new(RELEASE_KEY))?;
             Ok(Release::new(Layout::system().passed_on(), key))
         }
     }
-}
-
-/// Does something that waits for disks and servers.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| internal(error.into()))?
 }
 
 /// Whatever the one who asks thinks of it: this machine looks at the order of versions and at the signature itself.
@@ -127,9 +119,9 @@ fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
     Layout::system().keep_piece(&place, piece.offset, &bytes)
 }
 
-async fn health(daemon: &Daemon) -> Result<MachineHealth, Failure> {
-    let network = daemon.running_network()?;
-    let keys = daemon.sessions().await.map_err(internal)?;
+async fn health(here: &Machine) -> Result<MachineHealth, Failure> {
+    let network = here.running_network()?;
+    let keys = here.sessions().await.map_err(internal)?;
     let has_session = |key: &str| {
         let key = WireguardKey::from_base64(key);
         key.is_ok_and(|key| keys.contains_key(&key))
@@ -139,7 +131,7 @@ async fn health(daemon: &Daemon) -> Result<MachineHealth, Failure> {
         let with_session = view.machines().filter(|it| has_session(&it.wireguard_key));
         with_session.map(|it| it.id).collect()
     };
-    let measured = measure::measure(daemon, &peers, Some(ROUND_TRIPS)).await?;
+    let measured = measure::measure(here, &peers, Some(ROUND_TRIPS)).await?;
     let p50_ns = measured
         .peers
         .iter()
@@ -150,7 +142,7 @@ async fn health(daemon: &Daemon) -> Result<MachineHealth, Failure> {
         sessions: peers.into_iter().collect(),
         p50_ns: p50_ns.collect(),
         store: network.store.is_connected(),
-        gap_ms: daemon
+        gap_ms: here
             .overlay
             .gap()
             .and_then(|gap| u64::try_from(gap.as_millis()).ok()),

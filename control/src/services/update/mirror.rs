@@ -14,24 +14,25 @@ use ployz_api::{
 use ployz_install::{Arch, Layout, Version, place};
 use tokio::time::timeout;
 
-use crate::daemon::Daemon;
-use crate::server::relay::{ask_once, reach_as_admin};
-use crate::services::update::member::{blocking, release};
+use crate::host::program::blocking;
+use crate::machine::Machine;
+use crate::network::ask_once;
+use crate::services::update::member::release;
 
 /// A piece has some kilobytes.
 const PIECE_WAIT: Duration = Duration::from_secs(15);
 
 /// Sends what the version consists of, for an architecture. It is verified here first.
 pub(crate) async fn pass_on(
-    daemon: &Daemon,
+    here: &Machine,
     machine: MachineId,
     version: &str,
     arch: &str,
 ) -> Result<(), Failure> {
     let (version, arch): (Version, Arch) = (version.parse()?, arch.parse()?);
-    let (release, wanted) = (release(daemon)?, version.clone());
+    let (release, wanted) = (release(here)?, version.clone());
     let base = blocking(move || Layout::system().mirror(&release, &wanted, arch)).await?;
-    let session = reach_as_admin(daemon, machine).await?;
+    let session = here.client()?.reach_as_admin(machine).await?;
     let sending = async {
         for file in ReleaseFile::ALL {
             let path = base.join(place(file, &version, arch));

@@ -14,7 +14,6 @@ mod mirror;
 mod planning;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ployz_api::{
@@ -23,16 +22,15 @@ use ployz_api::{
 };
 use ployz_core::{OperationRecord, judge, plan_update};
 use ployz_install::Layout;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::daemon::Daemon;
+use crate::host::program::blocking;
+use crate::machine::{ExclusiveGuard, Machine};
 use crate::network::Network;
-use crate::server::relay;
-use crate::services::update::member::{blocking, step};
+pub(crate) use crate::services::update::member::step;
 use crate::services::update::mirror::pass_on;
 use crate::services::update::planning::{candidates, wanted_version};
-use crate::store::operations::{Work, unfinished_updates};
+use crate::store::operations::{OperationLog, unfinished_updates};
 
 /// An artifact has some 20 MB.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(600);
@@ -50,31 +48,31 @@ const CANARY_WAIT: Duration = Duration::from_secs(30);
 const RESUME_POLL: Duration = Duration::from_secs(1);
 const AGAIN: &str = "ployzctl machine update again: machines that have the version are left alone";
 
-/// Held by the one update that there can be at a time.
-pub(crate) type Turn = Arc<Mutex<()>>;
-
 /// An update and how it is told.
 struct Update {
-    daemon: Rc<Daemon>,
-    work: Work,
+    here: Rc<Machine>,
+    work: OperationLog,
     state: MachineUpdate,
-    _turn: OwnedMutexGuard<()>,
+    _turn: ExclusiveGuard,
 }
 
 /// Plans an update, and begins it: it goes on after this returns.
-pub(crate) async fn begin(daemon: &Rc<Daemon>, request: UpdateRequest) -> Outcome {
-    let network = daemon.running_network()?;
+pub(crate) async fn begin(here: &Rc<Machine>, request: UpdateRequest) -> Outcome {
+    let network = here.running_network()?;
     network.coordinator()?;
-    let turn = Arc::clone(&daemon.update).try_lock_owned().map_err(|_| {
-        let message = "an update is going on";
-        Failure::new(Code::Busy, message).hint("ployzctl operation list")
-    })?;
-    let version = wanted_version(daemon, request.version.as_deref()).await?;
-    let candidates = candidates(daemon, &network, &request.machines, &version).await?;
-    let plan = plan_update(daemon.identity.machine_id, &candidates)?;
+    let turn = here.update_lock.take_for("an update")?;
+    let version = wanted_version(here, request.version.as_deref()).await?;
+    let candidates = candidates(here, &network, &request.machines, &version).await?;
+    let plan = plan_update(here.identity.machine_id, &candidates)?;
     let names: Vec<&str> = candidates.iter().map(|it| it.name.as_str()).collect();
     let target = names.join(" ");
-    let work = Work::begin(daemon, &network.store, "machine-update", target, AGAIN);
+    let work = OperationLog::begin(
+        here.identity.machine_id,
+        &network.store,
+        "machine-update",
+        target,
+        AGAIN,
+    );
     let state = MachineUpdate {
         operation_id: work.id(),
         version: version.to_string(),
@@ -88,21 +86,22 @@ pub(crate) async fn begin(daemon: &Rc<Daemon>, request: UpdateRequest) -> Outcom
     };
     tracing::info!(%version, machines = state.untouched.len(), "an update begins");
     let answer = Payload::MachineUpdate(Box::new(state.clone()));
-    spawn(daemon, work, state, turn);
+    spawn(here, work, state, turn);
     Ok(answer.into())
 }
 
 /// Goes on with what the daemon before this one had begun, once the store can tell.
-pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
-    let Ok(turn) = Arc::clone(&daemon.update).try_lock_owned() else {
+pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
+    if network.storage.is_none() {
+        return;
+    }
+    let Some(turn) = here.update_lock.take() else {
         return;
     };
-    let own = daemon.identity.machine_id;
-    let is_left = || daemon.network().is_none_or(|it| !Rc::ptr_eq(&it, &network));
+    let own = here.identity.machine_id;
     let found = loop {
         match unfinished_updates(&network.store, own).await {
             Ok(found) => break found,
-            Err(_) if is_left() => return,
             Err(failure) => tracing::debug!(cause = %failure, "no word of an update yet"),
         }
         sleep(RESUME_POLL).await;
@@ -112,22 +111,22 @@ pub(crate) async fn resume(daemon: Rc<Daemon>, network: Rc<Network>) {
         .next()
         .and_then(|record: OperationRecord| {
             let state = MachineUpdate::clone(record.row().update.as_deref()?);
-            Some((Work::resume(&network.store, record), state))
+            Some((OperationLog::resume(&network.store, record), state))
         });
     if let Some((work, state)) = resumed {
         tracing::info!(id = %state.operation_id, "an update goes on");
-        spawn(&daemon, work, state, turn);
+        spawn(&here, work, state, turn);
     }
 }
 
-fn spawn(daemon: &Rc<Daemon>, work: Work, state: MachineUpdate, turn: OwnedMutexGuard<()>) {
+fn spawn(here: &Rc<Machine>, work: OperationLog, state: MachineUpdate, turn: ExclusiveGuard) {
     let update = Update {
-        daemon: Rc::clone(daemon),
+        here: Rc::clone(here),
         work,
         state,
         _turn: turn,
     };
-    tokio::task::spawn_local(update.drive());
+    here.operations.spawn(update.drive());
 }
 
 impl Update {
@@ -213,12 +212,12 @@ impl Update {
         let Some(cause) = fetched.unreachable else {
             return Ok(ReleaseWay::Base);
         };
-        if id == self.daemon.identity.machine_id {
+        if id == self.here.identity.machine_id {
             return Err(Failure::new(Code::InstallFailed, cause));
         }
         tracing::info!(machine = %name, cause, "the version is passed on");
         self.stage(name, "pass on").await;
-        let passing = pass_on(&self.daemon, id, &self.state.version, &fetched.arch);
+        let passing = pass_on(&self.here, id, &self.state.version, &fetched.arch);
         let sent = timeout(DOWNLOAD_WAIT, Box::pin(passing)).await;
         let late = |_| Failure::new(Code::Timeout, format!("not within {DOWNLOAD_WAIT:?}"));
         sent.map_err(late).flatten().map_err(|failure| {
@@ -336,10 +335,13 @@ impl Update {
         patience: Duration,
     ) -> Result<Option<Payload>, Failure> {
         let asking = async {
-            if id == self.daemon.identity.machine_id {
-                step(&self.daemon, asked).await
+            if id == self.here.identity.machine_id {
+                step(&self.here, asked).await
             } else {
-                relay::ask_as_admin(&self.daemon, id, &Request::UpdateStep(asked)).await
+                self.here
+                    .client()?
+                    .ask_as_admin(id, &Request::UpdateStep(asked))
+                    .await
             }
         };
         let answer = timeout(patience, Box::pin(asking)).await;
@@ -379,7 +381,7 @@ impl Update {
     }
 
     fn name_of(&self, id: MachineId) -> Option<Name> {
-        let network = self.daemon.network()?;
+        let network = self.here.network()?;
         let view = network.view();
         view.machine(id).map(|machine| machine.name.clone())
     }

@@ -3,30 +3,26 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use ployz_api::{Authority, Failure, MachineId, Payload, Request};
+use ployz_api::{Authority, Failure, MachineId, Outcome, Payload, Request};
 use ployz_core::{Candidate, MachineRecord, VersionStep};
 use ployz_install::{Change, Version};
 use tokio::time::timeout;
 
-use crate::daemon::Daemon;
+use crate::host::program::blocking;
+use crate::machine::Machine;
 use crate::network::Network;
-use crate::requests::not_selected;
-use crate::server::relay;
-use crate::services::update::member::{blocking, release};
+use crate::services::update::member::release;
 
 /// Machines that are asked for their version at a time, and for how long each.
 const ASKED_MAX: usize = 64;
 const STATUS_WAIT: Duration = Duration::from_secs(4);
 
 /// The version that was said, or the latest that is released.
-pub(crate) async fn wanted_version(
-    daemon: &Daemon,
-    said: Option<&str>,
-) -> Result<Version, Failure> {
+pub(crate) async fn wanted_version(here: &Machine, said: Option<&str>) -> Result<Version, Failure> {
     match said {
         Some(version) => version.parse(),
         None => {
-            let release = release(daemon)?;
+            let release = release(here)?;
             blocking(move || release.latest()).await
         }
     }
@@ -34,14 +30,14 @@ pub(crate) async fn wanted_version(
 
 /// Those that are wanted, and how far each is from the version.
 pub(crate) async fn candidates(
-    daemon: &Daemon,
+    here: &Machine,
     network: &Network,
     wanted: &[String],
     version: &Version,
 ) -> Result<Vec<Candidate>, Failure> {
     let machines = selected(network, wanted)?;
     let asking = |machine: MachineRecord| async move {
-        let from = version_of(daemon, network, machine.id).await;
+        let from = version_of(here, network, machine.id).await;
         Candidate {
             id: machine.id,
             name: machine.name.to_string(),
@@ -55,7 +51,7 @@ pub(crate) async fn candidates(
 
 fn selected(network: &Network, wanted: &[String]) -> Result<Vec<MachineRecord>, Failure> {
     let view = network.view();
-    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(not_selected);
+    let select = |wanted: &String| view.select(wanted).map(|it| it.id).map_err(Failure::from);
     let wanted: Vec<MachineId> = wanted.iter().map(select).collect::<Result<_, _>>()?;
     let machines = view.machines().cloned();
     Ok(machines
@@ -64,11 +60,11 @@ fn selected(network: &Network, wanted: &[String]) -> Result<Vec<MachineRecord>, 
 }
 
 /// What a machine says that it runs, or what it last told the store if it cannot be asked now.
-async fn version_of(daemon: &Daemon, network: &Network, id: MachineId) -> Option<Version> {
-    if id == daemon.identity.machine_id {
+async fn version_of(here: &Machine, network: &Network, id: MachineId) -> Option<Version> {
+    if id == here.identity.machine_id {
         return Some(Version::own());
     }
-    let asking = Box::pin(relay::ask_as_admin(daemon, id, &Request::Status));
+    let asking = Box::pin(ask_status(here, id));
     if let Ok(Ok(answer)) = timeout(STATUS_WAIT, asking).await
         && let Some(Payload::Status(status)) = answer.payload
     {
@@ -77,6 +73,10 @@ async fn version_of(daemon: &Daemon, network: &Network, id: MachineId) -> Option
     let view = network.view();
     view.observed(id)
         .and_then(|(observed, _)| observed.software_version.parse().ok())
+}
+
+async fn ask_status(here: &Machine, id: MachineId) -> Outcome {
+    here.client()?.ask_as_admin(id, &Request::Status).await
 }
 
 /// One that has not said what it has says so when it is asked to fetch the version.

@@ -1,22 +1,19 @@
 //! What runs workloads: containers the machine's engine; commands of the host systemd where it is, and else this daemon.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
-use ipnet::Ipv4Net;
 use ployz_api::InstanceId;
-use ployz_core::{InstanceRecord, Seen};
+use ployz_core::Seen;
 
 use crate::host::config::{Config, Runtime};
 use crate::host::files::DataDirectory;
 use crate::workloads::containers::Containers;
+use crate::workloads::job::Job;
 use crate::workloads::processes::Processes;
 use crate::workloads::units::Units;
 
-/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
-pub(super) const LOGS_LEN_MAX: usize = 128 << 10;
 /// sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
 
@@ -25,26 +22,6 @@ pub(super) enum Engine {
     Units(Units),
     Processes(Processes),
     Containers(Containers),
-}
-
-/// What is to be run.
-#[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) record: &'a InstanceRecord,
-    /// Directories, and where it is to find them.
-    pub(super) volumes: Vec<(PathBuf, &'a str)>,
-    /// This machine's in the overlay.
-    pub(super) address: Ipv4Addr,
-    /// What containers have addresses of.
-    pub(super) subnet: Ipv4Net,
-}
-
-impl Job<'_> {
-    /// Its environment. Nothing here may get into a command line or a log.
-    pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        let env = self.record.spec.env.iter();
-        env.map(|(name, value)| (name.as_str(), value.expose()))
-    }
 }
 
 impl Engine {
@@ -101,11 +78,4 @@ impl Engine {
             Self::Containers(containers) => containers.logs(id, lines).await,
         }
     }
-}
-
-/// The last lines of a text, none of which is longer than an answer allows.
-pub(super) fn last_lines(text: &str, lines: u32) -> Vec<String> {
-    let all: Vec<&str> = text.lines().collect();
-    let first = all.len().saturating_sub(lines as usize);
-    all[first..].iter().map(|line| (*line).to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! What the network is told of the machine it runs on.
+//! What the network is told of the machine that it runs on.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,13 +7,13 @@ use ployz_api::{InstanceId, WorkloadState};
 use ployz_core::View;
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
-use crate::daemon::Daemon;
 use crate::host::clock;
 use crate::host::local_addresses;
 use crate::host::membership::VIEW_FILE;
+use crate::machine::Machine;
 use crate::network::{Host, is_session};
 
-impl Host for Daemon {
+impl Host for Machine {
     fn backend(&self) -> &'static str {
         self.overlay.backend()
     }

@@ -1,0 +1,63 @@
+//! What this machine shows of itself as a client: as a member, or as an admin where it holds the network's authority.
+
+use anyhow::Context as _;
+use ployz_api::{Credential, Failure, Role, Secret};
+use rcgen::KeyPair;
+
+use crate::host::ca::CertificateAuthority;
+use crate::host::failure::internal;
+use crate::host::membership::Membership;
+use crate::machine::context::Machine;
+use crate::network::Storage;
+
+impl Machine {
+    /// By what the rest of the network knows root of this host: as an admin where the network's authority lies in
+    /// root's hands anyway, and everywhere else as the machine.
+    pub(crate) fn member_credential(
+        &self,
+        membership: &Membership,
+        storage: Option<&Storage>,
+    ) -> anyhow::Result<Credential> {
+        if let Some(storage) = storage {
+            return self.credential_of_root(membership, &storage.authority);
+        }
+        let key = self.identity.certificate_key_pem.expose().to_owned();
+        let certificate = membership.certificate_pem.clone();
+        Ok(credential(membership, certificate, Secret::new(key)))
+    }
+
+    /// As root of this host, for as long as the network's authority lies here: a machine that hands the store over has it
+    /// until the other ones have been told.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the authority is not here.
+    pub(crate) fn admin_credential(&self) -> Result<Credential, Failure> {
+        let made = || {
+            let membership = self.membership()?.context("in no network")?;
+            self.credential_of_root(&membership, &self.authority()?)
+        };
+        made().map_err(internal)
+    }
+
+    fn credential_of_root(
+        &self,
+        membership: &Membership,
+        authority: &CertificateAuthority,
+    ) -> anyhow::Result<Credential> {
+        let key = KeyPair::generate()?;
+        let subject = format!("root-{}", self.identity.machine_id);
+        let certificate = authority.certify_person(&subject, Role::Admin, None, &key)?;
+        let key = Secret::new(key.serialize_pem());
+        Ok(credential(membership, certificate, key))
+    }
+}
+
+fn credential(membership: &Membership, certificate_pem: String, key_pem: Secret) -> Credential {
+    Credential {
+        endpoints: Vec::new(),
+        network: membership.network_id.to_string(),
+        ca_pem: membership.ca_pem.clone(),
+        certificate_pem,
+        key_pem,
+    }
+}

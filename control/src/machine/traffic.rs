@@ -1,0 +1,30 @@
+//! What the peers' traffic tells of the machines behind them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ployz_api::Failure;
+use ployz_core::MachineRecord;
+use ployz_engine::PublicKey;
+
+use crate::host::failure::internal;
+use crate::machine::context::Machine;
+use crate::overlay::PeerTraffic;
+
+/// The traffic with each peer.
+pub(crate) type Traffic = BTreeMap<PublicKey, PeerTraffic>;
+
+impl Machine {
+    /// The traffic with each peer up to now.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the data plane does not answer.
+    pub(crate) async fn traffic(&self, now: Instant) -> Result<Traffic, Failure> {
+        self.overlay.traffic(now).await.map_err(internal)
+    }
+}
+
+/// A machine's part of the traffic.
+pub(crate) fn peer<'a>(traffic: &'a Traffic, machine: &MachineRecord) -> Option<&'a PeerTraffic> {
+    traffic.get(&PublicKey::from_base64(&machine.wireguard_key).ok()?)
+}

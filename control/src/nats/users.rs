@@ -1,0 +1,84 @@
+//! Who may connect to a server of the store, and where the servers of one store listen.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context as _;
+use ployz_api::{MachineId, StorePlace};
+use ployz_core::MachineRecord;
+
+use crate::host::ca::CertificateAuthority;
+use crate::host::membership::Membership;
+use crate::nats::settings::{Cluster, Settings, User};
+
+/// Where a server of a store listens: its own port and the next one are those of the store that counts, and the two after that those of one
+/// that does not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreRole {
+    Current,
+    Next,
+}
+
+impl StoreRole {
+    /// Where clients reach it.
+    pub(crate) fn clients(self, (address, port): (IpAddr, u16)) -> (IpAddr, u16) {
+        let offset = match self {
+            Self::Current => 0,
+            Self::Next => 2,
+        };
+        (address, port.saturating_add(offset))
+    }
+
+    pub(crate) fn routes(self, server: (IpAddr, u16)) -> SocketAddr {
+        let (address, port) = self.clients(server);
+        SocketAddr::new(address, port.saturating_add(1))
+    }
+}
+
+/// A machine, as the server that it runs itself knows it. Whatever the records say: without itself among those that may write it could not
+/// mend them.
+pub(crate) const fn own_user(machine: MachineId, nkey: String) -> User {
+    User {
+        machine,
+        nkey,
+        coordinator: true,
+    }
+}
+
+/// How this machine's server of a store is set up. Who holds the store may write everything, and so may `filler`.
+pub(crate) fn store_settings<'a>(
+    own_user: User,
+    membership: &Membership,
+    authority: &CertificateAuthority,
+    place: &StorePlace,
+    filler: Option<MachineId>,
+    machines: impl Iterator<Item = &'a MachineRecord>,
+) -> anyhow::Result<Settings> {
+    let standing = filler.map_or(StoreRole::Current, |_| StoreRole::Next);
+    let own_ip = IpAddr::from(membership.overlay_ip);
+    let holds = |ip: IpAddr| place.servers.iter().find(|(address, _)| *address == ip);
+    let own = *holds(own_ip).context("this machine does not hold the store")?;
+    let listen = standing.clients(own).into();
+    let cluster = (place.servers.len() > 1).then(|| Cluster {
+        name: format!("{}-{}", membership.network_id, place.epoch),
+        listen: standing.routes(own),
+        secret: authority.route_secret(place.epoch),
+        routes: place
+            .servers
+            .iter()
+            .map(|it| standing.routes(*it))
+            .collect(),
+    });
+    let machine = own_user.machine;
+    let others = machines.filter(|other| other.id != machine);
+    let others = others.map(|machine| User {
+        machine: machine.id,
+        nkey: machine.nkey.clone(),
+        coordinator: holds(machine.overlay_ip.into()).is_some() || filler == Some(machine.id),
+    });
+    Ok(Settings {
+        machine,
+        listen,
+        users: std::iter::once(own_user).chain(others).collect(),
+        cluster,
+    })
+}

@@ -1,0 +1,169 @@
+//! The client of other machines' management servers: where they are, and as whom they are asked.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ployz_api::client::{ClientError, Session, connect};
+use ployz_api::{
+    Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, MachineId, Outcome, Request, Secret,
+};
+use tokio::time::Instant;
+
+use crate::host::files::DataDirectory;
+use crate::host::identity::Identity;
+use crate::network::state::Network;
+
+/// The overlay address, and if need be where the machine is reached without the overlay.
+const CONNECT_WAIT: Duration = Duration::from_secs(8);
+
+/// Asks other machines of a network.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    network: Rc<Network>,
+    identity: Rc<Identity>,
+    files: Rc<DataDirectory>,
+    /// This machine's own management port, which others most likely have as well.
+    port: u16,
+}
+
+impl Client {
+    /// A client with this machine's identity.
+    pub(crate) const fn new(
+        network: Rc<Network>,
+        identity: Rc<Identity>,
+        files: Rc<DataDirectory>,
+        port: u16,
+    ) -> Self {
+        Self {
+            network,
+            identity,
+            files,
+            port,
+        }
+    }
+
+    /// Connects to a machine, as this one.
+    ///
+    /// # Errors
+    /// `MACHINE_UNREACHABLE`.
+    pub(crate) async fn reach(&self, machine: MachineId) -> Result<Session, Failure> {
+        let credential = self.own_credential();
+        dial(machine, self.endpoints(machine), credential).await
+    }
+
+    /// Connects to a machine as root of this host, who is an admin where the network's authority lies.
+    ///
+    /// # Errors
+    /// `MACHINE_UNREACHABLE`.
+    pub(crate) async fn reach_as_admin(&self, machine: MachineId) -> Result<Session, Failure> {
+        let credential: Option<Credential> = self
+            .files
+            .read(MEMBER_CREDENTIAL_FILE)
+            .map_err(|error| unanswered(machine, &error))?;
+        let credential =
+            credential.ok_or_else(|| unanswered(machine, &"this daemon is stopping"))?;
+        dial(machine, self.endpoints(machine), credential).await
+    }
+
+    /// Asks a machine as root of this host.
+    ///
+    /// # Errors
+    /// `MACHINE_UNREACHABLE`, or what the machine answers.
+    pub(crate) async fn ask_as_admin(&self, machine: MachineId, request: &Request) -> Outcome {
+        let session = self.reach_as_admin(machine).await?;
+        let outcome = ask_once(&session, machine, request).await;
+        session.close().await;
+        outcome
+    }
+
+    /// Asks a machine by its overlay address alone, which no other can have: its WireGuard key is what it is reached by.
+    ///
+    /// # Errors
+    /// `MACHINE_UNREACHABLE`, or what the machine answers.
+    pub(crate) async fn ask_in_overlay(
+        &self,
+        machine: MachineId,
+        credential: Credential,
+        request: &Request,
+    ) -> Outcome {
+        let first = self.endpoints(machine).into_iter().take(1);
+        let session = dial(machine, first.collect(), credential).await?;
+        let outcome = ask_once(&session, machine, request).await;
+        session.close().await;
+        outcome
+    }
+
+    /// How this machine is known to others; it does not say where they are.
+    pub(crate) fn own_credential(&self) -> Credential {
+        let membership = &self.network.membership;
+        Credential {
+            endpoints: Vec::new(),
+            network: membership.network_id.to_string(),
+            ca_pem: membership.ca_pem.clone(),
+            certificate_pem: membership.certificate_pem.clone(),
+            key_pem: Secret::new(self.identity.certificate_key_pem.expose().to_owned()),
+        }
+    }
+
+    /// Where a machine's management server is: in the overlay, and then where it says that it is reached. One that has not
+    /// said anything yet most likely has the same port as this one, where its WireGuard is reached.
+    fn endpoints(&self, machine: MachineId) -> Vec<SocketAddr> {
+        let view = self.network.view();
+        let said = view
+            .observed(machine)
+            .map(|(record, _)| record.management.clone())
+            .unwrap_or_default();
+        let port = said.first().map_or(self.port, SocketAddr::port);
+        let Some(record) = view.machine(machine) else {
+            return said;
+        };
+        let guessed = record.endpoints.iter().map(|it| (it.ip(), port).into());
+        let others = if said.is_empty() {
+            guessed.collect()
+        } else {
+            said
+        };
+        let overlay = SocketAddr::new(record.overlay_ip.into(), port);
+        std::iter::once(overlay).chain(others).collect()
+    }
+}
+
+/// Asks the machine at the other end of a session.
+///
+/// # Errors
+/// `MACHINE_UNREACHABLE`, `FORBIDDEN` if it does not believe this machine, or what it answers.
+pub(crate) async fn ask_once(session: &Session, machine: MachineId, request: &Request) -> Outcome {
+    let asking = async { session.open(request).await?.only().await };
+    let response = asking.await.map_err(|error| {
+        if let ClientError::Refused(cause) = error {
+            return Failure::new(Code::Forbidden, cause);
+        }
+        unanswered(machine, &error)
+    });
+    response.and_then(Outcome::from)
+}
+
+async fn dial(
+    machine: MachineId,
+    endpoints: Vec<SocketAddr>,
+    credential: Credential,
+) -> Result<Session, Failure> {
+    let credential = Credential {
+        endpoints,
+        ..credential
+    };
+    connect(&credential, Instant::now() + CONNECT_WAIT)
+        .await
+        .map_err(|error| {
+            let message = format!("machine {machine} cannot be reached from here: {error}");
+            Failure::new(Code::MachineUnreachable, message)
+                .hint(format!("ployzctl doctor {machine}"))
+        })
+}
+
+fn unanswered(machine: MachineId, cause: &dyn Display) -> Failure {
+    let message = format!("machine {machine} did not answer: {cause}");
+    Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
+}

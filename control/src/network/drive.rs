@@ -1,0 +1,143 @@
+//! The control task: it hands what happens to `core::Control`, and carries out what that decides.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ployz_core::{Effect, Input};
+use tokio::sync::mpsc;
+
+use crate::host::clock;
+use crate::nats::{self, Settings};
+use crate::network::host::Host;
+use crate::network::state::{Network, Storage};
+
+/// Changes wait here while the data plane is told of earlier ones. A listing is one piece.
+const CHANGES_MAX: usize = 64;
+/// How soon it is known that the store's server has refused a client.
+const LOG_POLL: Duration = Duration::from_secs(1);
+
+impl Network {
+    /// Runs it. Ends only if this machine cannot do what the network wants of it.
+    pub(crate) async fn run(self: Rc<Self>, host: &impl Host) -> anyhow::Result<()> {
+        let (sender, receiver) = mpsc::channel(CHANGES_MAX);
+        tokio::select! {
+            result = self.drive(host, receiver) => result,
+            () = self.follow(sender) => Ok(()),
+            () = self.report(host) => Ok(()),
+            () = self.supervise() => Ok(()),
+            () = self.count_refusals(host) => Ok(()),
+        }
+    }
+
+    async fn drive(&self, host: &impl Host, mut news: mpsc::Receiver<Input>) -> anyhow::Result<()> {
+        loop {
+            while let Some(effect) = self.next_effect() {
+                self.carry_out(host, effect).await?;
+            }
+            let deadline = self.control.borrow().poll_timeout();
+            tokio::select! {
+                () = self.heartbeat.answer() => {}
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    self.control.borrow_mut().handle_timeout(clock::now());
+                }
+                Some(input) = news.recv() => {
+                    let is_listing = matches!(input, Input::Listed(_));
+                    self.control.borrow_mut().handle(input, clock::now());
+                    self.listed.set(self.listed.get() || is_listing);
+                }
+            }
+        }
+    }
+
+    fn next_effect(&self) -> Option<Effect> {
+        self.control.borrow_mut().poll_effect()
+    }
+
+    async fn carry_out(&self, host: &impl Host, effect: Effect) -> anyhow::Result<()> {
+        match effect {
+            Effect::Configure(peers) => host.change_peers(peers).await?,
+            Effect::Admit(nkeys) => {
+                let admitted = nkeys.keys().copied().collect();
+                if let Some(storage) = &self.storage {
+                    let settings = self.nats_settings(storage)?;
+                    storage.nats.configure(&settings)?;
+                }
+                // The control task says who the peers are before it says who is admitted.
+                self.admitted.send_replace(admitted);
+            }
+            // The mesh works without it; the next start may have to do with an older one.
+            Effect::Save => {
+                if let Err(error) = host.save(&self.view()) {
+                    tracing::warn!(error = format!("{error:#}"), "the view is not saved");
+                }
+                self.find_store().await;
+            }
+            Effect::Resync => self.resync.notify_one(),
+            Effect::Observe => self.observe.notify_one(),
+            Effect::Listen => self.listen(host).await,
+        }
+        Ok(())
+    }
+
+    /// Tells the control task with whom there is a session.
+    async fn listen(&self, host: &impl Host) {
+        match host.sessions().await {
+            Ok(sessions) => {
+                let mut control = self.control.borrow_mut();
+                control.handle(Input::Sessions(sessions), clock::now());
+            }
+            // It is asked again; a data plane that has ended ends the daemon elsewhere.
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "no sessions are known"),
+        }
+    }
+
+    fn nats_settings(&self, storage: &Storage) -> anyhow::Result<Settings> {
+        let own = nats::own_user(self.own, storage.nkey.clone());
+        let membership = &self.membership;
+        let place = membership.store_place();
+        let view = self.view();
+        nats::store_settings(
+            own,
+            membership,
+            &storage.authority,
+            &place,
+            None,
+            view.machines(),
+        )
+    }
+
+    /// Whoever holds the store says so in its record: a machine that was away when that changed finds it as long as one of those that it knew
+    /// still does.
+    async fn find_store(&self) {
+        let mut servers: BTreeSet<_> = self.membership.store.iter().copied().collect();
+        servers.extend(self.view().store_servers());
+        if *self.servers.borrow() != servers {
+            let all: Vec<_> = servers.iter().copied().collect();
+            self.servers.replace(servers);
+            self.store.look_at(&all).await;
+        }
+    }
+
+    /// Keeps the store's server running, where it is here. Never returns.
+    async fn supervise(&self) {
+        match &self.storage {
+            Some(storage) => storage.nats.supervise().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Counts whom the store's server here refuses. Never returns.
+    async fn count_refusals(&self, host: &impl Host) {
+        let Some(storage) = &self.storage else {
+            return std::future::pending().await;
+        };
+        let mut log = storage.nats.log();
+        loop {
+            tokio::time::sleep(LOG_POLL).await;
+            for said in log.refusals() {
+                host.store_refused(&said);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Following the store: a listing, and then what changes, begun anew whenever the watch ends.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use ployz_api::Failure;
+use ployz_core::Input;
+use tokio::sync::mpsc;
+
+use crate::network::state::Network;
+use crate::store::{Changes, Machines, operations};
+
+/// A watch that failed is begun anew after this time at first, and at most after the other.
+const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
+const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
+
+impl Network {
+    /// Watches the store, again and again. Never returns.
+    pub(super) async fn follow(&self, news: mpsc::Sender<Input>) {
+        let mut wait = FOLLOW_WAIT_MIN;
+        loop {
+            // That it has been connected until now is no news to a listing that comes after it.
+            let _ = self.store.connected_anew().now_or_never();
+            match self.begin_to_follow().await {
+                Ok((listing, changes)) => {
+                    wait = FOLLOW_WAIT_MIN;
+                    // It is `run` that holds the other end.
+                    let _ = news.send(Input::Listed(listing)).await;
+                    tokio::select! {
+                        () = forward(changes, &news) => {}
+                        () = self.resync.notified() => continue,
+                        // What has been published meanwhile has not been heard, and it may be another store by now.
+                        () = self.store.connected_anew() => continue,
+                    }
+                }
+                Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),
+            }
+            tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(FOLLOW_WAIT_MAX);
+        }
+    }
+
+    /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
+    /// ends, an earlier version may lack a bucket, and an earlier daemon may have left work: whoever holds the store sees
+    /// to it.
+    async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
+        if self.storage.is_some() {
+            self.store.make_buckets(self.membership.store.len()).await?;
+            operations::interrupt_former(&self.store, self.own, self.entered_ms).await?;
+        }
+        self.store.follow().await
+    }
+}
+
+/// Forwards what changes until the watch ends.
+async fn forward(mut changes: Changes, news: &mpsc::Sender<Input>) {
+    while let Some(change) = changes.next().await {
+        if news.send(Input::Changed(change)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What this machine tells the store of itself.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use ployz_api::{RttRecord, WorkloadState};
+use ployz_core::{MachineRecord, ObservedRecord, RECORD_VERSION, peer_rtt};
+use ployz_engine::{PublicKey, RttSnapshot};
+use serde_json::Map;
+
+use crate::host::clock;
+use crate::network::host::Host;
+use crate::network::state::Network;
+
+/// 2 s is the measurement error; the rest is margin.
+const CLOCK_SKEW_SECS: u64 = 5;
+
+impl Network {
+    /// Tells the store how this machine is, when it is time. Never returns.
+    pub(super) async fn report(&self, host: &impl Host) {
+        let mut said = false;
+        loop {
+            self.observe.notified().await;
+            if let Err(error) = self.report_once(host).await {
+                tracing::debug!(error = format!("{error:#}"), "cannot report to the store");
+            }
+            let offset_secs = self.clock_offset_secs();
+            let skewed = offset_secs.is_some_and(is_skewed);
+            if skewed && !said {
+                tracing::warn!(offset_secs, "the clock differs from the store's: set it");
+            }
+            said = skewed;
+        }
+    }
+
+    async fn report_once(&self, host: &impl Host) -> anyhow::Result<()> {
+        let sessions = host.sessions().await?.len();
+        let instances = host.workloads();
+        let states = instances.values();
+        let running = states.filter(|it| **it == WorkloadState::Running).count();
+        let record = ObservedRecord {
+            version: RECORD_VERSION,
+            id: self.own,
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: host.backend().to_owned(),
+            workloads: u32::try_from(running).context("too many workloads")?,
+            instances,
+            runtime: host.runtime().to_owned(),
+            sessions: u32::try_from(sessions).context("too many peers")?,
+            clock_unix_secs: Some(clock::now().unix_secs),
+            management: host.management(),
+            unknown: Map::new(),
+        };
+        self.store.observe(&record).await?;
+        let measured = host.round_trips().await?;
+        self.store
+            .tell_round_trips(&self.rtt_record(&measured))
+            .await?;
+        Ok(())
+    }
+
+    /// What this machine has measured of the way to the others.
+    pub(crate) fn rtt_record(&self, measured: &BTreeMap<PublicKey, RttSnapshot>) -> RttRecord {
+        let view = self.view();
+        let row = |machine: &MachineRecord| {
+            let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
+            Some(peer_rtt(machine.id, measured.get(&key)?))
+        };
+        RttRecord {
+            version: RECORD_VERSION,
+            id: self.own,
+            written_at: clock::now().unix_secs,
+            peers: view.machines().filter_map(row).collect(),
+            unknown: Map::new(),
+        }
+    }
+}
+
+/// Whether clocks that are so far apart are more than imprecise.
+const fn is_skewed(offset_secs: i64) -> bool {
+    offset_secs.unsigned_abs() >= CLOCK_SKEW_SECS
+}

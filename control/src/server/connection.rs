@@ -1,0 +1,152 @@
+//! One connection: who has made it, and the streams that it carries.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ployz_api::{BUSY, CertificateName, NO_MEMBER, Request, Role};
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::task::JoinSet;
+
+use crate::host::clock;
+use crate::host::tls;
+use crate::machine::Machine;
+use crate::server::admission::{Admission, Handshake};
+use crate::server::authorise::admits;
+use crate::server::frame::REQUEST_WAIT;
+use crate::server::relay;
+use crate::server::stream::Responder;
+
+/// A handshake takes two round trips.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
+/// Without a certificate, one request is all there is to do.
+const STRANGER_WAIT: Duration = Duration::from_secs(20);
+
+/// Completes a handshake, and answers what the client asks. Returns when the connection has ended and everything that it
+/// asked has been carried out.
+pub(super) async fn serve(
+    responder: &Responder,
+    incoming: Incoming,
+    handshake: Handshake,
+    admission: &Admission,
+    network: &str,
+) -> anyhow::Result<()> {
+    let machine = &*responder.machine;
+    let address = incoming.remote_address().ip();
+    let accepted = tokio::time::timeout(HANDSHAKE_WAIT, incoming.accept()?).await;
+    let _permit = handshake.done();
+    let failed = |why: &str| refuse(machine, "handshake", address, why);
+    let connection = accepted
+        .inspect_err(|_| failed("it was not complete in time"))?
+        .inspect_err(|error| failed(&error.to_string()))?;
+    let Some(caller) = caller(&connection, network) else {
+        let why = "the certificate does not name its holder";
+        close(machine, &connection, why);
+        return Ok(());
+    };
+    if !admits(machine, &caller) {
+        close(machine, &connection, "this machine is not in the network");
+        return Ok(());
+    }
+    if caller.role == Role::Stranger {
+        let Some(_permit) = admission.stranger() else {
+            refuse(machine, "strangers", address, "there are enough at a time");
+            connection.close(VarInt::from_u32(BUSY), b"too many strangers");
+            return Ok(());
+        };
+        let answering = answer_one(responder, &connection, &caller);
+        tokio::time::timeout(STRANGER_WAIT, answering).await?
+    } else {
+        answer_streams(responder, &connection, caller).await
+    }
+}
+
+/// Counts a client that was turned away.
+pub(super) fn refuse(machine: &Machine, cause: &str, address: IpAddr, why: &str) {
+    let now = clock::now().instant;
+    machine.refusals.note(cause, address, why, now);
+}
+
+fn close(machine: &Machine, connection: &Connection, why: &str) {
+    let address = connection.remote_address().ip();
+    refuse(machine, "certificate", address, why);
+    connection.close(VarInt::from_u32(NO_MEMBER), why.as_bytes());
+}
+
+/// The holder of the certificate that the handshake has verified; none if it does not say.
+fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
+    match connection.peer_identity() {
+        None => Some(tls::stranger(network)),
+        Some(identity) => {
+            let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+            tls::role(&chain, network)
+        }
+    }
+}
+
+/// A stranger has one thing to ask, once.
+async fn answer_one(
+    responder: &Responder,
+    connection: &Connection,
+    caller: &CertificateName,
+) -> anyhow::Result<()> {
+    let (send, receive) = connection.accept_bi().await?;
+    let address = connection.remote_address().ip();
+    answer_stream(responder, caller, address, send, receive).await
+}
+
+async fn answer_streams(
+    responder: &Responder,
+    connection: &Connection,
+    caller: CertificateName,
+) -> anyhow::Result<()> {
+    let address = connection.remote_address().ip();
+    let caller = Rc::new(caller);
+    // At most STREAMS_MAX of them, by the transport's own count.
+    let mut streams = JoinSet::new();
+    let ended = loop {
+        let (send, receive) = tokio::select! {
+            opened = connection.accept_bi() => match opened {
+                Ok(opened) => opened,
+                Err(error) => break error,
+            },
+            Some(_ended) = streams.join_next() => continue,
+        };
+        let (responder, caller) = (responder.clone(), Rc::clone(&caller));
+        streams.spawn_local(async move {
+            let answering = answer_stream(&responder, &caller, address, send, receive);
+            if let Err(error) = answering.await {
+                tracing::debug!(error = format!("{error:#}"), "a request ended");
+            }
+        });
+    };
+    // A change that is under way is carried out to its end, whether the client hears of it or not.
+    streams.join_all().await;
+    Err(ended.into())
+}
+
+async fn answer_stream(
+    responder: &Responder,
+    caller: &CertificateName,
+    address: IpAddr,
+    send: SendStream,
+    receive: RecvStream,
+) -> anyhow::Result<()> {
+    let mut stream = tokio::io::join(receive, send);
+    match responder.hear(caller, &mut stream).await {
+        Ok(Request::Relay { destination }) => {
+            Box::pin(relay::forward(responder, address, &destination, stream)).await
+        }
+        Ok(Request::Relayed) => Box::pin(relay::accept(responder, address, stream)).await,
+        request => {
+            responder
+                .reply(caller, address, request, &mut stream)
+                .await?;
+            // Or the connection could close before it has arrived.
+            let (_, send) = stream.into_inner();
+            let _ = tokio::time::timeout(REQUEST_WAIT, send.stopped()).await;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The store: key-value buckets of JetStream, written by compare-and-set.
+//!
+//! Every call ends within [`PATIENCE`], with `STORE_UNAVAILABLE` if need be.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::future::IntoFuture as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::datetime::parse_rfc3339;
+use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{Config, RawMessageError, RawMessageErrorKind};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, Event};
+use bytes::Bytes;
+use ployz_api::{Code, Failure, InstanceId, MachineId, RttRecord};
+use ployz_core::{InstanceRecord, ObservedRecord};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::host::identity::Identity;
+use crate::host::membership::Membership;
+use crate::host::tls;
+use crate::host::tls::Presence;
+use crate::nats::{Version, inbox_prefix, instance_subject, refuse_old};
+use crate::store::buckets::{MACHINES, OBSERVED, RTT, stream_name, streams};
+use crate::store::error::unavailable;
+use crate::store::health::Health;
+use crate::store::watch::{self, Changes, Machines};
+use crate::store::{retry, stream};
+
+/// A store that has not answered by then is not there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// After the store has come back it is found within this time.
+const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A connection that died without a word is noticed after two of these.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
+
+/// A client of the store, which connects by itself, again and again.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(super) client: Client,
+    pub(super) jetstream: Context,
+    pub(super) connected: Arc<Notify>,
+    pub(super) health: Arc<Health>,
+}
+
+/// A value and what its writer has to say to replace it.
+#[derive(Debug)]
+pub(crate) struct Revised<T> {
+    pub(crate) value: T,
+    pub(crate) revision: u64,
+}
+
+/// What there is under a key.
+#[derive(Debug)]
+pub(crate) enum Slot<T> {
+    /// Nothing, ever.
+    Nothing,
+    /// A record.
+    Record(Revised<T>),
+    /// What was there has been deleted: in this revision, at this time (seconds since 1970, by the store's clock).
+    Deleted { revision: u64, at: u64 },
+}
+
+impl<T> Slot<T> {
+    /// The record, if there is one.
+    pub(crate) fn record(self) -> Option<Revised<T>> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Nothing | Self::Deleted { .. } => None,
+        }
+    }
+}
+
+impl Store {
+    /// Begins to connect to the store that a member knows.
+    pub(crate) async fn open(membership: &Membership, identity: &Identity) -> anyhow::Result<Self> {
+        Self::open_at(&membership.store, membership, identity).await
+    }
+
+    /// Begins to connect to the store that is there.
+    pub(crate) async fn open_at(
+        servers: &[(IpAddr, u16)],
+        membership: &Membership,
+        identity: &Identity,
+    ) -> anyhow::Result<Self> {
+        let tls = tls::store_client(Presence {
+            ca_pem: &membership.ca_pem,
+            certificate_pem: &membership.certificate_pem,
+            key_pem: identity.certificate_key_pem.expose(),
+            strangers: false,
+        })?;
+        let servers = urls(servers);
+        let health = Arc::new(Health::default());
+        let reporter = Arc::clone(&health);
+        let connected = Arc::new(Notify::new());
+        let events = Arc::clone(&connected);
+        let client = ConnectOptions::with_nkey(identity.nkey_seed.expose().to_owned())
+            .name(identity.machine_id)
+            .custom_inbox_prefix(inbox_prefix(identity.machine_id))
+            .require_tls(true)
+            .tls_client_config(tls)
+            .retry_on_initial_connect()
+            .connection_timeout(PATIENCE)
+            .request_timeout(Some(PATIENCE))
+            .ping_interval(PING_INTERVAL)
+            .reconnect_delay_callback(reconnect_delay)
+            .ignore_discovered_servers()
+            .event_callback(move |event| {
+                reporter.report(&event);
+                let events = Arc::clone(&events);
+                async move {
+                    if event == Event::Connected {
+                        events.notify_one();
+                    }
+                }
+            })
+            .connect(servers)
+            .await?;
+        Ok(Self {
+            jetstream: jetstream::new(client.clone()),
+            client,
+            health,
+            connected,
+        })
+    }
+
+    /// What has gone wrong with it.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Looks for it at these places from the next connection on.
+    pub(crate) async fn look_at(&self, servers: &[(IpAddr, u16)]) {
+        if let Err(error) = self.client.set_server_pool(urls(servers)).await {
+            tracing::debug!(%error, "the client of the store has ended");
+        }
+    }
+
+    /// Whether there is a connection, as far as anybody knows.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Waits for the next time that a connection has been made.
+    pub(crate) async fn connected_anew(&self) {
+        self.connected.notified().await;
+    }
+
+    /// Waits for the first answer.
+    pub(crate) async fn wait_connected(&self, patience: Duration) -> Result<(), Failure> {
+        let connected = async {
+            while self.reachable().is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _too_late = tokio::time::timeout(patience, connected).await;
+        self.reachable()
+    }
+
+    /// What time it is by the store's clock, in seconds since 1970: the one that all coordinators share.
+    pub(crate) async fn unix_secs(&self) -> Result<u64, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            /// RFC 3339.
+            ts: String,
+        }
+        self.reachable()?;
+        let subject = format!("STREAM.INFO.KV_{MACHINES}");
+        let asking = async || self.jetstream.request(subject.clone(), &()).await;
+        let Answer { ts } = self.within(asking).await?;
+        let time = parse_rfc3339(&ts).map_err(|error| unavailable(&error))?;
+        u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
+    }
+
+    /// Makes the buckets, and the stream of events, on so many servers; those that are there stay as they are.
+    pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), Failure> {
+        for config in streams(replicas) {
+            self.make(config).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn make(&self, config: Config) -> Result<(), Failure> {
+        let making = async || self.jetstream.get_or_create_stream(config.clone()).await;
+        self.within(making).await.map(drop)
+    }
+
+    /// Reads one record.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Option<Revised<T>>, Failure> {
+        Ok(self.look(bucket, key).await?.record())
+    }
+
+    /// Reads what there is under a key, or was.
+    pub(crate) async fn look<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Slot<T>, Failure> {
+        self.reachable()?;
+        let (name, subject) = (stream_name(bucket), format!("$KV.{bucket}.{key}"));
+        // As the leader has it, and not any server: whoever has just written a record finds it.
+        let looking = async || {
+            let stream = self.jetstream.get_stream_no_info(&name).await;
+            let stream = stream
+                .map_err(|error| RawMessageError::with_source(RawMessageErrorKind::Other, error))?;
+            stream.get_last_raw_message_by_subject(&subject).await
+        };
+        let message = match self.ask(looking).await? {
+            Ok(message) => message,
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                return Ok(Slot::Nothing);
+            }
+            Err(error) => return Err(self.health.failed(&error)),
+        };
+        let revision = message.sequence;
+        Ok(if message.headers.get("KV-Operation").is_some() {
+            let at = u64::try_from(message.time.unix_timestamp()).unwrap_or_default();
+            Slot::Deleted { revision, at }
+        } else {
+            let value = parse(key, &message.payload)?;
+            Slot::Record(Revised { value, revision })
+        })
+    }
+
+    /// Reads every record.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, Failure> {
+        self.read(bucket, ">").await
+    }
+
+    /// Reads the records whose keys match. As [`Self::list`], it is open to every machine.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        keys: &str,
+    ) -> Result<Vec<T>, Failure> {
+        let subjects = format!("$KV.{bucket}.{keys}");
+        let stream = stream_name(bucket);
+        let listing = stream::list(self.client()?, &stream, &subjects, 1);
+        // The last of a key counts.
+        let mut records = BTreeMap::new();
+        for message in listing.await? {
+            records.insert(message.subject.clone(), message);
+        }
+        let records = records.values();
+        let records = records.filter(|message| message.headers.get("KV-Operation").is_none());
+        records
+            .map(|message| parse(&message.subject, &message.payload))
+            .collect()
+    }
+
+    /// Writes a record that must not be there yet; `false` if it is.
+    pub(crate) async fn create(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<bool, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let value = render(value)?;
+        match self
+            .ask(async || bucket.create(key, value.clone()).await)
+            .await?
+        {
+            Ok(_revision) => Ok(true),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
+        }
+    }
+
+    /// Replaces a record that must be as it was read; `false` if it is not.
+    pub(crate) async fn update(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: &impl Serialize,
+        revision: u64,
+    ) -> Result<bool, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let value = render(value)?;
+        let writing = async || bucket.update(key, value.clone(), revision).await;
+        match self.ask(writing).await? {
+            Ok(_revision) => Ok(true),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
+        }
+    }
+
+    /// Deletes a record that must be as it was read, if a revision is given; `false` if it is not.
+    pub(crate) async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: Option<u64>,
+    ) -> Result<bool, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let deleting = async || bucket.delete_expect_revision(key, revision).await;
+        match self.ask(deleting).await? {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(self.health.failed(&error)),
+        }
+    }
+
+    /// How many watch a bucket.
+    #[cfg(test)]
+    pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, Failure> {
+        let bucket = self.bucket(bucket).await?;
+        let info = self.within(async || bucket.stream.get_info().await).await?;
+        Ok(info.state.consumer_count)
+    }
+
+    /// Writes a record that nobody else writes.
+    pub(crate) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
+        self.publish(&format!("$KV.{bucket}.{key}"), value).await
+    }
+
+    /// Writes this machine's own observed record, of which it is the only writer.
+    pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
+        self.put(OBSERVED, &record.id.to_string(), record).await
+    }
+
+    /// Writes what this machine has measured.
+    pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), Failure> {
+        self.put(RTT, &record.id.to_string(), record).await
+    }
+
+    /// Writes a message under a subject of a stream.
+    pub(crate) async fn publish(
+        &self,
+        subject: &str,
+        value: &impl Serialize,
+    ) -> Result<(), Failure> {
+        self.reachable()?;
+        let value = render(value)?;
+        let publishing = async || {
+            let publishing = self.jetstream.publish(subject.to_owned(), value.clone());
+            publishing.await?.into_future().await
+        };
+        self.within(publishing).await?;
+        Ok(())
+    }
+
+    /// What a machine is to run. It is open to that machine, and to no other.
+    pub(crate) async fn instance(
+        &self,
+        machine: MachineId,
+        id: InstanceId,
+    ) -> Result<Option<InstanceRecord>, Failure> {
+        let client = self.client()?;
+        let subject = instance_subject(machine, id);
+        let asking = async || client.request(subject.clone(), Bytes::new()).await;
+        let answer = self.within(asking).await?;
+        if answer.status.is_some() {
+            return Ok(None);
+        }
+        let message = StreamMessage::try_from(answer).map_err(|error| unavailable(&error))?;
+        if message.headers.get("KV-Operation").is_some() {
+            return Ok(None);
+        }
+        parse(&subject, &message.payload).map(Some)
+    }
+
+    /// For what is more than a bucket.
+    pub(crate) fn client(&self) -> Result<&Client, Failure> {
+        self.reachable()?;
+        Ok(&self.client)
+    }
+
+    /// Lists all machines, and then says what changes.
+    pub(crate) async fn follow(&self) -> Result<(Machines, Changes), Failure> {
+        watch::follow(self.client()?).await
+    }
+
+    async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
+        self.reachable()?;
+        self.within(async || self.jetstream.get_key_value(bucket).await)
+            .await
+    }
+
+    /// Fails at once when it is known that there is nobody to ask.
+    pub(super) fn reachable(&self) -> Result<(), Failure> {
+        if !self.is_connected() {
+            return Err(unavailable(&"there is no connection to it"));
+        }
+        let version = self.client.server_info().version;
+        match Version::parse(&version) {
+            Some(version) => refuse_old(version, "the store"),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn within<T, E: Error + 'static>(
+        &self,
+        question: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, Failure> {
+        let answer = self.ask(question).await?;
+        answer.map_err(|error| self.health.failed(&error))
+    }
+
+    /// The answer, whatever it is.
+    async fn ask<T, E: Error + 'static>(
+        &self,
+        question: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<Result<T, E>, Failure> {
+        retry::ask(PATIENCE, question)
+            .await
+            .ok_or_else(|| self.health.failed(&"it did not answer"))
+    }
+}
+
+fn urls(servers: &[(IpAddr, u16)]) -> Vec<String> {
+    let url =
+        |(address, port): &(IpAddr, u16)| format!("tls://{}", SocketAddr::new(*address, *port));
+    servers.iter().map(url).collect()
+}
+
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(value).map_err(|error| {
+        let message = format!("record {key} is damaged: {error}");
+        Failure::new(Code::Internal, message)
+    })
+}
+
+fn render(value: &impl Serialize) -> Result<Bytes, Failure> {
+    let json = serde_json::to_vec(value);
+    json.map(Bytes::from)
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))
+}
+
+/// Soon at first; chance keeps machines from coming all at once.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
+    let wait = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(RECONNECT_WAIT_MAX);
+    wait.mul_f64(rand::random_range(0.5..1.0))
+}
