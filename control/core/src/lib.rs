@@ -17,6 +17,7 @@ mod operation;
 mod pair;
 mod peers;
 mod permissions;
+mod procedure;
 mod removal;
 mod rtt;
 mod storage;
@@ -38,6 +39,10 @@ pub use operation::OperationRecord;
 pub use pair::{Pair, SESSION_SECS, STALE_SECS, Side, diagnose};
 pub use peers::{PeerPlan, changes, plan};
 pub use permissions::permits;
+pub use procedure::{
+    MigrationAnswer, MigrationProcedure, MigrationStep, Next, Procedure, Stage,
+    StoreChangeProcedure, StoreChangeStep, UpdateAnswer, UpdateProcedure, UpdateTask,
+};
 pub use removal::{RemovalRefusal, may_remove};
 pub use storage::{StoragePlan, StorageWish, plan_storage};
 pub use supervision::{Seen, Supervision};

@@ -11,5 +11,6 @@ pub(crate) mod pair;
 pub(crate) mod placement;
 pub(crate) mod removal;
 pub(crate) mod retiring;
+pub(crate) mod runner;
 pub(crate) mod store_change;
 pub(crate) mod update;

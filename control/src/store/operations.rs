@@ -1,5 +1,5 @@
-//! Long work as it goes on: every stage is written to the store, for whoever wants to know. What cannot be written goes
-//! to the log only, and the work goes on.
+//! The log of long work: every stage is written to the store, where operators read it. A stage that cannot be written goes
+//! to the daemon's log only, and the work goes on.
 
 use ployz_api::{Failure, MachineId, MachineUpdate, Name, OperationId};
 use ployz_core::OperationRecord;
@@ -16,6 +16,8 @@ pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
 pub(crate) struct OperationLog {
     store: Store,
     record: OperationRecord,
+    /// This machine may not write it any more, and what it would write has been written.
+    is_closed: bool,
 }
 
 impl OperationLog {
@@ -33,6 +35,7 @@ impl OperationLog {
         Self {
             store: store.clone(),
             record: OperationRecord::begin(id, operation, target, own, next, now),
+            is_closed: false,
         }
     }
 
@@ -41,6 +44,7 @@ impl OperationLog {
         Self {
             store: store.clone(),
             record,
+            is_closed: false,
         }
     }
 
@@ -77,9 +81,12 @@ impl OperationLog {
         self.write().await;
     }
 
-    /// The same, as another store is told of it.
-    pub(crate) fn twin(&self, store: &Store) -> Self {
-        Self::resume(store, self.record.clone())
+    /// Records success in another store, which this machine may not write from now on.
+    pub(crate) async fn close_in(&mut self, store: &Store) {
+        self.move_to(store);
+        self.record.end(None, clock::now().unix_secs);
+        self.write().await;
+        self.is_closed = true;
     }
 
     /// It is over.
@@ -96,6 +103,9 @@ impl OperationLog {
 
     /// Nobody else writes it while it runs.
     pub(crate) async fn write(&self) {
+        if self.is_closed {
+            return;
+        }
         let id = self.record.row().operation_id;
         if let Err(failure) = self.announce().await {
             tracing::warn!(%id, cause = %failure, "a stage is not in the store");

@@ -4,13 +4,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure, MachineId, Payload, Request, StorageStep, StorePlace};
-use tokio::time::{sleep, timeout};
+use ployz_api::{Failure, MachineId, Payload, Request, StorageStep, StorePlace};
+use tokio::time::sleep;
 
 use crate::host::clock;
 use crate::machine::Machine;
 use crate::network::{Host as _, Network};
-use crate::services::store_change::{STEP_WAIT, step};
+use crate::services::runner::{ask_part, not_a_part};
+use crate::services::store_change::journal::STEP_WAIT;
+use crate::services::store_change::member::step;
+use crate::services::store_change::shares::storage_list;
 
 /// Machines that are told at a time.
 const TOLD_AT_A_TIME: usize = 16;
@@ -19,28 +22,34 @@ const SILENCE_POLL: Duration = Duration::from_secs(20);
 /// Three reports in a row that have not come.
 const SILENCE_SECS: u64 = 30;
 
-/// Has a machine answer, which may be this one. The other one is reached in the overlay alone: what it is told is for nobody who only has
-/// some certificate of the network.
-pub(crate) async fn ask(
+/// Has a machine do its part, or answer. Another one is reached in the overlay alone: what it is told is secret to every
+/// machine that only has some certificate of the network.
+pub(super) async fn ask(
     here: &Rc<Machine>,
-    id: MachineId,
+    machine: MachineId,
     request: Request,
     patience: Duration,
 ) -> Result<Option<Payload>, Failure> {
-    let asking = async {
-        if id == here.identity.machine_id
-            && let Request::StorageStep(asked) = request
-        {
-            return step(here, asked).await;
+    let own = async |request| match request {
+        Request::StorageStep(asked) => step(here, asked).await,
+        Request::StorageList => {
+            let list = storage_list(here).await?;
+            Ok(Payload::StorageList(list).into())
         }
-        let credential = here.admin_credential()?;
-        here.client()?
-            .ask_in_overlay(id, credential, &request)
-            .await
+        other => Err(not_a_part(&other)),
     };
-    let late = |_| Failure::new(Code::Timeout, format!("no answer within {patience:?}"));
-    let answer = timeout(patience, Box::pin(asking)).await;
-    Ok(answer.map_err(late)??.payload)
+    ask_part(
+        here,
+        machine,
+        request,
+        patience,
+        own,
+        async |client, request| {
+            let credential = here.admin_credential()?;
+            client.ask_in_overlay(machine, credential, request).await
+        },
+    )
+    .await
 }
 
 /// Asks the same of several, some at a time; those that have not done it, and why.
@@ -72,13 +81,13 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
         }
         let silent = silent(here, network).await;
         let place = network.membership.store_place();
-        for (id, failure) in tell(here, silent, &place).await {
+        for (id, failure) in announce(here, silent, &place).await {
             tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
         }
     }
 }
 
-pub(crate) async fn tell(
+pub(crate) async fn announce(
     here: &Rc<Machine>,
     ids: Vec<MachineId>,
     place: &StorePlace,

@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::nats::{
     Certificates, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer, own_user, store_settings,
 };
+use crate::services::store_change::journal::JOURNAL_FILE;
 
 /// A server of a cluster looks for somebody who takes its part over, and nobody is to: all of them are exchanged.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -136,5 +137,5 @@ pub(crate) fn settle(here: &Machine, membership: &Membership) -> anyhow::Result<
 pub(crate) async fn delete_leftovers(here: &Machine) -> anyhow::Result<()> {
     abandon(here).await?;
     here.files.remove(FORMER_DIRECTORY)?;
-    here.files.remove(super::JOURNAL_FILE)
+    here.files.remove(JOURNAL_FILE)
 }

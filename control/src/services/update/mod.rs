@@ -1,72 +1,53 @@
-//! An update of several machines, driven by the machine that was asked for it: one after the other, each healthy before the next.
+//! Updating machines, coordinated by the machine that was asked for it. `ployz_core::UpdateProcedure` decides; this carries its
+//! steps out.
 //!
-//! ```text
-//!   untouched ──▶ download ──▶ switch ──▶ health ──┬─ as well as before ─▶ confirm ─▶ updated, the next one
-//!                    │           │                 └─ not in time ───────▶ revert ──▶ failed, and the end
-//!                    └───────────┴─▶ failed, and the end
-//! ```
-//!
-//! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is how the machine
-//! that drives the update is updated itself.
+//! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is how
+//! the machine that coordinates an update is updated itself.
 
 pub(crate) mod member;
 mod mirror;
 mod planning;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::{
-    Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, Outcome, Payload,
-    ReleaseWay, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    Code, Failure, MachineId, MachineUpdate, Name, Outcome, Payload, Request, UpdateRequest,
+    UpdateStep,
 };
-use ployz_core::{OperationRecord, judge, plan_update};
+use ployz_core::{OperationRecord, UpdateAnswer, UpdateProcedure, UpdateTask, plan_update};
 use ployz_install::Layout;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::host::program::blocking;
 use crate::machine::{ExclusiveGuard, Machine};
 use crate::network::Network;
-pub(crate) use crate::services::update::member::step;
+use crate::services::runner::{Executor, ask_part, not_a_part, start};
 use crate::services::update::mirror::pass_on;
 use crate::services::update::planning::{candidates, wanted_version};
 use crate::store::operations::{OperationLog, unfinished_updates};
+
+pub(crate) use member::step;
 
 /// An artifact has some 20 MB.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(600);
 /// Any other step; health takes some round trips.
 const STEP_WAIT: Duration = Duration::from_secs(15);
-/// Three attempts at a handshake, and an interval of everything that is done at intervals.
-const HEALTH_WAIT: Duration = Duration::from_secs(60);
-/// Whoever watches on the machine looks every second, and the former version has to start.
-const REVERT_WAIT: Duration = Duration::from_secs(60);
-/// How often it is looked how a machine is.
-const POLL: Duration = Duration::from_millis(500);
-/// How long canaries are watched: long enough for every interval of the control task and of measuring.
-const CANARY_WAIT: Duration = Duration::from_secs(30);
-/// How often it is looked whether the store can tell what the daemon before had been doing.
+/// How often the store is asked what the daemon before this one had been doing.
 const RESUME_POLL: Duration = Duration::from_secs(1);
 const AGAIN: &str = "ployzctl machine update again: machines that have the version are left alone";
-
-/// An update and how it is told.
-struct Update {
-    here: Rc<Machine>,
-    work: OperationLog,
-    state: MachineUpdate,
-    _turn: ExclusiveGuard,
-}
 
 /// Plans an update, and begins it: it goes on after this returns.
 pub(crate) async fn begin(here: &Rc<Machine>, request: UpdateRequest) -> Outcome {
     let network = here.running_network()?;
-    network.coordinator()?;
-    let turn = here.update_lock.take_for("an update")?;
+    let guard = here.update_lock.take_for("an update")?;
     let version = wanted_version(here, request.version.as_deref()).await?;
     let candidates = candidates(here, &network, &request.machines, &version).await?;
     let plan = plan_update(here.identity.machine_id, &candidates)?;
     let names: Vec<&str> = candidates.iter().map(|it| it.name.as_str()).collect();
     let target = names.join(" ");
-    let work = OperationLog::begin(
+    let log = OperationLog::begin(
         here.identity.machine_id,
         &network.store,
         "machine-update",
@@ -74,7 +55,7 @@ pub(crate) async fn begin(here: &Rc<Machine>, request: UpdateRequest) -> Outcome
         AGAIN,
     );
     let state = MachineUpdate {
-        operation_id: work.id(),
+        operation_id: log.id(),
         version: version.to_string(),
         updated: Vec::new(),
         unchanged: plan.unchanged,
@@ -86,16 +67,16 @@ pub(crate) async fn begin(here: &Rc<Machine>, request: UpdateRequest) -> Outcome
     };
     tracing::info!(%version, machines = state.untouched.len(), "an update begins");
     let answer = Payload::MachineUpdate(Box::new(state.clone()));
-    spawn(here, work, state, turn);
+    coordinate(here, &network, log, state, guard);
     Ok(answer.into())
 }
 
-/// Goes on with what the daemon before this one had begun, once the store can tell.
+/// Goes on with what the daemon before this one had begun, once the store can be read.
 pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
     if network.storage.is_none() {
         return;
     }
-    let Some(turn) = here.update_lock.take() else {
+    let Some(guard) = here.update_lock.take() else {
         return;
     };
     let own = here.identity.machine_id;
@@ -113,281 +94,134 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
             let state = MachineUpdate::clone(record.row().update.as_deref()?);
             Some((OperationLog::resume(&network.store, record), state))
         });
-    if let Some((work, state)) = resumed {
+    if let Some((log, state)) = resumed {
         tracing::info!(id = %state.operation_id, "an update goes on");
-        spawn(&here, work, state, turn);
+        coordinate(&here, &network, log, state, guard);
     }
 }
 
-fn spawn(here: &Rc<Machine>, work: OperationLog, state: MachineUpdate, turn: ExclusiveGuard) {
-    let update = Update {
+fn coordinate(
+    here: &Rc<Machine>,
+    network: &Network,
+    log: OperationLog,
+    state: MachineUpdate,
+    guard: ExclusiveGuard,
+) {
+    let view = network.view();
+    let names = view.machines().map(|it| (it.id, it.name.clone()));
+    let names: BTreeMap<MachineId, Name> = names.collect();
+    let own = here.identity.machine_id;
+    let coordinator = Coordinator {
         here: Rc::clone(here),
-        work,
-        state,
-        _turn: turn,
+        names: names.clone(),
+        saved: state.clone(),
+        _guard: guard,
     };
-    here.operations.spawn(update.drive());
+    let procedure = UpdateProcedure::new(state, own, names);
+    start(here, procedure, coordinator, log);
 }
 
-impl Update {
-    async fn drive(mut self) {
-        let outcome = self.run().await;
-        self.work.set_update(&self.state);
-        // What was mirrored for others is in nobody's way if it stays.
+/// Carries out the steps of an update.
+#[derive(Debug)]
+struct Coordinator {
+    here: Rc<Machine>,
+    names: BTreeMap<MachineId, Name>,
+    /// The journal as the store has it.
+    saved: MachineUpdate,
+    _guard: ExclusiveGuard,
+}
+
+impl Executor for Coordinator {
+    type Procedure = UpdateProcedure;
+
+    async fn carry_out(
+        &mut self,
+        task: UpdateTask,
+        _log: &mut OperationLog,
+    ) -> Result<UpdateAnswer, Failure> {
+        let version = self.saved.version.clone();
+        let (machine, step, patience) = match task {
+            UpdateTask::Mirror(machine, arch) => return self.mirror(machine, &arch).await,
+            UpdateTask::Fetch(machine, way) => {
+                self.still_there(machine)?;
+                (machine, UpdateStep::Fetch { version, way }, DOWNLOAD_WAIT)
+            }
+            UpdateTask::Switch(machine) => {
+                let rollback = self.saved.rollback;
+                (machine, UpdateStep::Switch { version, rollback }, STEP_WAIT)
+            }
+            UpdateTask::Health(machine) => (machine, UpdateStep::Health, STEP_WAIT),
+            UpdateTask::Confirm(machine) => (machine, UpdateStep::Confirm, STEP_WAIT),
+            UpdateTask::Revert(machine) => (machine, UpdateStep::Revert, STEP_WAIT),
+        };
+        Ok(match self.ask(machine, step, patience).await? {
+            Some(Payload::ReleaseFetched(fetched)) => UpdateAnswer::Fetched(fetched),
+            Some(Payload::MachineHealth(health)) => UpdateAnswer::Health(health),
+            Some(_) | None => UpdateAnswer::Done,
+        })
+    }
+
+    fn name_of(&self, machine: MachineId) -> Name {
+        let known = self.names.get(&machine).cloned();
+        known.unwrap_or_else(|| Name::nearest(&machine.to_string()))
+    }
+
+    async fn save(&mut self, update: &UpdateProcedure, log: &mut OperationLog) {
+        if *update.state() != self.saved {
+            self.saved = update.state().clone();
+            log.set_update(&self.saved);
+            log.write().await;
+        }
+    }
+
+    async fn close(&mut self, _outcome: &Result<(), Failure>) {
+        // What was mirrored for others does no harm if it stays.
         let _stays = blocking(|| Layout::system().forget_passed()).await;
-        if let Err(failure) = &outcome {
-            tracing::warn!(cause = %failure, "the update has stopped");
-        }
-        self.work.end(outcome.err().as_ref()).await;
     }
+}
 
-    /// The first machine that fails ends it.
-    async fn run(&mut self) -> Result<(), Failure> {
-        loop {
-            if let Some(current) = self.state.current.clone() {
-                self.settle(&current).await?;
-                self.watch_canaries().await?;
-            } else if let Some(id) = self.state.untouched.first().copied() {
-                self.exchange(id).await?;
-            } else {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Brings the version to a machine and has it started there.
-    async fn exchange(&mut self, id: MachineId) -> Result<(), Failure> {
-        let Some(name) = self.name_of(id) else {
-            // It has left the network meanwhile.
-            self.state.untouched.remove(0);
-            return Ok(());
-        };
-        let version = self.state.version.clone();
-        self.stage(&name, "download").await;
-        let fetched = match self.fetch(id, &name).await {
-            Ok(way) => self.health(id).await.map(|before| (way, before)),
-            Err(failure) => Err(failure),
-        };
-        let (release_from, before) = match fetched {
-            Ok(fetched) => fetched,
-            Err(failure) => {
-                return Err(self.fail(id, name, "download", failure.message, true));
-            }
-        };
-        self.state.untouched.remove(0);
-        if before.version == version {
-            // What it had last told the store was of the version before.
-            self.state.unchanged.push(id);
-            self.work.end_of(&name);
-            self.save().await;
-            return Ok(());
-        }
-        self.stage(&name, "switch").await;
-        let machine = UpdatingMachine {
-            id,
-            name: name.clone(),
-            before,
-            release_from,
-        };
-        self.state.current = Some(Box::new(machine));
-        self.save().await;
-        let rollback = self.state.rollback;
-        let switch = UpdateStep::Switch { version, rollback };
-        match self.ask(id, switch, STEP_WAIT).await {
-            Ok(_) => Ok(()),
-            Err(failure) => Err(self.fail(id, name, "switch", failure.message, true)),
-        }
-    }
-
-    /// Has a machine fetch the version, or passes it on to one that cannot.
-    async fn fetch(&mut self, id: MachineId, name: &Name) -> Result<ReleaseWay, Failure> {
-        let fetch = |way| UpdateStep::Fetch {
-            version: self.state.version.clone(),
-            way,
-        };
-        let (own, passed) = (fetch(ReleaseWay::Base), fetch(ReleaseWay::Coordinator));
-        let Some(Payload::ReleaseFetched(fetched)) = self.ask(id, own, DOWNLOAD_WAIT).await? else {
-            return Ok(ReleaseWay::Base);
-        };
-        let Some(cause) = fetched.unreachable else {
-            return Ok(ReleaseWay::Base);
-        };
-        if id == self.here.identity.machine_id {
-            return Err(Failure::new(Code::InstallFailed, cause));
-        }
-        tracing::info!(machine = %name, cause, "the version is passed on");
-        self.stage(name, "pass on").await;
-        let passing = pass_on(&self.here, id, &self.state.version, &fetched.arch);
-        let sent = timeout(DOWNLOAD_WAIT, Box::pin(passing)).await;
-        let late = |_| Failure::new(Code::Timeout, format!("not within {DOWNLOAD_WAIT:?}"));
-        sent.map_err(late).flatten().map_err(|failure| {
-            let message = format!("{cause}; and it is not passed on: {failure}");
-            Failure { message, ..failure }
-        })?;
-        self.ask(id, passed, DOWNLOAD_WAIT).await?;
-        Ok(ReleaseWay::Coordinator)
-    }
-
-    /// Waits until a machine is as well as it was, or runs what it ran.
-    async fn settle(&mut self, machine: &UpdatingMachine) -> Result<(), Failure> {
-        self.stage(&machine.name, "health").await;
-        let (id, name) = (machine.id, machine.name.clone());
-        let (cause, is_back) = match self.wait_healthy(machine).await {
-            Ok(after) => {
-                self.state.current = None;
-                self.state.updated.push(UpdatedMachine {
-                    id,
-                    name,
-                    from: machine.before.version.clone(),
-                    to: after.version,
-                    release_from: machine.release_from,
-                    gap_ms: after.gap_ms,
-                });
-                self.work.end_of(&machine.name);
-                self.save().await;
-                return Ok(());
-            }
-            Err(verdict) => verdict,
-        };
-        let is_back = is_back || (self.state.rollback && self.revert(machine).await);
-        Err(self.fail(id, name, "health", cause, is_back))
-    }
-
-    /// How it is once it is healthy; else why it is not, and whether it has gone back by itself.
-    async fn wait_healthy(
-        &self,
-        machine: &UpdatingMachine,
-    ) -> Result<MachineHealth, (String, bool)> {
-        let deadline = Instant::now() + HEALTH_WAIT;
-        let mut cause = String::new();
-        while Instant::now() < deadline {
-            match self.health(machine.id).await {
-                Ok(after) => match judge(&machine.before, &after, &self.state.version) {
-                    Ok(()) => {
-                        let confirmed = self.ask(machine.id, UpdateStep::Confirm, STEP_WAIT).await;
-                        return confirmed.map(|_| after).map_err(|it| (it.message, false));
-                    }
-                    Err(_) if is_back(machine, &after) => {
-                        let version = &self.state.version;
-                        let cause = format!("{version} did not stay up: {cause}");
-                        return Err((cause, true));
-                    }
-                    Err(why) => cause = why,
-                },
-                Err(failure) => cause = failure.message,
-            }
-            sleep(POLL).await;
-        }
-        Err((
-            format!("not healthy within {HEALTH_WAIT:?}: {cause}"),
-            false,
-        ))
-    }
-
-    /// Has a machine go back; whether it has.
-    async fn revert(&self, machine: &UpdatingMachine) -> bool {
-        let deadline = Instant::now() + REVERT_WAIT;
-        while Instant::now() < deadline {
-            // One that cannot be asked goes back when its time is up.
-            let _unheard = self.ask(machine.id, UpdateStep::Revert, STEP_WAIT).await;
-            let health = self.health(machine.id).await;
-            if health.is_ok_and(|health| is_back(machine, &health)) {
-                return true;
-            }
-            sleep(POLL).await;
-        }
-        false
-    }
-
-    /// Before the others follow the canaries, these have to have been well for a while.
-    async fn watch_canaries(&mut self) -> Result<(), Failure> {
-        let updated = self.state.updated.len();
-        let is_time = self.state.canary.is_some_and(|it| it as usize == updated);
-        if !is_time || self.state.untouched.is_empty() {
-            return Ok(());
-        }
-        self.work.stage("canaries are watched").await;
-        sleep(CANARY_WAIT).await;
-        for machine in self.state.updated.clone() {
-            let health = self.health(machine.id).await?;
-            if health.version != machine.to || !health.store {
-                let message = "it was well when it was updated, and is not any more".to_owned();
-                return Err(self.fail(machine.id, machine.name, "health", message, false));
-            }
-        }
-        Ok(())
-    }
-
-    async fn health(&self, id: MachineId) -> Result<MachineHealth, Failure> {
-        match self.ask(id, UpdateStep::Health, STEP_WAIT).await? {
-            Some(Payload::MachineHealth(health)) => Ok(*health),
-            Some(_) | None => Err(Failure::new(
-                Code::Internal,
-                "it does not say how it is: is it of an earlier version?",
-            )),
-        }
-    }
-
+impl Coordinator {
     async fn ask(
         &self,
-        id: MachineId,
+        machine: MachineId,
         asked: UpdateStep,
         patience: Duration,
     ) -> Result<Option<Payload>, Failure> {
-        let asking = async {
-            if id == self.here.identity.machine_id {
-                step(&self.here, asked).await
-            } else {
-                self.here
-                    .client()?
-                    .ask_as_admin(id, &Request::UpdateStep(asked))
-                    .await
-            }
+        let here = &self.here;
+        let own = async |request| match request {
+            Request::UpdateStep(asked) => step(here, asked).await,
+            other => Err(not_a_part(&other)),
         };
-        let answer = timeout(patience, Box::pin(asking)).await;
-        let late = |_| Failure::new(Code::Timeout, format!("no answer within {patience:?}"));
-        Ok(answer.map_err(late)??.payload)
+        let request = Request::UpdateStep(asked);
+        ask_part(
+            here,
+            machine,
+            request,
+            patience,
+            own,
+            async |client, request| client.ask_as_admin(machine, request).await,
+        )
+        .await
     }
 
-    async fn stage(&mut self, name: &Name, stage: &str) {
-        self.work.stage_of(name, stage).await;
+    async fn mirror(&self, machine: MachineId, arch: &str) -> Result<UpdateAnswer, Failure> {
+        let name = self.name_of(machine);
+        tracing::info!(machine = %name, "the version is passed on");
+        let passing = pass_on(&self.here, machine, &self.saved.version, arch);
+        let sent = timeout(DOWNLOAD_WAIT, Box::pin(passing)).await;
+        let late = |_| Failure::new(Code::Timeout, format!("not within {DOWNLOAD_WAIT:?}"));
+        sent.map_err(late).flatten().map(|()| UpdateAnswer::Done)
     }
 
-    async fn save(&mut self) {
-        self.work.set_update(&self.state);
-        self.work.write().await;
+    /// A machine that has left meanwhile is not asked.
+    fn still_there(&self, machine: MachineId) -> Result<(), Failure> {
+        let network = self.here.running_network()?;
+        let is_there = network.view().machine(machine).is_some();
+        is_there.then_some(()).ok_or_else(|| {
+            Failure::new(
+                Code::MachineNotFound,
+                format!("machine {machine} was removed"),
+            )
+        })
     }
-
-    /// Notes that a machine has not got the version, which is the end of the update.
-    fn fail(
-        &mut self,
-        id: MachineId,
-        name: Name,
-        stage: &str,
-        message: String,
-        rolled_back: bool,
-    ) -> Failure {
-        let failure = Failure::new(Code::InstallFailed, format!("{name}: {stage}: {message}"));
-        self.state.current = None;
-        self.state.untouched.retain(|it| *it != id);
-        self.state.failed.push(FailedMachine {
-            id,
-            name,
-            stage: stage.to_owned(),
-            message,
-            rolled_back,
-        });
-        failure
-    }
-
-    fn name_of(&self, id: MachineId) -> Option<Name> {
-        let network = self.here.network()?;
-        let view = network.view();
-        view.machine(id).map(|machine| machine.name.clone())
-    }
-}
-
-/// Whether the machine runs what it ran before.
-fn is_back(machine: &UpdatingMachine, health: &MachineHealth) -> bool {
-    health.switch == Switch::Reverted && health.version == machine.before.version
 }
