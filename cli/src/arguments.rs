@@ -1,10 +1,14 @@
 //! Every flag there is.
 
 mod access;
+pub(crate) mod global;
+mod invite;
 mod provision;
 mod seeing;
 mod service;
 mod storage;
+mod target;
+mod values;
 mod workloads;
 
 use std::net::SocketAddr;
@@ -14,27 +18,34 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::{ArgValueCompleter, Shell};
 use ipnet::Ipv4Net;
-use ployz_api::{
-    InviteId, LabelChange, LabelKey, LabelValue, Name, RTT_COUNT_MAX, TTL_SECS_DEFAULT,
-    TTL_SECS_MAX,
-};
+use ployz_api::{LabelChange, Name, RTT_COUNT_MAX};
+
+use global::{ConnectionArguments, OutputArguments};
+use values::duration;
 
 use crate::completion;
 
 pub(crate) use access::{
-    ContextCommand, CredentialCommand, CredentialCreateArguments, HostAndPort, ImportArguments,
+    ContextCommand, CredentialCommand, CredentialCreateArguments, ImportArguments,
 };
+pub(crate) use invite::{InviteCommand, TermsArguments, TokenArguments};
 pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
 pub(crate) use seeing::{EventsArguments, OperationCommand};
 pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
 pub(crate) use storage::{StorageArguments, StorageCommand};
+pub(crate) use target::Target;
 pub(crate) use workloads::{
     DeployCommand, MigrateArguments, MigrateCommand, ServiceArguments, WorkloadCommand,
 };
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
-#[command(name = "ployzctl", version)]
+#[command(
+    name = "ployzctl",
+    version,
+    mut_arg("context", |arg| arg.add(ArgValueCompleter::new(completion::contexts))),
+    mut_arg("on", |arg| arg.add(ArgValueCompleter::new(completion::machines)))
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) output: OutputArguments,
@@ -42,64 +53,6 @@ pub(crate) struct Arguments {
     pub(crate) connection: ConnectionArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// How to say what came of it.
-#[derive(Debug, Args)]
-pub(crate) struct OutputArguments {
-    /// One JSON document on stdout, on failure as well
-    #[arg(long, global = true, conflicts_with = "plain")]
-    pub(crate) json: bool,
-    /// One record a line, key=value
-    #[arg(long, global = true)]
-    pub(crate) plain: bool,
-    /// Nothing on success (JSON is printed all the same)
-    #[arg(short, long, global = true)]
-    pub(crate) quiet: bool,
-    /// Do not say on stderr that an answer takes its time
-    #[arg(long, global = true)]
-    pub(crate) no_progress: bool,
-    /// Say on stderr whom is asked for what
-    #[arg(short, long, global = true)]
-    pub(crate) verbose: bool,
-}
-
-/// Whom to ask.
-#[derive(Debug, Args)]
-pub(crate) struct ConnectionArguments {
-    /// The local daemon's data directory, where its credential for root is
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "PLOYZ_DATA_DIR",
-        default_value = "/var/lib/ployz"
-    )]
-    pub(crate) data_dir: PathBuf,
-    /// The context to use, or `local` for the daemon of this host [default: the current one]
-    #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT",
-          add = ArgValueCompleter::new(completion::contexts))]
-    pub(crate) context: Option<Name>,
-    /// Where to dial instead of the context's endpoints; several are tried in order
-    #[arg(long, global = true, value_name = "quic://HOST:PORT")]
-    pub(crate) connect: Vec<HostAndPort>,
-    /// Have this machine answer, through the one that is dialled
-    #[arg(long, global = true, value_name = "MACHINE",
-          add = ArgValueCompleter::new(completion::machines))]
-    pub(crate) on: Option<String>,
-    /// Where contexts are kept [default: ~/.config/ployz/config.toml]
-    #[arg(long, global = true, value_name = "PATH", env = "PLOYZ_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// How long to wait for the answer: 500ms, 10s, 2m
-    #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-}
-
-/// The flags that say whom to ask, and nothing else.
-#[derive(Debug, Parser)]
-pub(crate) struct OnlyConnection {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -237,17 +190,6 @@ pub(crate) struct UpdateArguments {
     pub(crate) no_rollback: bool,
 }
 
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct TokenArguments {
-    /// The token that `machine invite create` printed; other users of this machine can see it here
-    #[arg(long)]
-    pub(crate) token: Option<String>,
-    /// Read the token from stdin
-    #[arg(long)]
-    pub(crate) token_stdin: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachineCommand {
     /// All machines
@@ -367,75 +309,6 @@ pub(crate) struct RttArguments {
     pub(crate) max_p99: Option<Duration>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum InviteCommand {
-    /// Make an invite for one machine
-    Create {
-        /// For how long it can be used
-        #[arg(long, value_name = "SECS", default_value_t = TTL_SECS_DEFAULT,
-              value_parser = clap::value_parser!(u64).range(1..=TTL_SECS_MAX))]
-        ttl_secs: u64,
-        /// What the machine will be like
-        #[command(flatten)]
-        terms: TermsArguments,
-    },
-    /// Invites that can be used
-    List {
-        /// Those that cannot be used any more as well
-        #[arg(long)]
-        all: bool,
-    },
-    /// Take an invite back
-    Revoke {
-        /// Which one
-        invite_id: InviteId,
-    },
-    /// Join the network that an invite is for
-    Import(TokenArguments),
-}
-
-/// What the network says of a machine that joins, whatever that says itself.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct TermsArguments {
-    /// What to call it
-    #[arg(long)]
-    pub(crate) name: Option<Name>,
-    /// Where it is
-    #[arg(long)]
-    pub(crate) region: Option<Name>,
-    /// A label of it; may be said several times
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    pub(crate) labels: Vec<(LabelKey, LabelValue)>,
-}
-
-/// A key and a value.
-fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
-    let (key, value) = text.split_once('=').ok_or("say KEY=VALUE")?;
-    let key = key.parse().map_err(|error| format!("{error}"))?;
-    let value = value.parse().map_err(|error| format!("{error}"))?;
-    Ok((key, value))
-}
-
-/// A number and us, ms, s, m, h or d.
-fn duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let micros = match unit {
-        "us" => 1,
-        "ms" => 1_000,
-        "s" => 1_000_000,
-        "m" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        _ => return Err("say a number and us, ms, s, m, h or d, as in 10s".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
-    let span = number.checked_mul(micros).ok_or("no such span")?;
-    Ok(Duration::from_micros(span))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -445,14 +318,5 @@ mod tests {
     #[test]
     fn the_flags_go_together() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "5", "s", "-1s", "1y", "99999999999999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use clap_complete::CompletionCandidate;
 use ployz_api::{Payload, Request};
 
-use crate::arguments::OnlyConnection;
+use crate::arguments::global::OnlyConnection;
 use crate::connection::Connection;
 use crate::contexts::{Contexts, LOCAL};
 use crate::printer::Notes;

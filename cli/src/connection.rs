@@ -14,7 +14,7 @@ use ployz_api::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{ConnectionArguments, HostAndPort};
+use crate::arguments::global::ConnectionArguments;
 use crate::contexts::{self, Contexts, LOCAL};
 use crate::printer::Notes;
 
@@ -74,7 +74,8 @@ impl Connection {
 
     async fn resolved(&self) -> Result<Vec<SocketAddr>, Failure> {
         let mut endpoints = Vec::new();
-        for HostAndPort(host) in &self.arguments.connect {
+        for endpoint in &self.arguments.connect {
+            let host = endpoint.as_str();
             let failed = |error: &dyn std::fmt::Display| {
                 Failure::new(Code::DaemonUnreachable, format!("{host}: {error}"))
             };

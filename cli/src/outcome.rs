@@ -42,3 +42,12 @@ impl Success {
         }
     }
 }
+
+/// The daemon is of a version that says something else.
+pub(crate) fn unexpected() -> Failure {
+    Failure::new(
+        Code::Unsupported,
+        "the daemon answered something that this ployzctl does not know",
+    )
+    .hint("use the ployzctl that came with the daemon")
+}

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use ployz_api::Code;
 use serde_json::{Map, Value, json};
 
-use crate::arguments::OutputArguments;
+use crate::arguments::global::OutputArguments;
 use crate::outcome::{Outcome, Success};
 use crate::terminal;
 

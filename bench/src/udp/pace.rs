@@ -31,6 +31,12 @@ pub(crate) struct Offered {
     pub(crate) elapsed: Duration,
 }
 
+/// Whatever sends the load.
+pub(crate) trait Source {
+    /// Sends for `duration` at `rate` packets a second, or as fast as it can.
+    fn offer(&mut self, rate: Option<f64>, duration: Duration, trial: u32) -> Result<Offered>;
+}
+
 impl Pace {
     /// Calls `send` with a count and the number of the first packet; it returns how many it sent.
     pub(crate) fn run(&self, mut send: impl FnMut(usize, u64) -> Result<u64>) -> Result<Offered> {

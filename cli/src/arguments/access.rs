@@ -1,14 +1,13 @@
 //! Flags of who gets in, and where.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use ployz_api::{CredentialId, Name, Role};
 
-use super::duration;
+use super::values::duration;
 use crate::completion;
 
 #[derive(Debug, Subcommand)]
@@ -119,49 +118,6 @@ impl From<PersonRole> for Role {
             PersonRole::Admin => Self::Admin,
             PersonRole::Operator => Self::Operator,
             PersonRole::Reader => Self::Reader,
-        }
-    }
-}
-
-/// A host, by address or name, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostAndPort(pub(crate) String);
-
-impl FromStr for HostAndPort {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix("quic://").unwrap_or("");
-        match rest.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self(rest.to_owned()))
-            }
-            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_urls() {
-        for good in ["192.0.2.1:1", "[2001:db8::1]:51821", "host.example:51821"] {
-            assert_eq!(
-                format!("quic://{good}").parse(),
-                Ok(HostAndPort(good.to_owned()))
-            );
-        }
-        for bad in [
-            "",
-            "192.0.2.1:1",
-            "quic://",
-            "quic://:1",
-            "quic://host",
-            "quic://host:port",
-        ] {
-            assert!(bad.parse::<HostAndPort>().is_err(), "{bad}");
         }
     }
 }

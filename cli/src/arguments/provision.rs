@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use ployz_api::Name;
 use ployz_install::{Base, PublicKey};
 
-use super::TermsArguments;
+use super::invite::TermsArguments;
 use super::service::{Runtime, ServiceMode};
-use crate::provision::Target;
+use super::target::Target;
 
 /// WireGuard's UDP port, unless somebody says another.
 const WG_PORT_DEFAULT: u16 = 51_820;

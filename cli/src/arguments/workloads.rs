@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use ployz_api::{Name, PublishedPort, WorkloadName};
 
-use crate::commands::workload::volume;
+use super::values::{port, variable, volume};
 use crate::completion;
 
 #[derive(Debug, Subcommand)]
@@ -92,20 +92,4 @@ pub(crate) struct MigrateArguments {
     /// Where to: a machine's id, its name, or the unique beginning of either
     #[arg(long, value_name = "MACHINE", add = ArgValueCompleter::new(completion::machines))]
     pub(crate) to: String,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    if let Some((name, value)) = text.split_once('=') {
-        return Ok((name.to_owned(), value.to_owned()));
-    }
-    let value = std::env::var(text).map_err(|_| format!("{text} is not set here: say {text}=…"))?;
-    Ok((text.to_owned(), value))
-}
-
-fn port(text: &str) -> Result<PublishedPort, String> {
-    let (machine, workload) = text.split_once(':').unwrap_or((text, text));
-    let parse = |part: &str| part.parse().ok().filter(|port| *port != 0);
-    let both = parse(machine).zip(parse(workload));
-    let (machine, workload) = both.ok_or("say PORT, or PORT:PORT, the machine's first")?;
-    Ok(PublishedPort { machine, workload })
 }

@@ -27,7 +27,7 @@ use ployz_api::{Code, Failure, Request};
 use serde_json::{Map, Value};
 
 use crate::connection::Connection;
-use crate::outcome::{Outcome, Success};
+use crate::outcome::{Outcome, Success, unexpected};
 
 use date::date;
 
@@ -63,13 +63,4 @@ fn fields(value: Value) -> Map<String, Value> {
             Map::new()
         }
     }
-}
-
-/// The daemon is of a version that says something else.
-pub(crate) fn unexpected() -> Failure {
-    Failure::new(
-        Code::Unsupported,
-        "the daemon answered something that this ployzctl does not know",
-    )
-    .hint("use the ployzctl that came with the daemon")
 }

@@ -7,11 +7,11 @@ use ployz_api::{Code, Context, Failure, Payload, Request};
 use serde_json::{Value, json};
 
 use super::unexpected;
-use crate::arguments::{AddArguments, InitArguments, ProvisionArguments, ServiceMode};
+use crate::arguments::{AddArguments, InitArguments, ProvisionArguments, ServiceMode, Target};
 use crate::connection::{Connection, block_on};
 use crate::contexts::Contexts;
 use crate::outcome::{Outcome, Success};
-use crate::provision::{Joined, Ledger, Plan, Source, Stopped, Target};
+use crate::provision::{Joined, Ledger, Plan, Source, Stopped};
 
 /// One host, which founds the network if there is none.
 pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcome {

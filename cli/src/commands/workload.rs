@@ -1,7 +1,7 @@
 //! `ployzctl deploy` and `workload`.
 
 use ployz_api::{
-    DeployRequest, Destination, Failure, Name, Payload, Program, Request, Secret, WorkloadInspect,
+    DeployRequest, Destination, Failure, Payload, Program, Request, Secret, WorkloadInspect,
     WorkloadName, WorkloadRow, WorkloadSpec,
 };
 
@@ -148,11 +148,4 @@ fn machine_of(connection: &Connection, workload: &WorkloadName) -> Result<String
         let message = format!("no machine holds a workload {workload}");
         Failure::new(ployz_api::Code::WorkloadNotFound, message).hint("ployzctl workload ls")
     })
-}
-
-/// A volume's name and where it is to be found.
-pub(crate) fn volume(text: &str) -> Result<(Name, String), String> {
-    let (name, path) = text.split_once(':').ok_or("say NAME:PATH")?;
-    let name = name.parse().map_err(|error| format!("{error}"))?;
-    Ok((name, path.to_owned()))
 }

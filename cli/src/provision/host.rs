@@ -13,7 +13,7 @@ use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder, Stdio};
 use ployz_api::{Code, Failure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::target::Target;
+use crate::arguments::Target;
 
 /// A host that has not answered by then is not there.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);

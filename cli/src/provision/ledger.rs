@@ -7,9 +7,9 @@ use ployz_api::{Code, Failure, LEASE_SECS, Name, OperationId, Payload, Provision
 use tokio::sync::mpsc;
 
 use super::stage::Stage;
-use super::target::Target;
-use crate::commands::unexpected;
+use crate::arguments::Target;
 use crate::connection::Connection;
+use crate::outcome::unexpected;
 use crate::printer::Notes;
 
 /// Three of these may be lost before the work counts as dead.

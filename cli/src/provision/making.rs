@@ -16,11 +16,10 @@ use super::preflight::{Fit, Found, Wanted, judge};
 use super::remote;
 use super::source::Source;
 use super::stage::{Stage, Stopped};
-use super::target::Target;
-use crate::arguments::ProvisionArguments;
+use crate::arguments::{ProvisionArguments, Target};
 use crate::clock::unix_secs;
-use crate::commands::unexpected;
 use crate::connection::Connection;
+use crate::outcome::unexpected;
 
 /// The store says what it was told at once.
 const RECORD_WAIT: Duration = Duration::from_secs(20);

@@ -16,10 +16,8 @@ mod preflight;
 mod remote;
 mod source;
 mod stage;
-mod target;
 
 pub(crate) use ledger::Ledger;
 pub(crate) use making::{Joined, Plan};
 pub(crate) use source::Source;
 pub(crate) use stage::Stopped;
-pub(crate) use target::Target;

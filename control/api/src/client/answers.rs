@@ -6,7 +6,7 @@ use std::io;
 use quinn::{ConnectionError, VarInt};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::frame::{HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;

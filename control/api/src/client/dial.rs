@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::answers::{self, Answers};
-use super::{ClientError, trust};
+use super::error::ClientError;
+use super::trust;
 use crate::certificate::CertificateName;
 use crate::credential::Credential;
 use crate::request::{Destination, Request};

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::ALPN;
 use crate::credential::Credential;
 use crate::token::fingerprint;
