@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::{console, process, urgency};
+use crate::{console, priority, process};
 
 pub(crate) const PREFIX: &str = "ployz-bench-";
 
@@ -31,7 +31,7 @@ pub(crate) fn watch_signals() -> Result<()> {
         };
         console::progress(&format!("stopped by signal {signal}, cleaning up"));
         sweep();
-        urgency::restore();
+        priority::restore();
         std::process::exit(130);
     };
     std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! The four ways.
+//! The four variants.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::UdpSocket;
@@ -12,14 +12,14 @@ use nix::sys::socket::{
 use crate::{BURST, BURSTS, Cost};
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Variant {
     Calls,
     Batches,
     Tokio,
     TokioUring,
 }
 
-impl Way {
+impl Variant {
     pub(crate) const ALL: [Self; 4] = [Self::Calls, Self::Batches, Self::Tokio, Self::TokioUring];
 
     pub(crate) fn name(self) -> &'static str {
