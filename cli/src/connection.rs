@@ -129,8 +129,8 @@ impl Connection {
         match self.hear(request, each)? {
             End::Interrupted => Ok(()),
             End::Told => {
-                let message = "the daemon has ended the stream";
-                Err(Failure::new(Code::DaemonUnreachable, message).hint("run it again"))
+                let message = "the daemon ended the stream";
+                Err(Failure::new(Code::DaemonUnreachable, message).hint("run the command again"))
             }
         }
     }
@@ -213,9 +213,9 @@ impl Connection {
             });
         }
         if !self.arguments.connect.is_empty() {
-            let message = "--connect says where, but no context says as whom";
+            let message = "--connect needs a context: it gives an address but no credential";
             return Err(Failure::new(Code::InvalidArgument, message)
-                .hint("ployzctl context import <file>, then --context <name>"));
+                .hint("ployzctl context import <file>, then add --context <name>"));
         }
         let read = |file| read(&self.local(file)).map_err(|failure| failure.hint(self.start_it()));
         Ok(Way {
@@ -256,7 +256,8 @@ impl Connection {
         };
         let hint = match (code, self.context()) {
             (Code::Forbidden, _) => {
-                "ployzctl credential create, on a machine that holds the store".to_owned()
+                "create a credential on a machine that holds the store: ployzctl credential create"
+                    .to_owned()
             }
             (_, Ok(Some(name))) => format!("ployzctl context show {name}"),
             _ => self.start_it(),
@@ -316,9 +317,11 @@ fn read(path: &Path) -> Result<Credential, Failure> {
     let text = std::fs::read(path).map_err(|error| {
         let shown = path.display();
         if error.kind() == ErrorKind::NotFound {
-            unreachable(format!("no daemon runs here: there is no {shown}"))
+            unreachable(format!(
+                "no daemon is running on this machine: {shown} does not exist"
+            ))
         } else if error.kind() == ErrorKind::PermissionDenied {
-            let message = format!("{shown} is not yours to read: run it as root");
+            let message = format!("no permission to read {shown}: run this as root");
             Failure::new(Code::Forbidden, message)
         } else {
             unreachable(format!("{shown}: {error}"))

@@ -38,10 +38,10 @@ impl Contexts {
         };
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.mode());
         if mode & 0o077 != 0 {
-            return Err(
-                refused("others may read it, and it has secret keys".to_owned())
-                    .hint(format!("chmod 600 {}", path.display())),
-            );
+            return Err(refused(
+                "the file contains secret keys and other users can read it".to_owned(),
+            )
+            .hint(format!("chmod 600 {}", path.display())));
         }
         toml::from_str(&text).map_err(|error| refused(error.message().to_owned()))
     }
@@ -106,13 +106,13 @@ impl Contexts {
     fn refuse_taken(&self, name: &Name) -> Result<(), Failure> {
         let (message, hint) = if name.as_str() == LOCAL {
             (
-                format!("{LOCAL} is the daemon of this host"),
+                format!("the name {LOCAL} is reserved for the daemon of this host"),
                 "ployzctl context import --name <another>".to_owned(),
             )
         } else if self.contexts.contains_key(name) {
             (
-                format!("there is a context {name} already"),
-                format!("ployzctl context rm {name}, or say another --name"),
+                format!("a context named {name} already exists"),
+                format!("ployzctl context rm {name}, or choose another --name"),
             )
         } else {
             return Ok(());
@@ -132,13 +132,14 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
         .or_else(|| Some(absolute("XDG_CONFIG_HOME")?.join("ployz/config.toml")))
         .or_else(|| Some(absolute("HOME")?.join(".config/ployz/config.toml")))
         .ok_or_else(|| {
-            let message = "neither HOME nor XDG_CONFIG_HOME says where the configuration is";
-            Failure::new(Code::InvalidArgument, message).hint("say it with --config")
+            let message =
+                "neither HOME nor XDG_CONFIG_HOME is set, so the configuration file is unknown";
+            Failure::new(Code::InvalidArgument, message).hint("give its path with --config")
         })
 }
 
 fn unknown(name: &Name) -> Failure {
-    let message = format!("there is no context {name}");
+    let message = format!("no context is named {name}");
     Failure::new(Code::InvalidArgument, message).hint("ployzctl context ls")
 }
 

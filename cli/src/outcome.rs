@@ -47,7 +47,7 @@ impl Success {
 pub(crate) fn unexpected() -> Failure {
     Failure::new(
         Code::Unsupported,
-        "the daemon answered something that this ployzctl does not know",
+        "the daemon sent an answer that this ployzctl does not understand",
     )
-    .hint("use the ployzctl that came with the daemon")
+    .hint("use the ployzctl of the daemon's version")
 }

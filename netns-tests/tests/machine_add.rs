@@ -133,7 +133,7 @@ fn several_at_once_and_those_that_cannot(lab: &Lab, operator: &Operator<'_>) -> 
     let cannot = operator.json(&add(&[3]))?;
     let message = text(&cannot, "/payload/failed/0/message");
     assert!(
-        message.contains("51820 is taken") && message.contains("MiB free"),
+        message.contains("51820 is in use") && message.contains("MiB free"),
         "{cannot}"
     );
     taking.kill()?;

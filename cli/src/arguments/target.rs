@@ -30,7 +30,7 @@ impl FromStr for Target {
         if fits && text.chars().all(is_word) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("say user@host".to_owned())
+            Err("expected user@host".to_owned())
         }
     }
 }

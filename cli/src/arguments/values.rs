@@ -25,14 +25,14 @@ impl FromStr for HostAndPort {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
                 Ok(Self(rest.to_owned()))
             }
-            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
+            Some(_) | None => Err("expected quic://HOST:PORT, as in quic://192.0.2.1:51821"),
         }
     }
 }
 
 /// A key and a value.
 pub(super) fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
-    let (key, value) = text.split_once('=').ok_or("say KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     let key = key.parse().map_err(|error| format!("{error}"))?;
     let value = value.parse().map_err(|error| format!("{error}"))?;
     Ok((key, value))
@@ -51,10 +51,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000_000,
         "h" => 3_600_000_000,
         "d" => 86_400_000_000,
-        _ => return Err("say a number and us, ms, s, m, h or d, as in 10s".to_owned()),
+        _ => return Err("expected a number and a unit (us, ms, s, m, h, d), as in 10s".to_owned()),
     };
-    let number: u64 = number.parse().map_err(|_| "no such number".to_owned())?;
-    let span = number.checked_mul(micros).ok_or("no such span")?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "the number is missing or too large".to_owned())?;
+    let span = number
+        .checked_mul(micros)
+        .ok_or("the duration is too long")?;
     Ok(Duration::from_micros(span))
 }
 
@@ -62,7 +66,8 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     if let Some((name, value)) = text.split_once('=') {
         return Ok((name.to_owned(), value.to_owned()));
     }
-    let value = std::env::var(text).map_err(|_| format!("{text} is not set here: say {text}=…"))?;
+    let value = std::env::var(text)
+        .map_err(|_| format!("{text} is not set in this environment: give {text}=VALUE"))?;
     Ok((text.to_owned(), value))
 }
 
@@ -70,13 +75,14 @@ pub(super) fn port(text: &str) -> Result<PublishedPort, String> {
     let (machine, workload) = text.split_once(':').unwrap_or((text, text));
     let parse = |part: &str| part.parse().ok().filter(|port| *port != 0);
     let both = parse(machine).zip(parse(workload));
-    let (machine, workload) = both.ok_or("say PORT, or PORT:PORT, the machine's first")?;
+    let (machine, workload) =
+        both.ok_or("expected PORT, or PORT:PORT with the machine's port first")?;
     Ok(PublishedPort { machine, workload })
 }
 
-/// A volume's name and where it is to be found.
+/// A volume's name and its path in the workload.
 pub(super) fn volume(text: &str) -> Result<(Name, String), String> {
-    let (name, path) = text.split_once(':').ok_or("say NAME:PATH")?;
+    let (name, path) = text.split_once(':').ok_or("expected NAME:PATH")?;
     let name = name.parse().map_err(|error| format!("{error}"))?;
     Ok((name, path.to_owned()))
 }

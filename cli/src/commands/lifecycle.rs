@@ -28,7 +28,7 @@ pub(crate) fn drain(connection: &Connection, arguments: DrainArguments) -> Outco
     let mut set = ask(connection, &Request::MachineDrain { machine })?;
     if arguments.wait && set.lifecycle.to != Posture::Drained {
         wait_drained(connection, set.lifecycle.id)?;
-        set.message += ", and is drained now";
+        set.message += ", and is drained";
         set.lifecycle.to = Posture::Drained;
         set.lifecycle.workloads = 0;
         set.lifecycle.holds.clear();
@@ -84,7 +84,7 @@ fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
             Posture::Drained => return Ok(()),
             Posture::Draining => was_draining = true,
             other @ (Posture::Active | Posture::Standby) if was_draining => {
-                let message = format!("somebody else has made {name} {other} meanwhile");
+                let message = format!("{name} was set to {other} by another client");
                 return Err(Failure::new(Code::Conflict, message)
                     .hint(format!("ployzctl machine drain --wait {name}")));
             }
@@ -95,13 +95,13 @@ fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
             said = Some(left);
         }
         if Instant::now() >= deadline {
-            let message = format!("{name} still holds {left} workloads; it goes on draining");
+            let message = format!("{name} still holds {left} workloads; draining continues");
             return Err(Failure::new(Code::Timeout, message).hint(format!(
                 "ployzctl workload ls --machine {name}, then migrate or remove them"
             )));
         }
         if !connection.pause(WAIT_INTERVAL) {
-            let message = format!("interrupted; {name} goes on draining");
+            let message = format!("interrupted; {name} continues to drain");
             return Err(Failure::new(Code::Timeout, message));
         }
     }

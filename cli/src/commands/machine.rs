@@ -128,7 +128,7 @@ fn listed(list: &MachineList, wide: bool) -> String {
     let mut text = table.render();
     if list.stale {
         text += &format!(
-            "\nthis is how it was {} s ago: the store does not answer",
+            "\nthe store does not answer: this view is {} s old",
             list.view_age_secs
         );
     }
@@ -180,7 +180,7 @@ fn inspected(inspect: &MachineInspect) -> String {
     let age =
         |secs: Option<u64>| secs.map_or_else(|| "never".to_owned(), |secs| format!("{secs} s ago"));
     let observed = inspect.observed.as_ref().map_or_else(
-        || "nothing yet".to_owned(),
+        || "not yet reported".to_owned(),
         |observed| format!("{observed:#}"),
     );
     format!(

@@ -104,7 +104,7 @@ fn row(status: &Status) -> Option<MeshRow> {
 /// The network that the daemon knows of.
 fn known(status: &Status) -> Result<MeshRow, Failure> {
     row(status).ok_or_else(|| {
-        Failure::new(Code::NetworkNotRunning, "this machine is in no network")
+        Failure::new(Code::NetworkNotRunning, "this machine is not in a network")
             .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
     })
 }
@@ -162,7 +162,7 @@ fn ready(connection: &Connection) -> Outcome {
     }
     let view_age_secs = status.control.view_age_secs.unwrap_or(u64::MAX);
     if view_age_secs > VIEW_AGE_SECS_MAX {
-        let message = format!("the store has not confirmed the view for {view_age_secs} s");
+        let message = format!("the store last confirmed the view {view_age_secs} s ago");
         return Err(unavailable(message));
     }
     let payload = Payload::MeshReady(MeshReady {

@@ -52,7 +52,7 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
                 }
                 WorkState::Failed | WorkState::Interrupted => {
                     let code = row.code.unwrap_or(Code::Internal);
-                    let message = format!("{}, and it stays where it was", row.message);
+                    let message = format!("{}; the workload stays where it was", row.message);
                     return Err(Failure::new(code, message).hint(row.next.clone()));
                 }
             }
@@ -63,7 +63,7 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
             }
         }
         if !connection.pause(WATCH_INTERVAL) {
-            let message = "interrupted; the workload goes on moving";
+            let message = "interrupted; the migration continues in the background";
             return Err(Failure::new(Code::Timeout, message)
                 .hint(format!("ployzctl operation watch {operation_id}")));
         }

@@ -42,7 +42,7 @@ fn word_from_stdin() -> Result<String, Failure> {
     if read.is_err() || word.is_empty() {
         return Err(Failure::new(
             Code::InvalidArgument,
-            "nothing came from stdin",
+            "stdin was empty or could not be read",
         ));
     }
     Ok(word.to_owned())

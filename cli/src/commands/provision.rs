@@ -38,7 +38,7 @@ pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcom
         keep_context(connection, Context { name, credential })
     });
     let lost = kept.and_then(Result::err).map(|failure| {
-        format!("no context was kept: {failure}; there: ployzctl credential create --role admin")
+        format!("no context was written: {failure}; to make one, run on the new machine: ployzctl credential create --role admin")
     });
     let made = vec![(arguments.target.clone(), made)];
     Ok(told(None, made, lost.into_iter().collect()))
@@ -72,7 +72,8 @@ fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArg
             (made, warnings)
         };
         let ((made, mut warnings), lost) = tokio::join!(making, teller.run());
-        warnings.extend(lost.map(|it| format!("the network was not told how far this was: {it}")));
+        warnings
+            .extend(lost.map(|it| format!("progress could not be reported to the network: {it}")));
         Ok(told(operation, made, warnings))
     })
 }
@@ -93,23 +94,18 @@ fn checked(arguments: &ProvisionArguments, targets: &[Target]) -> Result<Source,
     let refused = |message: String| Err(Failure::new(Code::InvalidArgument, message));
     let distinct: BTreeSet<&str> = targets.iter().map(Target::host).collect();
     if distinct.len() != targets.len() {
-        return refused("a host is named twice".to_owned());
+        return refused("the same host is given twice".to_owned());
     }
     if targets.len() > 1 && (arguments.terms.name.is_some() || !arguments.wg_endpoint.is_empty()) {
-        return refused(
-            "--name and --wg-endpoint are for one host, and here are several".to_owned(),
-        );
+        return refused("--name and --wg-endpoint apply to a single host".to_owned());
     }
     if arguments.service_mode == ServiceMode::User {
         let message =
-            "the overlay needs a TUN, and so root: a user's systemd cannot run the daemon";
+            "the daemon needs root to create its TUN device: --service-mode user is not supported";
         return Err(Failure::new(Code::Unsupported, message).hint("--service-mode system"));
     }
     if let Some(identity) = arguments.identity.as_deref().filter(|path| !path.is_file()) {
-        return refused(format!(
-            "--identity: there is no file {}",
-            identity.display()
-        ));
+        return refused(format!("--identity: {} does not exist", identity.display()));
     }
     Source::chosen(arguments)
 }
@@ -141,7 +137,11 @@ fn told(
         }
     }
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-    let message = format!("{} of {} hosts are machines", joined.len(), made.len());
+    let message = format!(
+        "{} of {} hosts are machines of the network",
+        joined.len(),
+        made.len()
+    );
     let stopped = made.iter().find_map(|(_, made)| made.as_ref().err());
     let payload = json!({
         "kind": "machine-add",

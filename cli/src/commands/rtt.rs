@@ -72,16 +72,13 @@ fn refuse_above(rows: &[RttRow], limit: Duration) -> Result<(), Failure> {
     if slow.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "99 % of round trips are not within {limit:?}: {}",
-        slow.join(", ")
-    );
+    let message = format!("p99 exceeds {limit:?}: {}", slow.join(", "));
     Err(Failure::new(Code::Timeout, message).hint("ployzctl machine rtt"))
 }
 
 fn listed(rows: &[RttRow]) -> String {
     if rows.is_empty() {
-        return "nothing has been measured".to_owned();
+        return "no pair has been measured".to_owned();
     }
     let mut table = Table::new(&[
         "FROM",

@@ -74,7 +74,7 @@ pub(super) fn watch(
             Err(_) => silence += 1,
         }
         if !connection.pause(WATCH_INTERVAL) {
-            let message = "it goes on although nobody watches";
+            let message = "interrupted; the operation continues in the background";
             return Err(Failure::new(Code::Timeout, message)
                 .hint(format!("ployzctl operation watch {operation_id}")));
         }
@@ -96,8 +96,8 @@ fn is_passing(code: Code) -> bool {
 
 const fn fetched(way: ReleaseWay) -> &'static str {
     match way {
-        ReleaseWay::Base => "by itself",
-        ReleaseWay::Coordinator => "passed on",
+        ReleaseWay::Base => "release base",
+        ReleaseWay::Coordinator => "coordinator",
     }
 }
 
@@ -123,13 +123,13 @@ fn described(row: &OperationRow, update: &MachineUpdate) -> String {
         ids.join(" ")
     };
     if !update.unchanged.is_empty() {
-        text += &format!("\nhad it before: {}", ids(&update.unchanged));
+        text += &format!("\nunchanged: {}", ids(&update.unchanged));
     }
     for failed in &update.failed {
         let state = if failed.rolled_back {
-            "it runs what it ran before"
+            "the previous version is running"
         } else {
-            "it does NOT run what it ran before"
+            "the previous version is NOT running"
         };
         text += &format!(
             "\nfailed: {} in stage {}: {}; {state}",

@@ -145,7 +145,7 @@ fn machine_of(connection: &Connection, workload: &WorkloadName) -> Result<String
     let rows = rows(connection)?;
     let found = rows.iter().find(|row| row.workload == *workload);
     found.map(|row| row.machine_id.to_string()).ok_or_else(|| {
-        let message = format!("no machine holds a workload {workload}");
+        let message = format!("no machine runs a workload {workload}");
         Failure::new(ployz_api::Code::WorkloadNotFound, message).hint("ployzctl workload ls")
     })
 }

@@ -86,7 +86,7 @@ impl Said {
             return Ok(self.stdout);
         }
         let said = if self.complaint.is_empty() {
-            format!("it ended with {}", self.status)
+            format!("the script ended with {}", self.status)
         } else {
             self.complaint
         };
@@ -146,7 +146,7 @@ impl Host {
         tokio::time::timeout(script.patience, self.carry_out(script, each))
             .await
             .map_err(|_| {
-                let message = format!("it was not done within {:?}", script.patience);
+                let message = format!("the host did not finish within {:?}", script.patience);
                 Failure::new(Code::Timeout, message)
             })?
     }
@@ -215,7 +215,7 @@ impl Host {
         command.arg(path).stdin(Stdio::null());
         let output = tokio::time::timeout(patience, command.output())
             .await
-            .map_err(|_| Failure::new(Code::Timeout, format!("{path} did not come in time")))?
+            .map_err(|_| Failure::new(Code::Timeout, format!("{path} could not be read in time")))?
             .map_err(lost)?;
         if output.status.success() {
             return Ok(output.stdout);
@@ -239,7 +239,7 @@ fn quoted(word: &str) -> String {
 fn lost(error: openssh::Error) -> Failure {
     let message = format!("the connection was lost: {}", words(&error));
     Failure::new(Code::SshFailed, message)
-        .hint("run the same command again: it goes on where it stopped")
+        .hint("run the same command again: it continues where it stopped")
 }
 
 /// An error with its causes.
@@ -263,14 +263,14 @@ fn mend(target: &Target, said: &str) -> String {
     let host = target.host();
     if said.contains("IDENTIFICATION HAS CHANGED") {
         format!(
-            "if {host} was installed anew: ssh-keygen -R {host}; if it was not, somebody sits in between"
+            "if {host} was reinstalled, run: ssh-keygen -R {host}; if it was not, the connection may be intercepted"
         )
     } else if said.contains("Host key verification failed") || said.contains("host key is known") {
-        format!("ssh {target} (to see and accept its host key), or --yes to accept it unseen")
+        format!("ssh {target} (to check and accept its host key), or --yes to accept it unchecked")
     } else if said.contains("Permission denied") {
         format!("ssh-copy-id {target}, or --identity PATH")
     } else if said.contains("resolve") {
-        format!("write {host} as it is in the DNS or in ~/.ssh/config")
+        format!("use a name for {host} that is in the DNS or in ~/.ssh/config")
     } else {
         format!("ssh {target} true")
     }
@@ -316,7 +316,7 @@ mod tests {
             ("op@m1: Permission denied (publickey).", "ssh-copy-id op@m1"),
             (
                 "ssh: Could not resolve hostname m1: Name or service not known",
-                "write m1",
+                "use a name for m1",
             ),
             (
                 "ssh: connect to host m1 port 22: Connection refused",

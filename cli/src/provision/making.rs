@@ -140,7 +140,7 @@ impl Plan<'_> {
             let (version, name) = (&status.version, &status.name);
             self.ledger.warn(
                 target,
-                &format!("it runs {version}: ployzctl machine update {name}"),
+                &format!("version {version} is running; to update: ployzctl machine update {name}"),
             );
         }
         Ok(Joined {
@@ -264,9 +264,9 @@ impl Plan<'_> {
             if self.machines(host).await?.iter().any(|row| row.id == id) {
                 return Ok(());
             }
-            let message = format!("the network does not know {id} after {RECORD_WAIT:?}");
+            let message = format!("the network has no record of {id} after {RECORD_WAIT:?}");
             Err(Failure::new(Code::MachineNotFound, message)
-                .hint("if it was removed: ployzctl mesh destroy --force (there)"))
+                .hint("if the machine was removed, run there: ployzctl mesh destroy --force"))
         })
         .await
     }
@@ -281,13 +281,14 @@ impl Plan<'_> {
             }
             let names: Vec<&str> = missing.iter().map(Name::as_str).collect();
             let names = names.join(", ");
-            let message = format!("it has no session with {names} after {READY_WAIT:?}");
-            Err(Failure::new(Code::Timeout, message)
-                .hint("let UDP through between them (51820, or --wg-port), or say --wg-endpoint"))
+            let message = format!("the machine has no session with {names} after {READY_WAIT:?}");
+            Err(Failure::new(Code::Timeout, message).hint(
+                "allow UDP between them (port 51820, or that of --wg-port), or give --wg-endpoint",
+            ))
         });
         for name in gone.await? {
             self.ledger
-                .warn(target, &format!("{name} cannot be reached by anybody"));
+                .warn(target, &format!("no machine can reach {name}"));
         }
         Ok(())
     }
@@ -321,8 +322,8 @@ impl Plan<'_> {
         };
         if let Err(left) = undone {
             // A machine that cannot be told must not be told by others that it is none: it goes on with it.
-            let again = "run the same command again: it goes on where it stopped";
-            let message = format!("{failure}; what was done there is left ({left})");
+            let again = "run the same command again: it continues where it stopped";
+            let message = format!("{failure}; undoing the installation failed as well ({left})");
             return Failure { message, ..failure }.hint(again);
         }
         let taken_back = match (done.joined, done.invite) {
@@ -335,8 +336,10 @@ impl Plan<'_> {
             (None, None) => Ok(()),
         };
         let message = match taken_back {
-            Err(left) => format!("{failure}; the network was not told to forget it: {left}"),
-            Ok(()) if done.installed => format!("{failure}; what was installed is removed again"),
+            Err(left) => format!(
+                "{failure}; removing the machine's record from the network failed as well: {left}"
+            ),
+            Ok(()) if done.installed => format!("{failure}; the installation was removed again"),
             Ok(()) => return failure,
         };
         Failure { message, ..failure }

@@ -103,13 +103,13 @@ pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fi
     let facts = Facts::read(text);
     let root = facts.get("root");
     if !matches!(root, "user" | "sudo") {
-        let message = format!("{} cannot become root: {root}", facts.get("user"));
+        let message = format!("user {} cannot become root: {root}", facts.get("user"));
         return Err(Failure::new(Code::Forbidden, message).hint(
-            "let that user use sudo without a password (NOPASSWD in /etc/sudoers.d), or say root@ for the user",
+            "allow that user sudo without a password (NOPASSWD in /etc/sudoers.d), or connect as root@",
         ));
     }
     if !facts.has("end") {
-        let message = format!("the host did not say what it is like: {text}");
+        let message = format!("the preflight script did not finish on the host: {text}");
         return Err(Failure::new(Code::SshFailed, message));
     }
     let arch: Arch = facts.get("arch").parse()?;
@@ -129,9 +129,9 @@ pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fi
 
 fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
     if facts.has("foreign") {
-        let message = "a ployzd runs there that was not installed by ployz";
+        let message = "a ployzd is running there that ployz did not install";
         return Err(Failure::new(Code::Conflict, message)
-            .hint("stop it, or have it join by itself: ployzctl machine invite import"));
+            .hint("stop it, or let it join by itself: ployzctl machine invite import"));
     }
     if !facts.has("installed") {
         return Ok(Found::Bare);
@@ -149,9 +149,9 @@ fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
         }
         (Some(network), state) => {
             let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
-            let message = format!("it is in network {network}{state} already");
+            let message = format!("the host is already in network {network}{state}");
             Err(Failure::new(Code::NetworkAlreadyRunning, message)
-                .hint("there: ployzctl mesh destroy, or mesh start if it is this network"))
+                .hint("run there: ployzctl mesh destroy, or mesh start if it is this network"))
         }
     }
 }
@@ -162,8 +162,8 @@ fn obstacles(facts: &Facts, wanted: Wanted<'_>, found: &Found, unix_secs: u64) -
     obstacles.extend(without_room(facts, wanted, found));
     let offset = facts.number("now").unwrap_or(0).abs_diff(unix_secs);
     if offset > CLOCK_OFFSET_SECS_MAX {
-        let what = format!("its clock and the one here are {offset} s apart");
-        let mend = "there: timedatectl set-ntp true";
+        let what = format!("its clock differs from this machine's by {offset} s");
+        let mend = "run there: timedatectl set-ntp true";
         obstacles.push(Obstacle::new(Code::Unsupported, what, mend));
     }
     obstacles
@@ -174,20 +174,20 @@ fn without_what_runs_it(facts: &Facts, wanted: Wanted<'_>) -> Vec<Obstacle> {
         (
             "systemd",
             true,
-            "it does not run systemd, which is to run the daemon",
-            "run ployzd there by other means, and machine invite import",
+            "systemd is not running there",
+            "run ployzd there under another supervisor, then ployzctl machine invite import",
         ),
         (
             "tun",
             true,
-            "it has no /dev/net/tun",
-            "modprobe tun (in a container: let it have the device)",
+            "/dev/net/tun is missing there",
+            "run there: modprobe tun (in a container: pass the device in)",
         ),
         (
             "has_docker",
             wanted.runtime == Runtime::Docker,
-            "no container engine runs there",
-            "install Docker there, or --runtime host",
+            "no container engine is running there",
+            "install Docker there, or use --runtime host",
         ),
     ];
     needed
@@ -202,15 +202,15 @@ fn without_tools(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstac
     let unpacks = ["tar", "gzip", "timeout"].into_iter().filter(is_missing);
     let mut obstacles: Vec<Obstacle> = unpacks
         .map(|tool| {
-            let what = format!("it has no {tool}");
+            let what = format!("{tool} is missing there");
             Obstacle::new(Code::Unsupported, what, "install it there")
         })
         .collect();
     if wanted.source == InstallSource::Git && !matches!(found, Found::Member(_)) {
         let builds = ["git", "cargo", "bash"].into_iter().filter(is_missing);
         obstacles.extend(builds.map(|tool| {
-            let what = format!("it has no {tool} to build with");
-            let mend = "install it there, or --install-source release";
+            let what = format!("{tool} is missing there, which building needs");
+            let mend = "install it there, or use --install-source release";
             Obstacle::new(Code::Unsupported, what, mend)
         }));
     }
@@ -221,8 +221,8 @@ fn without_room(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacl
     let mut obstacles = Vec::new();
     // A daemon of ours has its ports.
     if matches!(found, Found::Bare) && !facts.taken.is_empty() {
-        let what = format!("UDP port {} is taken there", facts.taken.join(" and "));
-        let mend = "--wg-port PORT, or stop what has it (ss -ulpn, there)";
+        let what = format!("UDP port {} is in use there", facts.taken.join(" and "));
+        let mend = "choose another --wg-port, or stop the program that uses it (ss -ulpn shows it)";
         obstacles.push(Obstacle::new(Code::Conflict, what, mend));
     }
     let least = match (found, wanted.source) {
@@ -233,8 +233,12 @@ fn without_room(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacl
     let free = facts.number("free_kib").unwrap_or(0);
     if free < least {
         let (free, least) = (free >> 10, least >> 10);
-        let what = format!("its disk has {free} MiB free, and {least} are needed");
-        obstacles.push(Obstacle::new(Code::InstallFailed, what, "make room there"));
+        let what = format!("its disk has {free} MiB free; {least} are needed");
+        obstacles.push(Obstacle::new(
+            Code::InstallFailed,
+            what,
+            "free disk space there",
+        ));
     }
     obstacles
 }
@@ -245,12 +249,11 @@ fn warnings(facts: &Facts) -> Vec<String> {
     if kernel_version(kernel) < Some(IO_URING_KERNEL) {
         let (major, minor) = IO_URING_KERNEL;
         warnings.push(format!(
-            "kernel {kernel} is before {major}.{minor}: the data plane runs on epoll"
+            "kernel {kernel} is older than {major}.{minor}: the data plane uses epoll"
         ));
     } else if matches!(facts.get("io_uring_disabled"), "1" | "2") {
         warnings.push(
-            "io_uring is disabled (kernel.io_uring_disabled): the data plane runs on epoll"
-                .to_owned(),
+            "io_uring is disabled (kernel.io_uring_disabled): the data plane uses epoll".to_owned(),
         );
     }
     warnings
@@ -309,13 +312,8 @@ mod tests {
                 InstallFailed,
                 "1 MiB free",
             ),
-            (
-                "now=1800000001",
-                "now=1800000301",
-                Unsupported,
-                "301 s apart",
-            ),
-            ("now=1800000001", "now=", Unsupported, "apart"),
+            ("now=1800000001", "now=1800000301", Unsupported, "by 301 s"),
+            ("now=1800000001", "now=", Unsupported, "clock differs"),
             (
                 "end=yes",
                 "taken=51820\ntaken=51821\nend=yes",
@@ -326,9 +324,9 @@ mod tests {
                 "end=yes",
                 "foreign=yes\nend=yes",
                 Conflict,
-                "ployzd runs there",
+                "ployzd is running there",
             ),
-            ("end=yes", "", SshFailed, "did not say"),
+            ("end=yes", "", SshFailed, "did not finish"),
         ];
         for (from, to, code, words) in table {
             let failure = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap_err();
@@ -350,7 +348,7 @@ mod tests {
         ] {
             let fit = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap();
             assert!(
-                fit.warnings[0].ends_with("runs on epoll"),
+                fit.warnings[0].ends_with("uses epoll"),
                 "{:?}",
                 fit.warnings
             );

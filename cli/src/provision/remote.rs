@@ -188,7 +188,7 @@ fn heard(said: Said) -> Outcome {
 }
 
 fn unexpected() -> Failure {
-    let message = "the ployzctl there says something that this one does not know";
+    let message = "the ployzctl on the host sent an answer that this one does not understand";
     Failure::new(Code::VersionMismatch, message)
-        .hint("--install-version, with the version of this one")
+        .hint("install the version of this ployzctl with --install-version")
 }

@@ -42,7 +42,7 @@ pub struct Token {
 
 /// Text that is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no invite token: it was cut or changed on its way")]
+#[error("not an invite token: it is truncated or altered")]
 pub struct InvalidToken;
 
 impl Token {

@@ -25,7 +25,7 @@ pub struct WorkloadName {
 
 /// Text that is no workload's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no workload: say namespace/name, or a name in the namespace `default`")]
+#[error("'{0}' is not a workload: give namespace/name, or a name in the namespace `default`")]
 pub struct InvalidWorkload(String);
 
 impl fmt::Display for WorkloadName {
@@ -117,22 +117,22 @@ pub struct PublishedPort {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
     /// Nothing would run.
-    #[error("there is nothing to run")]
+    #[error("the image or command is empty")]
     Nothing,
     /// No name of a variable.
-    #[error("'{0}' is no name of an environment variable: use letters, digits and _")]
+    #[error("'{0}' is not the name of an environment variable: use letters, digits and _")]
     Variable(String),
     /// A value that no environment can hold.
-    #[error("the value of {0} holds a NUL")]
+    #[error("the value of {0} contains a NUL byte")]
     Value(String),
     /// Not a place in a file system.
-    #[error("'{0}' is no absolute path without '..', ':' and control characters")]
+    #[error("'{0}' is not an absolute path without '..', ':' and control characters")]
     Path(String),
     /// A process of the host has no ports but the host's.
-    #[error("a command of the host listens on the host's own ports: there is nothing to publish")]
+    #[error("a command of the host listens on the host's own ports: only containers publish ports")]
     Publish,
     /// It has to fit into a record.
-    #[error("it has {len} bytes as JSON, and may have {SPEC_LEN_MAX}")]
+    #[error("the workload has {len} bytes as JSON; {SPEC_LEN_MAX} are allowed")]
     TooLong {
         /// How long it is.
         len: usize,

@@ -33,7 +33,7 @@ pub enum Transition {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionRefusal {
     /// There is no such way.
-    #[error("{machine} is {from}, and cannot be {to} next")]
+    #[error("{machine} is {from} and cannot become {to}")]
     Invalid {
         /// What it is called.
         machine: String,
@@ -51,7 +51,7 @@ pub enum TransitionRefusal {
         workloads: String,
     },
     /// It takes no workloads.
-    #[error("{machine} is {posture}, and takes no workloads")]
+    #[error("{machine} is {posture} and accepts no workloads")]
     NotActive {
         /// What it is called.
         machine: String,

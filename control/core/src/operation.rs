@@ -115,7 +115,7 @@ impl OperationRecord {
 
     /// Whoever did it is no more.
     pub fn interrupt(&mut self, now: u64) {
-        let message = "the daemon that did it has ended meanwhile";
+        let message = "the daemon that ran this operation has ended";
         self.finish(WorkState::Interrupted, Code::Internal, message, now);
     }
 
@@ -128,7 +128,7 @@ impl OperationRecord {
     pub fn shown(&self, now: u64) -> OperationRow {
         let mut shown = self.clone();
         if let Some(until) = self.row.lease_until.filter(|until| *until <= now) {
-            let message = "the client that did it was not heard of any more";
+            let message = "the client that ran this operation stopped reporting";
             shown.finish(WorkState::Interrupted, Code::Timeout, message, until);
         }
         shown.row

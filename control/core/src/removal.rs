@@ -8,13 +8,11 @@ use crate::machines::MachineRecord;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalRefusal {
     /// Nobody saws off the branch that they sit on.
-    #[error(
-        "this is the machine that you are asking, or that would have to do it: it cannot remove itself"
-    )]
+    #[error("a machine cannot remove itself")]
     Own,
     /// The store would have no majority.
     #[error(
-        "it holds the store: without it {remaining} of {needed} machines that have to be there for a majority would be"
+        "the machine holds the store, and a majority needs {needed} machines: without it {remaining} would remain"
     )]
     Quorum {
         /// Machines with the store that would be left and that answer.
@@ -28,9 +26,9 @@ impl From<RemovalRefusal> for Failure {
     fn from(refusal: RemovalRefusal) -> Self {
         match refusal {
             RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
-                .hint("ask another machine, or through another one: ployzctl --connect quic://…"),
+                .hint("run this on another machine, or ask another one: ployzctl --connect quic://…"),
             RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
-                .hint("ployzctl machine storage promote <machine...>: others have to hold the store first"),
+                .hint("let other machines hold the store first: ployzctl machine storage promote <machine...>"),
         }
     }
 }

@@ -108,13 +108,13 @@ fn members(
     let differs = wanted.is_some_and(|it| it as usize != count);
     if !SIZES.contains(&count) || differs {
         let wanted = wanted.map_or_else(
-            || "1, 3 or 5 do".to_owned(),
-            |it| format!("it is to be {it}"),
+            || "allowed are 1, 3 or 5".to_owned(),
+            |it| format!("--replicas asks for {it}"),
         );
         let message =
-            format!("{count} machines would hold the store, and {wanted}: nothing was changed");
+            format!("{count} machines would hold the store, but {wanted}: nothing was changed");
         return Err(Failure::new(Code::InvalidReplicas, message).hint(
-            "ployzctl machine storage promote --replicas N <machine...>, with 1, 3 or 5 for N, and all of the machines that are to hold it",
+            "ployzctl machine storage promote --replicas N <machine...>, where N is 1, 3 or 5, naming every machine that is to hold the store",
         ));
     }
     Ok(members)
@@ -131,17 +131,17 @@ fn steps(
         names.join(", ")
     };
     let mut steps = vec![
-        format!("ask {} whether they can hold the store", names(members)),
+        format!("check that {} can hold the store", names(members)),
         format!("prepare an empty store on {}", names(members)),
-        "refuse writes to the present store; reading goes on".to_owned(),
+        "refuse writes to the current store; reads continue".to_owned(),
         "copy every record, and compare both stores record by record".to_owned(),
-        format!("cut over to {}: every machine is told", names(members)),
-        "wait until every holder has everything".to_owned(),
+        format!("switch every machine over to {}", names(members)),
+        "wait until every holder is in sync".to_owned(),
     ];
     let leavers: BTreeSet<MachineId> = now - members;
     if !leavers.is_empty() {
         steps.push(format!(
-            "take the store and the network's authority away from {}",
+            "remove the store and the network's CA from {}",
             names(&leavers)
         ));
     }

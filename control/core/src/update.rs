@@ -44,11 +44,15 @@ pub struct UpdatePlan {
 /// `VERSION_MISMATCH`, which names the machines, if one would go back or has a version that does not work together with the new one. Then
 /// nothing is to be done to any of them.
 pub fn plan_update(own: MachineId, candidates: &[Candidate]) -> Result<UpdatePlan, Failure> {
-    refuse(candidates, VersionStep::Back, "a later version runs on")?;
+    refuse(
+        candidates,
+        VersionStep::Back,
+        "a newer version is running on",
+    )?;
     refuse(
         candidates,
         VersionStep::TooFar,
-        "versions in between are missing on",
+        "the update would skip a version on",
     )?;
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by_key(|it| (it.id == own, it.is_storage, it.id));
@@ -72,8 +76,9 @@ fn refuse(candidates: &[Candidate], step: VersionStep, what: &str) -> Result<(),
         return Ok(());
     }
     let message = format!("{what} {}: nothing was changed", names.join(", "));
-    Err(Failure::new(Code::VersionMismatch, message)
-        .hint("ployzctl machine ls --wide shows who has which; say another --version"))
+    Err(Failure::new(Code::VersionMismatch, message).hint(
+        "ployzctl machine ls --wide shows the version of every machine; choose another --version",
+    ))
 }
 
 /// Whether a machine is as well with this version as it was before; if not, why not (yet).
@@ -82,7 +87,7 @@ fn refuse(candidates: &[Candidate], step: VersionStep, what: &str) -> Result<(),
 /// What is missing, in words.
 pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Result<(), String> {
     if after.version != version {
-        return Err(format!("{} answers", after.version));
+        return Err(format!("version {} is still running", after.version));
     }
     let missing = before.sessions.difference(&after.sessions).count();
     if missing > 0 {
@@ -90,13 +95,13 @@ pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Re
         return Err(format!("{missing} of its {of} peers have no session yet"));
     }
     if before.store && !after.store {
-        return Err("the store does not answer it".to_owned());
+        return Err("the machine does not reach the store".to_owned());
     }
     for (peer, then_ns) in &before.p50_ns {
         let now_ns = after.p50_ns.get(peer).copied().unwrap_or_default();
         if now_ns > round_trip_ns_max(*then_ns) {
             return Err(format!(
-                "the round trip to {peer} takes {} us, and took {} us",
+                "the round-trip time to {peer} is {} us; before the update it was {} us",
                 now_ns / 1_000,
                 then_ns / 1_000
             ));
@@ -134,7 +139,7 @@ mod tests {
     #[test]
     fn one_that_would_go_back_or_is_too_far_away_refuses_all() {
         use VersionStep::{Ahead, Back, TooFar};
-        for (step, word) in [(Back, "later"), (TooFar, "in between")] {
+        for (step, word) in [(Back, "newer"), (TooFar, "skip")] {
             let candidates = [candidate(1, false, Ahead), candidate(2, true, step)];
             let refused = plan_update(candidates[0].id, &candidates).unwrap_err();
             assert_eq!(refused.code, Code::VersionMismatch);
@@ -186,11 +191,11 @@ mod tests {
             (health("1.1.0", &[peer], true, 35_000), None),
             (
                 health("1.0.0", &[peer], true, 20_000),
-                Some("1.0.0 answers"),
+                Some("1.0.0 is still running"),
             ),
             (health("1.1.0", &[], true, 20_000), Some("no session")),
             (health("1.1.0", &[peer], false, 20_000), Some("store")),
-            (health("1.1.0", &[peer], true, 36_000), Some("round trip")),
+            (health("1.1.0", &[peer], true, 36_000), Some("round-trip")),
         ] {
             let judged = judge(&before, &after, "1.1.0");
             match cause {

@@ -65,7 +65,7 @@ pub enum SelectError {
     #[error("there is no machine '{0}'")]
     NotFound(String),
     /// Several do.
-    #[error("'{wanted}' could be any of {candidates}")]
+    #[error("'{wanted}' is ambiguous: it could be {candidates}")]
     Ambiguous {
         /// What was asked for.
         wanted: String,

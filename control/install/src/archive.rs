@@ -67,7 +67,7 @@ pub(crate) fn unpack(
             .ok_or_else(|| {
                 let path = String::from_utf8_lossy(&path);
                 refused(&format!(
-                    "has {path:?} in it, which is none of the programs"
+                    "contains {path:?}, which is not one of the programs"
                 ))
             })?;
         let to = directory.join(program);
@@ -151,7 +151,7 @@ mod tests {
             let directory = place.directory(DIRECTORY);
             let error = unpack(&archive(name, kind)[..], &version(), &directory).unwrap_err();
             assert!(
-                error.message.contains("none of the programs"),
+                error.message.contains("not one of the programs"),
                 "{name}: {error}"
             );
             let left = std::fs::read_dir(&directory).unwrap().count();

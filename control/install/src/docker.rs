@@ -22,8 +22,12 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
             Err(error) => causes.push(format!("/{socket}: {error}")),
         }
     }
-    let message = format!("no Docker Engine answers here ({})", causes.join("; "));
-    Err(Failure::new(Code::InstallFailed, message).hint("apt install docker.io, or --runtime host"))
+    let message = format!(
+        "no Docker Engine answers on this machine ({})",
+        causes.join("; ")
+    );
+    Err(Failure::new(Code::InstallFailed, message)
+        .hint("install Docker (apt install docker.io), or use --runtime host"))
 }
 
 /// `GET /_ping` (Docker Engine API).
@@ -36,7 +40,7 @@ fn ping(socket: &Path) -> io::Result<()> {
     let status = answer.split_whitespace().nth(1);
     if status != Some("200") {
         let line = answer.lines().next().unwrap_or_default();
-        return Err(io::Error::other(format!("it answers {line:?}")));
+        return Err(io::Error::other(format!("unexpected answer {line:?}")));
     }
     Ok(())
 }

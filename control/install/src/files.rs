@@ -13,7 +13,7 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     move |error| {
         let failure = Failure::new(Code::InstallFailed, format!("{path}: {error}"));
         if error.kind() == io::ErrorKind::StorageFull {
-            return failure.hint("make room, and run the same command again");
+            return failure.hint("free disk space, then run the same command again");
         }
         if error.kind() == io::ErrorKind::PermissionDenied {
             return failure.hint("run it as root");

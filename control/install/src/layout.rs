@@ -149,9 +149,13 @@ impl Layout {
             if here.directory() == programs.directory() || here.same_as(programs)? {
                 return Ok(here);
             }
-            let message = format!("{} has other programs", directory.display());
-            return Err(Failure::new(Code::Conflict, message)
-                .hint("what has changed needs another version, or ployzctl daemon uninstall"));
+            let message = format!(
+                "{} already contains different programs",
+                directory.display()
+            );
+            return Err(Failure::new(Code::Conflict, message).hint(
+                "give the changed programs a new version, or run: ployzctl daemon uninstall",
+            ));
         }
         let staging = Staging::beside(&directory)?;
         programs.copy_to(staging.path())?;
@@ -177,7 +181,10 @@ impl Layout {
     pub fn roll_back(&self) -> Result<Version, Failure> {
         let _locked = self.lock()?;
         let previous = self.previous().ok_or_else(|| {
-            Failure::new(Code::InstallFailed, "there is no version to go back to")
+            Failure::new(
+                Code::InstallFailed,
+                "there is no previous version to roll back to",
+            )
         })?;
         self.make_current(&previous)?;
         Ok(previous)
@@ -239,7 +246,7 @@ impl Layout {
         match file.try_lock() {
             Ok(()) => Ok(Locked(file)),
             Err(TryLockError::WouldBlock) => {
-                let message = "this installation is being changed by somebody else";
+                let message = "another process is changing this installation";
                 Err(Failure::new(Code::Busy, message).hint("run the same command again"))
             }
             Err(TryLockError::Error(error)) => Err(failed(&path)(error)),

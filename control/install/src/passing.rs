@@ -61,7 +61,10 @@ impl Layout {
         }
         let len = file.metadata().map_err(failed(&path))?.len();
         if len != offset || len + piece.len() as u64 > ARTIFACT_LEN_MAX {
-            let message = format!("{len} bytes of {} are here, not {offset}", place.display());
+            let message = format!(
+                "{} has {len} bytes, so a piece at offset {offset} does not follow",
+                place.display()
+            );
             return Err(Failure::new(Code::InvalidArgument, message));
         }
         file.write_all(piece).map_err(failed(&path))

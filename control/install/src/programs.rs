@@ -29,7 +29,7 @@ impl Programs {
         if let Some(name) = missing {
             let message = format!("{} is not in {}", name, directory.display());
             return Err(Failure::new(Code::InstallFailed, message)
-                .hint("ployzd, ployzctl and nats-server have to lie side by side"));
+                .hint("put ployzd, ployzctl and nats-server into one directory"));
         }
         Ok(Self {
             directory: directory.to_owned(),

@@ -146,11 +146,12 @@ impl Release {
         summing.flush().map_err(failed(path))?;
         if summing.finish().1 != expected {
             let message = format!(
-                "{}/{place} is not to be trusted: its SHA-256 is another",
+                "{}/{place} is not trusted: its SHA-256 differs from the signed one",
                 self.base
             );
-            return Err(Failure::new(Code::InstallFailed, message)
-                .hint("nothing was changed; it was altered, or damaged on the way: try again"));
+            return Err(Failure::new(Code::InstallFailed, message).hint(
+                "nothing was changed; the file was altered, or damaged in transit: try again",
+            ));
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Layout {
             current
                 .refuse_downgrade(&wanted.version)
                 .map_err(|refused| {
-                    refused.hint("ployzctl daemon uninstall, or stay with what is installed")
+                    refused.hint("keep the installed version, or run: ployzctl daemon uninstall")
                 })?;
         }
         let before = Before {
@@ -153,16 +153,17 @@ impl Layout {
                 .activate(version)
                 .and_then(|()| systemctl(&["daemon-reload"]))
                 .and_then(|_| systemctl(&["restart", DAEMON_UNIT]))
-                .map(|_| format!("{version} runs as before")),
+                .map(|_| format!("{version} is running again")),
             None => systemctl(&["stop", DAEMON_UNIT])
                 .and_then(|_| systemctl(&["daemon-reload"]))
                 .and_then(|_| self.forget(before, tried))
                 .map(|()| "nothing is installed".to_owned()),
         };
-        let state = undone.unwrap_or_else(|error| format!("and it is not as it was: {error}"));
+        let state =
+            undone.unwrap_or_else(|error| format!("restoring the previous state failed: {error}"));
         Failure::new(
             Code::InstallFailed,
-            format!("ployzd does not start: {cause}; {state}"),
+            format!("ployzd did not start: {cause}; {state}"),
         )
         .hint("journalctl --unit ployzd --lines 20")
     }
@@ -183,9 +184,9 @@ impl Layout {
         if !self.data().join(MEMBERSHIP).exists() {
             return Ok(());
         }
-        let message = "this machine is in a network, which would keep a machine that is gone";
+        let message = "this machine is still a member of a network";
         Err(Failure::new(Code::Conflict, message).hint(
-            "ployzctl machine rm <this machine>, on another one; or ployzctl mesh destroy, if it is the last one; or --force",
+            "remove it first: ployzctl machine rm <this machine> (on another machine), or ployzctl mesh destroy (on the last machine); or use --force",
         ))
     }
 
@@ -232,9 +233,9 @@ impl Layout {
 /// Before anything is touched.
 fn can_be_done(settings: &Settings) -> Result<(), Failure> {
     if !is_here() {
-        let message = "there is no systemd here that could run the daemon";
+        let message = "systemd is not running on this machine";
         return Err(Failure::new(Code::Unsupported, message)
-            .hint("have your own supervisor run: ployzd run"));
+            .hint("let your own supervisor run: ployzd run"));
     }
     if settings.runtime == "docker" {
         docker::check(Path::new("/"))?;

@@ -34,7 +34,7 @@ impl Settings {
     pub(crate) fn merged(&self, before: &str) -> Result<String, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             let message = format!("/etc/ployz/ployzd.toml: {error}");
-            Failure::new(Code::InstallFailed, message).hint("mend it, or move it away")
+            Failure::new(Code::InstallFailed, message).hint("fix the file, or move it away")
         };
         let old: Table = before.parse().map_err(|error| failed(&error))?;
         let mut new = old.clone();

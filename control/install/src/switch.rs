@@ -42,14 +42,14 @@ impl Layout {
         rollback: bool,
     ) -> Result<(), Failure> {
         let Some(current) = self.current() else {
-            let message = "the daemon is not one that ployzctl daemon install has installed";
+            let message = "the daemon was not installed by ployzctl daemon install";
             return Err(Failure::new(Code::Unsupported, message).hint("ployzctl daemon install"));
         };
         current.refuse_downgrade(version)?;
         let programs = self.programs(version)?;
         if is_active(UNIT) {
-            let message = "another version is being tried on this machine";
-            return Err(Failure::new(Code::Busy, message).hint("wait until that is over"));
+            let message = "an update of this machine is already in progress";
+            return Err(Failure::new(Code::Busy, message).hint("wait until it has ended"));
         }
         // What is said there is of the last time.
         remove_file(&self.directory().join(STATE))?;

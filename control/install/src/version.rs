@@ -54,7 +54,9 @@ impl Version {
             Change::None | Change::Upgrade | Change::Rebuild => Ok(()),
             Change::Downgrade => Err(Failure::new(
                 Code::VersionMismatch,
-                format!("{self} runs here, and {wanted} is older: this would be a downgrade"),
+                format!(
+                    "version {self} is installed and {wanted} is older: a downgrade is not supported"
+                ),
             )),
         }
     }
@@ -72,8 +74,8 @@ impl FromStr for Version {
     /// Reads `0.4.2` or `v0.4.2`.
     fn from_str(text: &str) -> Result<Self, Failure> {
         let refused = || {
-            let message = format!("{:?} is no version", shortened(text));
-            Failure::new(Code::InvalidArgument, message).hint("say one like 0.4.2")
+            let message = format!("{:?} is not a version", shortened(text));
+            Failure::new(Code::InvalidArgument, message).hint("give a version such as 0.4.2")
         };
         if text.len() > TEXT_LEN_MAX {
             return Err(refused());

@@ -53,7 +53,7 @@ impl Answers {
     /// [`ClientError`].
     pub async fn only(mut self) -> Result<Response, ClientError> {
         let response = self.next().await?;
-        response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))
+        response.ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))
     }
 }
 

@@ -96,7 +96,8 @@ impl Session {
         answers::write(&mut stream, &relay).await?;
         stream.flush().await.map_err(answers::broken)?;
         let response = answers::read(&mut stream).await?;
-        let response = response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))?;
+        let response = response
+            .ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))?;
         if !response.ok {
             return Ok(Err(Box::new(response)));
         }

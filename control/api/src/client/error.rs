@@ -15,7 +15,7 @@ pub enum ClientError {
     #[error("the credential cannot be used: {0}")]
     Credential(String),
     /// The daemon does not take the credential.
-    #[error("the daemon does not take this credential: {0}")]
+    #[error("the daemon refused this credential: {0}")]
     Refused(String),
     /// The connection broke while we waited for the answer.
     #[error("the daemon did not answer: {0}")]

@@ -87,7 +87,7 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let root = self.root(intermediates).ok_or_else(|| {
-            rustls::Error::General("this is another network's machine".to_owned())
+            rustls::Error::General("the machine belongs to another network".to_owned())
         })?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
