@@ -1,6 +1,7 @@
 //! The flags that every command takes.
 //!
-//! Completion reads them from an unfinished command line. They therefore know nothing of completion: `Arguments` adds it.
+//! Completion reads them from an unfinished command line. They therefore know nothing of completion: `Arguments` adds
+//! it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,30 +11,30 @@ use ployz_api::Name;
 
 use super::values::{HostAndPort, duration};
 
-/// How to say what came of it.
+/// The flags about output.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArguments {
-    /// One JSON document on stdout, on failure as well
+    /// Print one JSON document on stdout, also on failure
     #[arg(long, global = true, conflicts_with = "plain")]
     pub(crate) json: bool,
-    /// One record a line, key=value
+    /// Print one record per line, as key=value
     #[arg(long, global = true)]
     pub(crate) plain: bool,
-    /// Nothing on success (JSON is printed all the same)
+    /// Print nothing on success (JSON is printed all the same)
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Do not say on stderr that an answer takes its time
+    /// Do not report progress on stderr
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
-    /// Say on stderr whom is asked for what
+    /// Report every request and its destination on stderr
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }
 
-/// Whom to ask.
+/// The flags that choose the daemon to ask.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionArguments {
-    /// The local daemon's data directory, where its credential for root is
+    /// Data directory of the local daemon, which holds root's credential
     #[arg(
         long,
         global = true,
@@ -42,24 +43,24 @@ pub(crate) struct ConnectionArguments {
         default_value = "/var/lib/ployz"
     )]
     pub(crate) data_dir: PathBuf,
-    /// The context to use, or `local` for the daemon of this host [default: the current one]
+    /// Context to use, or `local` for the daemon of this host [default: the current context]
     #[arg(long, global = true, value_name = "NAME", env = "PLOYZ_CONTEXT")]
     pub(crate) context: Option<Name>,
-    /// Where to dial instead of the context's endpoints; several are tried in order
+    /// Endpoint to connect to instead of the context's; repeatable, tried in order
     #[arg(long, global = true, value_name = "quic://HOST:PORT")]
     pub(crate) connect: Vec<HostAndPort>,
-    /// Have this machine answer, through the one that is dialled
+    /// Machine that answers the request, reached through the daemon that is dialled
     #[arg(long, global = true, value_name = "MACHINE")]
     pub(crate) on: Option<String>,
-    /// Where contexts are kept [default: ~/.config/ployz/config.toml]
+    /// File with the contexts [default: ~/.config/ployz/config.toml]
     #[arg(long, global = true, value_name = "PATH", env = "PLOYZ_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// How long to wait for the answer: 500ms, 10s, 2m
+    /// Time to wait for the answer, such as 500ms, 10s or 2m
     #[arg(long, global = true, value_name = "DUR", default_value = "60s", value_parser = duration)]
     pub(crate) timeout: Duration,
 }
 
-/// The flags that say whom to ask, and nothing else.
+/// The flags that choose the daemon to ask, and nothing else.
 #[derive(Debug, Parser)]
 pub(crate) struct OnlyConnection {
     #[command(flatten)]

@@ -8,7 +8,7 @@ use super::values::label;
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct TokenArguments {
-    /// The token that `machine invite create` printed; other users of this machine can see it here
+    /// Token that `machine invite create` printed; other users of this machine can see it here
     #[arg(long)]
     pub(crate) token: Option<String>,
     /// Read the token from stdin
@@ -18,41 +18,41 @@ pub(crate) struct TokenArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteCommand {
-    /// Make an invite for one machine
+    /// Create an invite for one machine
     Create {
-        /// For how long it can be used
+        /// Seconds until the invite expires
         #[arg(long, value_name = "SECS", default_value_t = TTL_SECS_DEFAULT,
               value_parser = clap::value_parser!(u64).range(1..=TTL_SECS_MAX))]
         ttl_secs: u64,
-        /// What the machine will be like
+        /// Terms of the machine that joins
         #[command(flatten)]
         terms: TermsArguments,
     },
-    /// Invites that can be used
+    /// List the invites that can be used
     List {
-        /// Those that cannot be used any more as well
+        /// Include invites that can no longer be used
         #[arg(long)]
         all: bool,
     },
-    /// Take an invite back
+    /// Revoke an invite
     Revoke {
-        /// Which one
+        /// Id of the invite
         invite_id: InviteId,
     },
-    /// Join the network that an invite is for
+    /// Join the network of an invite
     Import(TokenArguments),
 }
 
-/// What the network says of a machine that joins, whatever that says itself.
+/// The terms of a machine that joins; they override the machine's own settings.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TermsArguments {
-    /// What to call it
+    /// Name of the machine
     #[arg(long)]
     pub(crate) name: Option<Name>,
-    /// Where it is
+    /// Region of the machine
     #[arg(long)]
     pub(crate) region: Option<Name>,
-    /// A label of it; may be said several times
+    /// Label; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(LabelKey, LabelValue)>,
 }
