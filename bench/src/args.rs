@@ -34,7 +34,7 @@ pub(crate) struct Compare {
     /// Rounds; each visits every contender once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
-    /// One round of short measurements
+    /// Run a single round of short measurements
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only these measurements
@@ -49,7 +49,7 @@ pub(crate) struct Compare {
     /// Repeat a measurement at most this often when other work disturbed it
     #[arg(long, default_value_t = 1)]
     pub(crate) repeat_disturbed: u32,
-    /// Where the JSON file goes, instead of bench/out
+    /// Path of the JSON file, instead of bench/out
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub(crate) struct ContendersArguments {
     /// Only these contenders
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) contenders: Vec<String>,
-    /// One more contender: NAME=PROGRAM ARGUMENTS, with %i for the interface
+    /// Additional contender: NAME=PROGRAM ARGUMENTS, with %i for the interface
     #[arg(long, value_name = "NAME=COMMAND", value_parser = Contender::parse)]
     pub(crate) also: Vec<Contender>,
     /// The ployzd to measure, instead of the one beside this program

@@ -37,7 +37,7 @@ pub(crate) fn compare(arguments: &Compare) -> Result<()> {
     Ok(())
 }
 
-/// Where daemons write what they have to say.
+/// The directory of the daemons' logs.
 pub(crate) fn logs() -> Result<PathBuf> {
     let logs = Path::new(OUT).join("log");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;

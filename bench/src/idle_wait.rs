@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::usage::Usage;
 use crate::{clock, console};
 
-/// One run at a time: two would measure each other.
+/// Allows one run at a time: two would measure each other.
 const LOCK: &str = "/run/ployz-bench.lock";
 /// The share of a processor that other work may take on a machine that counts as idle.
 pub(crate) const DISTURBANCE_MAX: f64 = 0.06;

@@ -1,4 +1,4 @@
-//! One contender set up and kept, for perf and for experiments by hand.
+//! A contender that is set up and kept, for perf and for experiments by hand.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! What must not outlive the harness: namespaces, what runs in them, and control sockets.
+//! Leftovers that must not outlive the harness: namespaces, the programs in them, and control sockets.
 //!
 //! Every namespace is called `ployz-bench-<pid>-...`, so a run that was killed outright is cleaned
 //! up by the next one. Whatever runs inside such a namespace was started by us.

@@ -58,7 +58,7 @@ impl Outcome {
         best.context("at least one repetition")
     }
 
-    /// One line of progress.
+    /// A line of progress.
     pub(crate) fn line(&self, round: u32, contender: &str, measurement: &str) -> String {
         let mut line = format!("round {round}  {contender:<13} {measurement:<10}");
         for (key, value) in &self.readings {

@@ -1,4 +1,4 @@
-//! What the shell offers where a machine or a context is meant: those that there are.
+//! Completion of machines and contexts in the shell.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::contexts::{Contexts, LOCAL};
 use crate::printer::Notes;
 
-/// Somebody has pressed a key and waits.
+/// The operator has pressed a key and waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The flags that say whom to ask.
 const FLAGS: [&str; 4] = ["--context", "--connect", "--config", "--data-dir"];

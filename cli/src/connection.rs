@@ -18,21 +18,21 @@ use crate::arguments::global::ConnectionArguments;
 use crate::contexts::{self, Contexts, LOCAL};
 use crate::printer::Notes;
 
-/// Nearly everything is answered by then.
+/// Nearly every request is answered by then.
 const PROGRESS_WAIT: Duration = Duration::from_secs(1);
 
-/// Whom to ask, and how long to wait.
+/// The daemon to ask, and the time to wait for it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     arguments: ConnectionArguments,
     notes: Notes,
 }
 
-/// How to get to whom.
+/// The way to the daemon that answers.
 struct Way {
-    /// Of whom is asked, or passes on.
+    /// The credential for the daemon that is dialled.
     credential: Credential,
-    /// As whom a machine knows us that is asked through another, where that differs.
+    /// The credential for a machine that is asked through another one, where it differs.
     known_as: Option<Credential>,
     destination: Option<Destination>,
 }
@@ -42,27 +42,27 @@ impl Connection {
         Self { arguments, notes }
     }
 
-    /// Waits; false if somebody does not want to.
+    /// Waits; returns false on an interrupt.
     pub(crate) fn pause(&self, span: Duration) -> bool {
         block_on(async { tokio::time::timeout(span, interrupted()).await.is_err() })
     }
 
-    /// How long somebody who waits wants to wait.
+    /// The time that the operator is willing to wait.
     pub(crate) const fn patience(&self) -> Duration {
         self.arguments.timeout
     }
 
-    /// Whether there is a daemon to ask: one of a context, or one that has left a credential where we look for it.
+    /// Tells whether there is a daemon to ask: that of a context, or a local one that has left its credential.
     pub(crate) fn has_daemon(&self) -> bool {
         !matches!(self.context(), Ok(None)) || self.local(LOCAL_CREDENTIAL_FILE).exists()
     }
 
-    /// Where contexts are kept.
+    /// The path of the file with the contexts.
     pub(crate) fn contexts_path(&self) -> Result<PathBuf, Failure> {
         contexts::path(self.arguments.config.as_deref())
     }
 
-    /// What may be said on stderr meanwhile.
+    /// The notes that may go to stderr meanwhile.
     pub(crate) const fn notes(&self) -> Notes {
         self.notes
     }
@@ -120,7 +120,7 @@ impl Connection {
             .and_then(Outcome::from)
     }
 
-    /// Asks, and hands over every answer as it comes, until somebody interrupts it. If the daemon ends it, that is a failure.
+    /// Asks, and hands over every answer as it comes, until an interrupt. An end by the daemon is a failure.
     pub(crate) fn follow(
         &self,
         request: &Request,
@@ -167,12 +167,12 @@ impl Connection {
         followed.unwrap_or_else(|error| Err(self.unanswered(&error)))
     }
 
-    /// Says how far it is, to whoever wants to know.
+    /// Reports progress on stderr, unless that is switched off.
     pub(crate) fn progress(&self, text: &str) {
         self.notes.progress(text);
     }
 
-    /// Says that it takes its time, if it does.
+    /// Waits for the answer, and reports that on stderr after a while.
     async fn waiting<T>(&self, asking: impl Future<Output = T>) -> T {
         let mut asking = pin!(asking);
         tokio::select! {
@@ -293,7 +293,7 @@ enum End {
     Interrupted,
 }
 
-/// Hands over answers until there are no more, or nobody wants them.
+/// Hands over answers until the last one, or an interrupt.
 async fn until_the_end(
     following: &mut Following,
     each: &mut impl FnMut(Outcome),
@@ -341,7 +341,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("a runtime");
     let value = runtime.block_on(future);
-    // A name that is still being looked up keeps nobody waiting.
+    // A name that is still being looked up must not delay the end.
     runtime.shutdown_background();
     value
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The word for the daemon of this host, which needs no context.
 pub(crate) const LOCAL: &str = "local";
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Contexts {
@@ -143,7 +143,7 @@ fn unknown(name: &Name) -> Failure {
     Failure::new(Code::InvalidArgument, message).hint("ployzctl context ls")
 }
 
-/// Beside it, then over it: whoever reads finds the old file or the new one.
+/// Writes beside the file, then renames: a reader finds the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -156,7 +156,7 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// A file that was not there, that nobody else can read, and that goes again unless it is written whole.
+/// A new file that only its owner can read, removed again unless it is written whole.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,

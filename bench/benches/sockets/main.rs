@@ -1,6 +1,6 @@
-//! One UDP socket driven in four variants: plain calls, calls in batches, tokio (epoll), tokio-uring.
+//! A UDP socket driven in four variants: plain calls, calls in batches, tokio (epoll), tokio-uring.
 //!
-//! What the data plane's own ring and epoll loops cost is measured whole, by `scripts/bench`: this
+//! The cost of the data plane's own ring and epoll loops is measured whole, by `scripts/bench`: this
 //! is why the loops are not built on tokio-uring. A thread sends to itself over loopback, bursts
 //! that fit into the socket's buffer, so nothing is lost and nothing waits; the figure is the time
 //! for each datagram, receive and send apart.

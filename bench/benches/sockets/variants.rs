@@ -124,7 +124,7 @@ fn tokio(sender: UdpSocket, receiver: UdpSocket, size: usize) -> Cost {
     })
 }
 
-/// One operation in flight at a time, as its API invites to.
+/// Keeps one operation in flight at a time, as the API suggests.
 fn tokio_uring(sender: UdpSocket, receiver: UdpSocket, size: usize) -> Cost {
     tokio_uring::start(async {
         let sender = tokio_uring::net::UdpSocket::from_std(sender);

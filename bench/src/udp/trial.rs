@@ -1,4 +1,4 @@
-//! One offer of load through a tunnel, and what arrived of it.
+//! A trial: an offer of load through a tunnel, and the part of it that arrived.
 
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};

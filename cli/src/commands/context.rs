@@ -131,7 +131,7 @@ fn export(contexts: Contexts, name: Option<Name>, output: Option<PathBuf>) -> Ou
     handed_over(&Context { name, credential }, output)
 }
 
-/// Where a context goes. Before there is one that would have nowhere to go.
+/// Creates the file for a context, before there is a context that would have nowhere to go.
 pub(super) fn new_file(path: PathBuf) -> Result<NewFile, Failure> {
     let shown = path.display().to_string();
     NewFile::create(path).map_err(|error| {
@@ -140,7 +140,7 @@ pub(super) fn new_file(path: PathBuf) -> Result<NewFile, Failure> {
     })
 }
 
-/// A context to be given to somebody: in a file of theirs, or on stdout.
+/// Hands a context to its holder: in a file, or on stdout.
 pub(super) fn handed_over(context: &Context, output: Option<NewFile>) -> Outcome {
     let internal = |error: serde_json::Error| Failure::new(Code::Internal, error.to_string());
     let text = serde_json::to_string_pretty(context).map_err(internal)?;

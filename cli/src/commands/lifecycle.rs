@@ -9,7 +9,7 @@ use crate::arguments::{DrainArguments, StandbyArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 
-/// Workloads go when somebody moves or removes them; nobody has to hear of it sooner.
+/// Draining takes minutes, so half a second is soon enough to notice its end.
 const WAIT_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn activate(connection: &Connection, machine: String) -> Outcome {
@@ -36,7 +36,7 @@ pub(crate) fn drain(connection: &Connection, arguments: DrainArguments) -> Outco
     Ok(set.success())
 }
 
-/// What has been set.
+/// The answer to a change of lifecycle.
 struct Set {
     message: String,
     lifecycle: MachineLifecycle,

@@ -84,7 +84,7 @@ fn list(connection: &Connection, wide: bool) -> Outcome {
     ))
 }
 
-/// Until somebody interrupts it, or the daemon is gone.
+/// Prints the table again and again, until an interrupt or the end of the daemon.
 fn watch(connection: &Connection, printer: &Printer, look: impl Fn() -> Outcome) -> Outcome {
     printer.begin_stream();
     loop {

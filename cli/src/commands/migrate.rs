@@ -9,7 +9,7 @@ use crate::arguments::{MigrateArguments, MigrateCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 
-/// Stages take longer than this, or nobody has to see them come.
+/// Stages take longer than this, or need not be seen as they come.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(connection: &Connection, command: MigrateCommand) -> Outcome {
@@ -28,7 +28,7 @@ fn asked_for(arguments: MigrateArguments) -> MigrateRequest {
     }
 }
 
-/// The coordinator moves it, whether somebody watches or not.
+/// The coordinator moves the workload, watched or not.
 fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
     let answer = connection.ask(&Request::MigrateApply(request))?;
     let Some(Payload::MigrateApply(begun)) = &answer.payload else {

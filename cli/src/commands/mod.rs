@@ -1,4 +1,4 @@
-//! One file a command, or a family of them.
+//! The commands: one file for each, or for a family of them.
 
 pub(crate) mod context;
 pub(crate) mod credential;
@@ -34,7 +34,7 @@ use date::date;
 /// Tokens and names are shorter; whatever else comes is not read.
 const STDIN_MAX: u64 = 16 * 1024;
 
-/// Reads a word from stdin, so that it is in nobody's list of processes.
+/// Reads a word from stdin, so that no list of processes shows it.
 fn word_from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().take(STDIN_MAX).read_to_string(&mut text);

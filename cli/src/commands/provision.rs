@@ -13,7 +13,7 @@ use crate::contexts::Contexts;
 use crate::outcome::{Outcome, Success};
 use crate::provision::{Joined, Ledger, Plan, Source, Stopped};
 
-/// One host, which founds the network if there is none.
+/// Turns one host into a machine, which founds the network if there is none.
 pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcome {
     let targets = [arguments.target.clone()];
     if has_network(connection)? {
@@ -78,7 +78,7 @@ fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArg
     })
 }
 
-/// Whether the one that is asked is in a network. Nobody to ask is none.
+/// Tells whether the daemon is in a network; without a daemon there is none.
 fn has_network(connection: &Connection) -> Result<bool, Failure> {
     if !connection.has_daemon() {
         return Ok(false);

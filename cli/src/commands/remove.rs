@@ -33,7 +33,7 @@ fn described(message: &str, removed: &MachineRemove) -> String {
     std::iter::once(message.to_owned()).chain(steps).collect()
 }
 
-/// What goes with the machine, one thing a line.
+/// Lists what the removal deletes, one thing a line.
 fn what_is_lost(
     connection: &Connection,
     arguments: &RemoveArguments,
@@ -63,7 +63,7 @@ fn what_is_lost(
     Ok(workloads.chain([rest.to_owned()]).collect())
 }
 
-/// Asks whoever sits there; whoever does not sit there has to have said so before.
+/// Asks for confirmation on a terminal; without one, `--yes` has to be given.
 #[expect(clippy::print_stderr, reason = "a question is not an answer")]
 fn confirm(connection: &Connection, arguments: &RemoveArguments) -> Result<(), Failure> {
     let machine = &arguments.machine;

@@ -117,7 +117,7 @@ fn listed(rows: &[RttRow]) -> String {
     table.render()
 }
 
-/// What is worth a word only if it happens.
+/// Describes what is shown only where it happens.
 fn notes(row: &RttRow) -> String {
     let counts = [
         (row.reordered_fwd, "reordered ->"),

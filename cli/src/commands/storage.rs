@@ -40,7 +40,7 @@ fn request(arguments: StorageArguments, replicas: Option<u32>) -> StorageRequest
     }
 }
 
-/// A daemon does it, whether somebody watches or not.
+/// Starts a change of the store, which the daemon carries out, watched or not.
 fn change(connection: &Connection, request: &Request) -> Outcome {
     let answer = connection.ask(request)?;
     let Some(Payload::StoragePromotion(mut promotion)) = answer.payload else {

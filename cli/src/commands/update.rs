@@ -1,4 +1,4 @@
-//! `ployzctl machine update`: begun by a daemon, which goes on with it whoever watches; here it is watched.
+//! `ployzctl machine update`: the daemon carries it out, watched or not; this file starts it and watches.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::table::Table;
 
 /// How often it is asked how far it is.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// How often nobody may answer in a row: the daemon that is asked is updated as well. Two minutes, if nothing answers at all.
+/// Failed requests in a row: the daemon that is asked is updated as well. At most two minutes.
 const SILENCE_MAX: u32 = 240;
 
 pub(crate) fn run(connection: &Connection, arguments: UpdateArguments) -> Outcome {
@@ -81,7 +81,7 @@ pub(super) fn watch(
     }
 }
 
-/// What a daemon that is being replaced, or its store, is the cause of.
+/// Tells whether a failure passes: a daemon that is being replaced, or its store, causes it.
 fn is_passing(code: Code) -> bool {
     [
         Code::DaemonUnreachable,

@@ -1,7 +1,7 @@
 //! A host at the other end of ssh, and running shell scripts on it.
 //!
-//! The system's own `ssh` makes the connection, so that its configuration, agent, jump hosts and known hosts count. It has
-//! nobody to ask: whatever needs a password or a yes fails.
+//! The system's own `ssh` makes the connection, so that its configuration, agent, jump hosts and known hosts count. It
+//! has no terminal: a question for a password or a confirmation fails.
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
@@ -17,15 +17,15 @@ use crate::arguments::Target;
 
 /// A host that has not answered by then is not there.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// What ssh and its agent may take on top of that.
+/// The time for ssh and its agent on top of that.
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 /// A host that has lost its power is given up after three of these.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Should this client be killed, its connection goes after so many seconds.
 const IDLE_SECS: NonZeroUsize = NonZeroUsize::new(60).unwrap();
-/// What a script may say: JSON of a few machines at the most.
+/// The output of a script: JSON of a few machines at the most.
 const OUTPUT_MAX: u64 = 1 << 20;
-/// What is kept of what it complains of, in lines.
+/// Lines that are kept of a script's stderr.
 const COMPLAINT_LINES: usize = 5;
 
 /// How to get to hosts.
@@ -34,7 +34,7 @@ pub(crate) struct Access {
     /// The file with the secret key, where it is not the one that ssh takes by itself. ssh alone reads it.
     pub(crate) identity: Option<PathBuf>,
     pub(crate) port: Option<u16>,
-    /// Whether a host that nobody has been to before is believed to be the one that is meant.
+    /// Accept the key of a host that ssh does not know.
     pub(crate) accept_new: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// One that root runs.
+    /// A script that root runs.
     pub(crate) const fn of_root(text: &'a str, patience: Duration) -> Self {
         Self {
             text,
@@ -70,7 +70,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// What a script has left behind.
+/// The result of a script.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) status: ExitStatus,
@@ -80,7 +80,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// What it said, or what it complained of as a failure of this code.
+    /// Returns stdout, or stderr as a failure of this code.
     pub(crate) fn success(self, code: Code) -> Result<String, Failure> {
         if self.status.success() {
             return Ok(self.stdout);
@@ -198,7 +198,7 @@ impl Host {
         })
     }
 
-    /// One word for each of the script's, whatever is in it. A script that is waited for no longer is ended there, too.
+    /// Quotes every word of the script. The host ends a script whose time is up, too.
     fn command_line(&self, script: &Script<'_>) -> String {
         let sudo = if script.as_root { self.as_root } else { "" };
         let secs = script.patience.as_secs().max(1);
@@ -209,7 +209,7 @@ impl Host {
         line
     }
 
-    /// A file of the host's, as whoever ssh has come in as may read it.
+    /// Reads a file of the host as the user of the ssh session.
     pub(crate) async fn fetch(&self, path: &str, patience: Duration) -> Result<Vec<u8>, Failure> {
         let mut command = self.session.command("cat");
         command.arg(path).stdin(Stdio::null());
@@ -258,7 +258,7 @@ fn unreachable(target: &Target, said: &str) -> Failure {
     Failure::new(Code::SshFailed, message).hint(mend(target, said))
 }
 
-/// What to do about what ssh said.
+/// The hint for an error of ssh.
 fn mend(target: &Target, said: &str) -> String {
     let host = target.host();
     if said.contains("IDENTIFICATION HAS CHANGED") {

@@ -41,7 +41,7 @@ pub(crate) struct Teller<'a> {
 }
 
 impl Ledger {
-    /// An account that nobody but the operator sees.
+    /// A ledger that only the operator sees.
     pub(crate) fn private(notes: Notes) -> Self {
         Self {
             notes,
@@ -50,7 +50,7 @@ impl Ledger {
         }
     }
 
-    /// One that is the network's, which has to be the one that is wanted; and who tells it.
+    /// Opens a ledger in the network, which has to be the wanted one; the second value reports to it.
     pub(crate) async fn open<'a>(
         connection: &'a Connection,
         network: &Name,
@@ -133,15 +133,15 @@ impl Ledger {
 
     async fn report(&self, report: impl FnOnce(OperationId) -> ProvisionReport) {
         if let Some(telling) = &self.telling {
-            // Whoever tells it stops only after us.
+            // The reporter ends only after this ledger.
             let _told = telling.reports.send(report(telling.operation)).await;
         }
     }
 }
 
 impl Teller<'_> {
-    /// Tells whatever is reported, and while nothing is, that the work goes on. Ends when the ledger is closed. A network that
-    /// cannot be told does not keep the work from going on; why it was not, if so.
+    /// Tells whatever is reported, and while nothing is, that the work goes on. Ends when the ledger is closed. A
+    /// network that cannot be told does not keep the work from going on; why it was not, if so.
     pub(crate) async fn run(mut self) -> Option<Failure> {
         let mut lost = None;
         let alive = || ProvisionReport::Alive {

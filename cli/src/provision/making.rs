@@ -28,7 +28,7 @@ const READY_WAIT: Duration = Duration::from_secs(60);
 /// How often those two are looked at.
 const POLL: Duration = Duration::from_millis(300);
 
-/// What is the same for all hosts.
+/// The part that all hosts share.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) arguments: &'a ProvisionArguments,
@@ -71,7 +71,7 @@ impl Joined {
     }
 }
 
-/// What has been done to a host, so that it can be taken back.
+/// The changes made to a host, to be undone on failure.
 #[derive(Debug, Default)]
 struct Done {
     installed: bool,
@@ -355,8 +355,8 @@ impl Plan<'_> {
     }
 }
 
-/// Asks until it is so, or why it is not so after this time. Who does not answer may be starting anew, but the host itself is
-/// lost if ssh says so.
+/// Asks until it is so, or why it is not so after this time. Who does not answer may be starting anew, but the host
+/// itself is lost if ssh says so.
 async fn wait<T>(
     patience: Duration,
     ask: impl AsyncFn() -> Result<T, Failure>,
@@ -372,7 +372,7 @@ async fn wait<T>(
     }
 }
 
-/// Active machines that a new one should have a session with and has not, and those with which nobody has one.
+/// The active machines that a new one should have a session with and has not, and those that no machine reaches.
 fn missing(id: MachineId, seen: &[MachineRow], known: &[MachineRow]) -> (Vec<Name>, Vec<Name>) {
     let reached: BTreeSet<MachineId> = seen
         .iter()

@@ -1,4 +1,4 @@
-//! Whether a machine can be made of a host: a script tells the facts, and they are judged here. All that is in the way is said at
+//! Preflight: a script reports the facts of a host, and this file evaluates them. All obstacles are reported at
 //! once.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ pub(crate) const SCRIPT: &str = include_str!("preflight.sh");
 
 /// The kernel from which on io_uring can do what the data plane asks of it; before that it runs on epoll.
 const IO_URING_KERNEL: (u32, u32) = (6, 7);
-/// Certificates begin to be valid when they are made, by the clock of whoever makes them.
+/// Certificates are valid from the moment they are made, by the clock of their issuer.
 const CLOCK_OFFSET_SECS_MAX: u64 = 300;
 /// Three programs packed and unpacked, twice as an update needs them, and a store beside them.
 const FREE_KIB_MIN: u64 = 400 << 10;
-/// What building takes on top of that.
+/// The space for building on top of that.
 const BUILD_KIB_MIN: u64 = 6 << 20;
 
-/// What the operator wants of the host.
+/// The wishes of the operator for the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) network: &'a Name,
@@ -49,7 +49,7 @@ pub(crate) enum Found {
     Member(Box<Status>),
 }
 
-/// What a host says of itself.
+/// The facts that the script reports.
 #[derive(Debug, Default)]
 struct Facts {
     facts: BTreeMap<String, String>,
@@ -82,7 +82,7 @@ impl Facts {
     }
 }
 
-/// What is in the way.
+/// An obstacle, with the hint that removes it.
 struct Obstacle {
     code: Code,
     what: String,
@@ -96,9 +96,9 @@ impl Obstacle {
     }
 }
 
-/// Judges what the script has said, at this time (seconds since 1970).
+/// Evaluates the facts that the script has reported, at this time (seconds since 1970).
 ///
-/// Fails with the code and the mend of the first thing in the way, and the words of all.
+/// Fails with the code and the hint of the first obstacle, and the text of all.
 pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fit, Failure> {
     let facts = Facts::read(text);
     let root = facts.get("root");

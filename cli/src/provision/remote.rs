@@ -1,4 +1,4 @@
-//! What is done on a host, a script or a `ployzctl` of its own at a time.
+//! The steps on a host: a script, or the host's own `ployzctl`, at a time.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ const FACTS_WAIT: Duration = Duration::from_secs(30);
 const INSTALL_WAIT: Duration = Duration::from_secs(600);
 /// A release build on a small machine.
 const BUILD_WAIT: Duration = Duration::from_secs(3600);
-/// What a daemon does when it is asked to; it has a minute for that itself.
+/// The daemon has a minute for a request itself.
 const ASK_WAIT: Duration = Duration::from_secs(90);
 /// The installation's own command line, asking its own daemon.
 const OWN: &str = r#"exec /opt/ployz/current/ployzctl --context local --json "$@""#;
 
-/// What the host says of itself.
+/// Asks the host for its facts.
 pub(super) async fn facts(host: &Host, ports: &str) -> Result<String, Failure> {
     let script = Script {
         text: preflight::SCRIPT,
@@ -112,7 +112,7 @@ pub(super) async fn label(
     own(host, &words, b"").await.map(drop)
 }
 
-/// A credential for whoever runs this, of the network that the host has founded.
+/// Creates an admin credential of the network that the host has founded.
 pub(super) async fn credential(host: &Host) -> Result<ployz_api::NewCredential, Failure> {
     let words = [
         "credential",
@@ -178,7 +178,7 @@ fn done(said: Said) -> Result<(), Failure> {
     }
 }
 
-/// What a `ployzctl --json` has said there, or what kept it from saying anything.
+/// Parses the document of the host's `ployzctl --json`, or reports why there is none.
 fn heard(said: Said) -> Outcome {
     if let Ok(answer) = serde_json::from_str::<Response>(&said.stdout) {
         return answer.into();

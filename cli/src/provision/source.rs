@@ -1,4 +1,4 @@
-//! Where the programs come from that a host gets.
+//! The origin of the programs that a host gets.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use ployz_install::{Arch, Programs, Release, Version, pack};
 
 use crate::arguments::{InstallSource, ProvisionArguments};
 
-/// What is built on the host itself.
+/// A repository that is built on the host itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
     pub(crate) url: String,
@@ -27,11 +27,11 @@ pub(crate) struct Artifacts {
     /// None for the programs that run here.
     release: Option<Release>,
     version: Version,
-    /// What has been fetched, since several hosts have one architecture.
+    /// Artifacts by architecture, since several hosts have the same one.
     packed: RefCell<BTreeMap<String, Artifact>>,
 }
 
-/// Where the programs come from.
+/// The origin of the programs.
 #[derive(Debug)]
 pub(crate) enum Source {
     Artifacts(Artifacts),
@@ -39,7 +39,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What the flags say. A release is asked for its latest version, if that is what is wanted.
+    /// Reads the flags. Without a version, a release is asked for its latest one.
     ///
     /// Fails with `INVALID_ARGUMENT` if the flags do not go together, and as a release does.
     pub(crate) fn chosen(arguments: &ProvisionArguments) -> Result<Self, Failure> {

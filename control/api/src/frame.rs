@@ -20,9 +20,9 @@ pub enum FrameError {
     /// The other side announces more than it may send.
     #[error("the frame has {len} bytes; {max} are allowed")]
     TooLong {
-        /// What was announced.
+        /// The announced length.
         len: usize,
-        /// What is allowed.
+        /// The allowed length.
         max: usize,
     },
     /// Something of ours that does not fit.

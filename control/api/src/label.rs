@@ -1,4 +1,4 @@
-//! What operators write on machines, as `tier=db`.
+//! Labels that operators put on machines, as `tier=db`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -60,7 +60,7 @@ text!(
     is_word
 );
 text!(
-    /// What a label says; it may be empty.
+    /// The value of a label; it may be empty.
     LabelValue,
     |text| text.is_empty() || is_word(text)
 );
@@ -77,7 +77,7 @@ fn is_word(text: &str) -> bool {
 pub struct LabelChange {
     /// Which label.
     pub key: LabelKey,
-    /// What it is to say; none takes it away.
+    /// The new value; none removes the label.
     pub value: Option<LabelValue>,
 }
 

@@ -1,7 +1,7 @@
-//! What `ployzctl` and `ployzd` say to each other, and what they call things.
+//! The management protocol of `ployzctl` and `ployzd`, and its vocabulary.
 //!
-//! Types and their text forms, without I/O. With the feature `client` there is also [`client`], which asks a daemon over
-//! QUIC. `docs/protocol.md` describes what goes over the wire.
+//! Types and their text forms, without I/O. With the feature `client` there is also [`client`], which asks a daemon
+//! over QUIC. `docs/protocol.md` describes what goes over the wire.
 
 #![forbid(unsafe_code)]
 
@@ -81,7 +81,7 @@ pub use workload::{
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";
 
-/// What a server says when it closes a connection before it has read a request: ask again later (QUIC application code).
+/// Ends a connection before a request was read: ask again later (QUIC application code).
 pub const BUSY: u32 = 2;
 
 /// Ends a connection whose holder the network does not know, or knows no more.

@@ -1,4 +1,4 @@
-//! What people call a machine or a network.
+//! Names of machines and networks.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! The control task without I/O.
 //!
-//! Whoever drives it passes in what the store says and what time it is, carries out the effects, and calls
+//! The driver passes in changes of the store and the time, carries out the effects, and calls
 //! [`Control::handle_timeout`] when [`Control::poll_timeout`] says so:
 //!
 //! ```text
@@ -46,10 +46,10 @@ pub struct Now {
     pub unix_secs: u64,
 }
 
-/// What happens to a control task.
+/// An event for the control task.
 #[derive(Debug)]
 pub enum Input {
-    /// What was on disk.
+    /// The view that was on disk.
     Restored(SavedView),
     /// All machines, each with the revision of its record.
     Listed(Vec<(MachineRecord, u64)>),
@@ -72,12 +72,12 @@ pub enum Change {
     Credential(CredentialRecord),
 }
 
-/// What is to be done.
+/// An effect for the driver to carry out.
 #[derive(Debug)]
 pub enum Effect {
     /// Change these peers.
     Configure(Vec<PeerUpdate>),
-    /// Let these, and nobody else, connect to the store: each with its key for it.
+    /// Let exactly these machines connect to the store, each with its key.
     Admit(BTreeMap<MachineId, String>),
     /// Write the view to disk: [`View::saved`].
     Save,
@@ -122,7 +122,7 @@ impl Control {
         }
     }
 
-    /// What it knows.
+    /// The current view.
     pub const fn view(&self) -> &View {
         &self.view
     }
@@ -168,7 +168,7 @@ impl Control {
         }
     }
 
-    /// It is time.
+    /// Call when the time of [`Self::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.resync_at {
             self.resync_at = now.instant + RESYNC_INTERVAL;
@@ -189,7 +189,7 @@ impl Control {
         self.resync_at.min(self.observe_at).min(self.listen_at)
     }
 
-    /// What is to be done next.
+    /// The next effect.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }

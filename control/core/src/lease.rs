@@ -1,16 +1,16 @@
-//! Who has a subnet or a name, and when somebody else may have it.
+//! Leases of subnets and names, and the time after which another machine may have them.
 //!
 //! A lease is never given back: whether it still holds follows from the machine that it names, so that a machine is
-//! removed in one write, and nothing is left over if whoever does it dies after that.
+//! removed in one write, and nothing is left over if the remover dies after that.
 
 use ployz_api::MachineId;
 use serde::{Deserialize, Serialize};
 
 use crate::machines::RECORD_VERSION;
 
-/// An address that was somebody's stays unused for a day: peers, firewalls and people remember it.
+/// The address of a removed machine stays unused for a day: peers, firewalls and people remember it.
 pub const SUBNET_REST_SECS: u64 = 24 * 3600;
-/// A name is free at once: whoever replaces a machine calls the new one as the old.
+/// A name is free at once: a replacement often has the name of the machine that it replaces.
 pub const NAME_REST_SECS: u64 = 0;
 
 /// A lease in bucket `leases`, under what it is for.
@@ -20,14 +20,14 @@ pub struct Lease {
     machine: MachineId,
 }
 
-/// What the store has under a machine's id.
+/// The entry of the store under a machine's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Nothing, ever: it may be about to join.
     Unknown,
     /// Its record.
     Member,
-    /// It was removed, at this time (seconds since 1970).
+    /// The machine was removed, at this time (seconds since 1970).
     Removed(u64),
 }
 
@@ -40,7 +40,7 @@ impl Lease {
         }
     }
 
-    /// Whose it is.
+    /// The machine that holds the lease.
     pub const fn holder(&self) -> MachineId {
         self.machine
     }

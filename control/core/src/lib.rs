@@ -1,4 +1,5 @@
-//! The control plane without I/O: what is in the store, who may ask for what, and what follows from it for this machine.
+//! The control plane without I/O: what is in the store, who may ask for what, and what follows from it for this
+//! machine.
 //!
 //! [`Control`] is the control task: store changes and time go in, effects come out. Everything else here is a pure
 //! function over records. Clocks and chance are arguments.

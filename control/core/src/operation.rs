@@ -6,8 +6,8 @@
 //!              └stage┘  └─ interrupt ───▶ Interrupted
 //! ```
 //!
-//! What is over stays as it is. A client's work has a lease, which it renews: when that has run out, the work is shown as
-//! interrupted, and nobody has to write that.
+//! An operation that is over stays as it is. A client's work has a lease, which it renews: when that has run out, the
+//! work is shown as interrupted, without a write.
 
 use ployz_api::{
     Code, Failure, LEASE_SECS, MachineId, MachineUpdate, OperationId, OperationRow, Stage,
@@ -82,7 +82,7 @@ impl OperationRecord {
         }
     }
 
-    /// One of several targets is done with.
+    /// Ends one of several targets.
     pub fn end_of(&mut self, target: &str, cause: Option<&str>) {
         if self.row.state != WorkState::Running {
             return;
@@ -98,7 +98,7 @@ impl OperationRecord {
         self.row.message += &format!("{target}: {cause}");
     }
 
-    /// It is over.
+    /// Ends the operation.
     pub fn end(&mut self, failure: Option<&Failure>, now: u64) {
         match failure {
             None => self.finish(WorkState::Done, Code::Ok, "", now),
@@ -113,7 +113,7 @@ impl OperationRecord {
         self.row.update = Some(Box::new(update));
     }
 
-    /// Whoever did it is no more.
+    /// Ends an operation whose daemon has ended.
     pub fn interrupt(&mut self, now: u64) {
         let message = "the daemon that ran this operation has ended";
         self.finish(WorkState::Interrupted, Code::Internal, message, now);

@@ -6,12 +6,12 @@ use ployz_api::{Check, PairReport, PeerReport};
 pub const SESSION_SECS: u64 = 180;
 /// Past this age a view may be wrong: three listings have been missed.
 pub const STALE_SECS: u64 = 60;
-/// What certificates and the age of records can bear.
+/// The skew that certificates and the age of records tolerate.
 const CLOCK_SKEW_MS_MAX: u64 = 5_000;
 /// WireGuard's and UDP's headers, and padding: what a datagram is longer than the packet in it; with IPv4.
 const OVERHEAD_LEN: u64 = 60;
 
-/// One machine at two times.
+/// A machine at two times.
 #[derive(Clone, Debug)]
 pub struct Side {
     /// When it was first asked.
@@ -20,14 +20,14 @@ pub struct Side {
     pub after: PairReport,
 }
 
-/// What is known of a pair.
+/// The reports about a pair.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// This machine.
     pub here: Side,
     /// The other one, or why it cannot be asked.
     pub there: Result<Side, String>,
-    /// What the other one is called.
+    /// The name of the other machine.
     pub name: String,
     /// How much later the other one's clock is, in milliseconds.
     pub skew_ms: i64,
@@ -42,7 +42,7 @@ impl Side {
         self.grown(|peer| peer.rx_bytes)
     }
 
-    /// Datagrams arrive, be they authentic or not. The latter may be anybody's: it is a hint.
+    /// Datagrams arrive, authentic or not. A datagram that is not authentic may come from anywhere and is a hint only.
     fn has_heard(&self) -> bool {
         self.has_received() || self.after.refused > self.before.refused
     }
@@ -62,7 +62,7 @@ impl Side {
     }
 }
 
-/// What is wrong, and what is not.
+/// Diagnoses the pair: every check with its verdict.
 pub fn diagnose(pair: &Pair) -> Vec<Check> {
     let Pair { here, name, .. } = pair;
     let mut checks = vec![

@@ -1,8 +1,8 @@
-//! Who may ask for what: the whole table.
+//! Permissions: the whole table of roles and requests.
 
 use ployz_api::{Operation, Role};
 
-/// Whether somebody of this role may ask for this.
+/// Tells whether a caller of this role may make this request.
 pub const fn permits(role: Role, operation: Operation) -> bool {
     match (circle(operation), role) {
         (Circle::Known, Role::Admin | Role::Operator | Role::Reader | Role::Machine)
@@ -18,9 +18,9 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
     }
 }
 
-/// Whose business something is.
+/// The circle of callers for a request.
 enum Circle {
-    /// Everybody's who is known.
+    /// Every caller with a certificate.
     Known,
     Machines,
     Operators,
@@ -43,14 +43,15 @@ const fn circle(operation: Operation) -> Circle {
         | Operation::OperationGet
         | Operation::StorageList
         | Operation::Relay => Circle::Known,
-        // Whose session it is that is relayed is seen, and judged, by whom it is with. Of machines, only those that hold the
-        // store have one retire, and only the one that a workload is moved to gets its volumes: the server looks at who it is.
+        // Whose session it is that is relayed is seen, and judged, by whom it is with. Of machines, only those that
+        // hold the store have one retire, and only the one that a workload is moved to gets its volumes: the server
+        // looks at who it is.
         Operation::Relayed
         | Operation::RttReport
         | Operation::MachineRetire
         | Operation::Volume => Circle::Machines,
-        // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'. What a
-        // workload writes is as much its own as its environment.
+        // An invite's token is shown once, to its maker; the list has no secrets, but is no business of readers'. What
+        // a workload writes is as much its own as its environment.
         Operation::InviteCreate
         | Operation::InviteList
         | Operation::InviteRevoke
@@ -75,14 +76,14 @@ const fn circle(operation: Operation) -> Circle {
         | Operation::MeshDestroy
         | Operation::InviteImport
         | Operation::UpdateStep
-        // Whoever holds the store has the network's authority.
+        // A holder of the store holds the network's CA.
         | Operation::StoragePromote
         | Operation::StorageDemote
         | Operation::StorageStep
         | Operation::CredentialCreate
         | Operation::CredentialList
         | Operation::CredentialRevoke => Circle::Admins,
-        // The invite's secret is what lets a stranger in; everybody else is in already.
+        // The invite's secret admits a stranger; every other caller is a member already.
         Operation::InviteRedeem => Circle::Strangers,
     }
 }

@@ -1,13 +1,13 @@
-//! Whether a machine may be taken out of the network.
+//! The decision whether a machine may be removed from the network.
 
 use ployz_api::{Authority, Code, Failure, MachineId};
 
 use crate::machines::MachineRecord;
 
-/// Why it stays.
+/// The reason why the machine stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalRefusal {
-    /// Nobody saws off the branch that they sit on.
+    /// A machine cannot remove itself.
     #[error("a machine cannot remove itself")]
     Own,
     /// The store would have no majority.
@@ -33,9 +33,9 @@ impl From<RemovalRefusal> for Failure {
     }
 }
 
-/// Judges the removal of `target` by machine `own`, `asked_there` if by somebody who sits at the target or asks through it.
-/// `answers` says which machines can be reached. The store is made for `replicas` machines: those that were removed since it was made
-/// still count for its majority.
+/// Decides on the removal of `target` by machine `own`; `asked_there` if the request came from the target or through
+/// it. `answers` tells which machines can be reached. The store has `replicas` servers: those that were removed since
+/// it was made still count for its majority.
 ///
 /// # Errors
 /// [`RemovalRefusal`].
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// Who was removed is missing in the store, and not only in the list.
+    /// A removed holder is missing in the store, and not only in the list.
     #[test]
     fn those_that_were_removed_count_for_the_majority() {
         let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });

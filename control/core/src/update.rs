@@ -1,13 +1,13 @@
-//! Which machine is updated when, and whether one that was is as well as before: pure functions.
+//! The order of an update, and the health of a machine after it: pure functions.
 
 use ployz_api::{Code, Failure, MachineHealth, MachineId};
 
-/// A machine that somebody wants to have another version.
+/// A machine to be updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which one.
+    /// The id of the machine.
     pub id: MachineId,
-    /// What it is called.
+    /// The name of the machine.
     pub name: String,
     /// Whether it holds the store.
     pub is_storage: bool,
@@ -18,17 +18,17 @@ pub struct Candidate {
 /// From one version to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionStep {
-    /// It has it.
+    /// The machine has the version.
     None,
-    /// It is to have another one, or has not said which it has.
+    /// The machine has an earlier version, or has not reported one.
     Ahead,
-    /// It has a later one.
+    /// The machine has a later version.
     Back,
     /// Versions so far apart do not work together.
     TooFar,
 }
 
-/// Who is updated, one after the other.
+/// The machines to update, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdatePlan {
     /// In this order.
@@ -37,12 +37,12 @@ pub struct UpdatePlan {
     pub unchanged: Vec<MachineId>,
 }
 
-/// Plans an update: machines that hold the store come behind all others, the one that coordinates it behind them, and ids decide
-/// otherwise. One at a time, so the store loses at most one machine for as long as a restart takes.
+/// Plans an update: machines that hold the store come behind all others, the one that coordinates it behind them, and
+/// ids decide otherwise. One at a time, so the store loses at most one machine for as long as a restart takes.
 ///
 /// # Errors
-/// `VERSION_MISMATCH`, which names the machines, if one would go back or has a version that does not work together with the new one. Then
-/// nothing is to be done to any of them.
+/// `VERSION_MISMATCH`, which names the machines, if one would go back or has a version that does not work together with
+/// the new one. Then nothing is to be done to any of them.
 pub fn plan_update(own: MachineId, candidates: &[Candidate]) -> Result<UpdatePlan, Failure> {
     refuse(
         candidates,
@@ -81,10 +81,10 @@ fn refuse(candidates: &[Candidate], step: VersionStep, what: &str) -> Result<(),
     ))
 }
 
-/// Whether a machine is as well with this version as it was before; if not, why not (yet).
+/// Compares a machine's health with that before the update.
 ///
 /// # Errors
-/// What is missing, in words.
+/// The first thing that is missing, in words.
 pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Result<(), String> {
     if after.version != version {
         return Err(format!("version {} is still running", after.version));
@@ -110,8 +110,8 @@ pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Re
     Ok(())
 }
 
-/// What a median round trip may take after an update. A few round trips on a path of less than a millisecond differ by the slices of a
-/// scheduler, some 3 ms each; on a longer path half as much again is another path.
+/// The bound on a median round trip after an update. A few round trips on a path of less than a millisecond differ by
+/// the slices of a scheduler, some 3 ms each; on a longer path half as much again is another path.
 const fn round_trip_ns_max(before_ns: u64) -> u64 {
     const SCHEDULER_NS: u64 = 5_000_000;
     before_ns
@@ -149,7 +149,8 @@ mod tests {
     }
 
     proptest! {
-        /// Everybody is in exactly one list; whoever has the version is left alone; and what is said of the order holds for every pair.
+        /// Every machine is in exactly one list; one that has the version is left alone; and the order holds for every
+        /// pair.
         #[test]
         fn every_plan_keeps_the_order(
             machines in prop::collection::btree_map(0_u8..12, (any::<bool>(), any::<bool>()), 0..10),
@@ -203,7 +204,7 @@ mod tests {
                 Some(cause) => assert!(judged.unwrap_err().contains(cause)),
             }
         }
-        // What was not there before is nobody's fault.
+        // A peer or store that was missing before is no fault of the update.
         let alone = health("1.0.0", &[], false, 20_000);
         assert_eq!(
             judge(&alone, &health("1.1.0", &[], false, 0), "1.1.0"),

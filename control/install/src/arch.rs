@@ -1,4 +1,4 @@
-//! What a program was built for.
+//! The architecture of a program.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// What this program was built for.
+    /// The architecture of this program.
     ///
     /// # Errors
     ///

@@ -43,8 +43,8 @@ pub fn pack(programs: &Programs, version: &Version, to: impl Write) -> Result<()
     gzip.finish().and_then(|mut to| to.flush()).map_err(written)
 }
 
-/// Unpacks an artifact of this version into an empty directory, and onto the disk. Whatever is not one of the three programs by
-/// its whole name, and an ordinary file, is refused: so no path leads out of the directory.
+/// Unpacks an artifact of this version into an empty directory, and onto the disk. Whatever is not one of the three
+/// programs by its whole name, and an ordinary file, is refused: so no path leads out of the directory.
 pub(crate) fn unpack(
     artifact: impl Read,
     version: &Version,

@@ -1,4 +1,4 @@
-//! Where releases lie.
+//! The base of releases: a directory or a URL.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub enum Base {
     Url(String),
 }
 
-/// An answer and, if whoever gives it says so, its length in bytes.
+/// An answer and, where the server gives it, its length in bytes.
 type Opened = (Box<dyn Read>, Option<u64>);
 
 impl Base {

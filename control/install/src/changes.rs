@@ -15,7 +15,7 @@ pub(crate) struct Changes {
     before: Vec<(PathBuf, Before)>,
 }
 
-/// What was there.
+/// The former state of a path.
 #[derive(Debug)]
 enum Before {
     Nothing,
@@ -49,7 +49,7 @@ impl Changes {
         Ok(true)
     }
 
-    /// What was changed.
+    /// The paths that were changed.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let paths = self.before.iter().map(|(path, _)| path);
         paths.cloned().collect()
@@ -95,7 +95,7 @@ impl Before {
     fn restore(self, path: &Path) -> Result<(), Failure> {
         match self {
             Self::Nothing => remove_file(path),
-            // Unless somebody has put something there since.
+            // This fails, as it should, if there is something in the directory by now.
             Self::NoDirectory => fs::remove_dir(path).map_err(failed(path)),
             Self::File { content, mode } => write(path, &content, mode),
             Self::Link(target) => set_link(path, &target),

@@ -1,4 +1,4 @@
-//! Whether an engine is there that runs containers.
+//! The check for a container engine.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use ployz_api::{Code, Failure};
 
 /// Docker's, and the one of Podman that is compatible with it.
 const SOCKETS: [&str; 2] = ["run/docker.sock", "run/podman/podman.sock"];
-/// It has nothing to do but to say that it is there.
+/// The engine answers a ping at once.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_LEN_MAX: u64 = 4 << 10;
 

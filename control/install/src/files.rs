@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ployz_api::{Code, Failure};
 
-/// What went wrong with which file.
+/// The failure for an error with a file.
 pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.display().to_string();
     move |error| {

@@ -1,4 +1,4 @@
-//! Where everything of an installation is, and which version is the current one.
+//! The layout of an installation on disk, and its current version.
 //!
 //! ```text
 //! /opt/ployz/versions/0.1.0/{nats-server,ployzctl,ployzd}
@@ -29,7 +29,7 @@ use crate::version::Version;
 /// Versions that are kept: the current one, the one before it, and one more to go back to.
 const VERSIONS_MAX: usize = 3;
 
-/// Where the key lies that later versions are signed with.
+/// The path of the public key of later versions.
 pub(crate) const RELEASE_KEY: &str = "etc/ployz/release.pub";
 
 /// An installation, under a root directory.
@@ -57,7 +57,7 @@ impl Layout {
         }
     }
 
-    /// Where the programs of a version are, if it is installed.
+    /// The directory of a version's programs, if it is installed.
     #[must_use]
     pub fn version_directory(&self, version: &Version) -> PathBuf {
         self.versions().join(version.to_string())
@@ -116,11 +116,11 @@ impl Layout {
         linked(&self.previous_link()).filter(|previous| self.current().as_ref() != Some(previous))
     }
 
-    /// Has a version of a release lie here, beside the others. One that does is not brought a second time.
+    /// Downloads a version of a release, beside the installed ones. An installed version is not fetched again.
     ///
     /// # Errors
     ///
-    /// As [`Release::download`]; `BUSY` if this installation is being changed by somebody else.
+    /// As [`Release::download`]; `BUSY` if another process is changing this installation.
     pub fn fetch(
         &self,
         release: &Release,
@@ -190,8 +190,8 @@ impl Layout {
         Ok(previous)
     }
 
-    /// Removes what nobody will go back to: the oldest versions above three, never the current one nor the one before it, and
-    /// what a power cut has left half-made. Which versions went.
+    /// Removes the oldest versions above three, but never the current one nor the one before it, and
+    /// what a power cut has left half-made. Returns the versions that were removed.
     ///
     /// # Errors
     ///
@@ -280,7 +280,7 @@ impl Layout {
     }
 }
 
-/// Where a link to a version leads, from the directory that it is in.
+/// The target of a link to a version, relative to the directory of the link.
 fn target(version: &Version) -> PathBuf {
     Path::new("versions").join(version.to_string())
 }

@@ -1,11 +1,12 @@
-//! A version that one machine passes on to another, which cannot get to where releases are from.
+//! A mirror of a version, for a machine that cannot reach the release base itself.
 //!
 //! ```text
 //!   base ── mirror ──▶ /opt/ployz/passing/<arch>/ ── pieces ──▶ /opt/ployz/passed/ ── fetch ──▶ versions/
 //!                       on the one that can                     on the one that cannot
 //! ```
 //!
-//! Both directories are bases with one version in them. What lies there is verified when it is mirrored, and again when it is fetched.
+//! Both directories are bases with one version in them. What lies there is verified when it is mirrored, and again when
+//! it is fetched.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -49,7 +50,8 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have; `INSTALL_FAILED`.
+    /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have;
+    /// `INSTALL_FAILED`.
     pub fn keep_piece(&self, place: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
         let path = self.directory().join(PASSED).join(place);
         fs::create_dir_all(parent(&path)).map_err(failed(&path))?;
@@ -70,7 +72,7 @@ impl Layout {
         file.write_all(piece).map_err(failed(&path))
     }
 
-    /// Where pieces become a base.
+    /// The base that the pieces form.
     #[must_use]
     pub fn passed_on(&self) -> Base {
         Base::Directory(self.directory().join(PASSED))
@@ -87,7 +89,7 @@ impl Layout {
     }
 }
 
-/// Where a file of a version lies within a base.
+/// The path of a version's file within a base.
 #[must_use]
 pub fn place(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
     let name = match file {

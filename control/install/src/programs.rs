@@ -9,7 +9,7 @@ use ployz_api::{Code, Failure};
 
 use crate::files::failed;
 
-/// What an installation consists of, by name and in this order.
+/// The programs of an installation, by name and in this order.
 pub const PROGRAMS: [&str; 3] = ["nats-server", "ployzctl", "ployzd"];
 
 /// A directory in which all three are.
@@ -48,13 +48,13 @@ impl Programs {
         Self::in_directory(own.parent().unwrap_or_else(|| Path::new("/")))
     }
 
-    /// Where they are.
+    /// The directory of the programs.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where one of them is.
+    /// The path of a program.
     #[must_use]
     pub fn path(&self, program: &str) -> PathBuf {
         self.directory.join(program)

@@ -1,4 +1,4 @@
-//! The daemon as a service of the system: made, and taken away again.
+//! The daemon as a service of the system: installed, and uninstalled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use crate::systemd::{is_active, is_here, last_error, systemctl};
 use crate::units::{DAEMON_UNIT, NATS_UNIT, UNITS, WORKLOAD_UNITS};
 use crate::version::Version;
 
-/// The programs that are in everybody's PATH.
+/// The programs that are linked into the PATH.
 const LINKED: [&str; 2] = ["ployzctl", "ployzd"];
 /// With it, the machine is in a network.
 const MEMBERSHIP: &str = "network.json";
 
-/// What an installation is to be.
+/// The installation to make.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The version, of which these are the programs.
     pub version: Version,
     /// They need not lie where they are to be.
     pub programs: Programs,
-    /// What the daemon is started with.
+    /// The settings that the daemon is started with.
     pub settings: Settings,
-    /// Whose signature later versions need.
+    /// The public key of later versions.
     pub release_key: Option<PublicKey>,
 }
 
-/// What came of it.
+/// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The version that was current before.
@@ -43,7 +43,7 @@ pub struct Installed {
     pub changed: Vec<PathBuf>,
 }
 
-/// What was there before an installation.
+/// The state before an installation.
 struct Before {
     version: Option<Version>,
     has_programs: bool,
@@ -51,13 +51,13 @@ struct Before {
 }
 
 impl Layout {
-    /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails, everything is
-    /// as it was before; doing it again changes nothing.
+    /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails,
+    /// everything is as it was before; doing it again changes nothing.
     ///
     /// # Errors
     ///
-    /// `UNSUPPORTED` without systemd; `VERSION_MISMATCH` if a later version is here; `INSTALL_FAILED` names what failed, for a daemon
-    /// that does not start with its own last words; `CONFLICT`, `BUSY`.
+    /// `UNSUPPORTED` without systemd; `VERSION_MISMATCH` if a later version is here; `INSTALL_FAILED` names what
+    /// failed, for a daemon that does not start with its own last words; `CONFLICT`, `BUSY`.
     pub fn install_service(&self, wanted: &Wanted) -> Result<Installed, Failure> {
         can_be_done(&wanted.settings)?;
         let from = self.current();
@@ -90,7 +90,8 @@ impl Layout {
         Ok(Installed { from, changed })
     }
 
-    /// Takes the service away, and everything that there was of it on this machine: the data as well, and with it who the machine was.
+    /// Takes the service away, and everything that there was of it on this machine: the data as well, and with it who
+    /// the machine was.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl Layout {
         remove_directory(&self.root().join("etc/ployz"))?;
         for program in LINKED {
             let link = self.program_link(program);
-            // Only ours: somebody may have a program of their own there.
+            // Only our own link: the path may belong to another program.
             if fs::read_link(&link).is_ok_and(|target| target == self.program(program)) {
                 remove_file(&link)?;
             }
@@ -205,7 +206,7 @@ impl Layout {
         self.root().join("var/lib/ployz")
     }
 
-    /// Where systemd looks for units that are made on the machine.
+    /// The directory of the units that are made on the machine.
     pub(crate) fn systemd(&self) -> PathBuf {
         self.root().join("etc/systemd/system")
     }
@@ -214,7 +215,7 @@ impl Layout {
         self.systemd().join(unit)
     }
 
-    /// What makes systemd start it at boot: what `systemctl enable` makes of its section `[Install]`.
+    /// The link that `systemctl enable` makes of a unit's section `[Install]`, for a start at boot.
     fn enabling(&self, unit: &str) -> PathBuf {
         let wants = "etc/systemd/system/multi-user.target.wants";
         self.root().join(wants).join(unit)
@@ -224,7 +225,7 @@ impl Layout {
         self.root().join("usr/local/bin").join(program)
     }
 
-    /// One of the current version's.
+    /// A program of the current version.
     pub(crate) fn program(&self, program: &str) -> PathBuf {
         self.directory().join("current").join(program)
     }

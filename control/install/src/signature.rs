@@ -1,4 +1,4 @@
-//! Who says so: minisign's signatures, of which only the prehashed kind is taken.
+//! Signatures of minisign, of which only the prehashed kind is accepted.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub struct PublicKey {
     text: String,
 }
 
-/// It is not a public key as minisign writes it.
+/// The text is not a minisign public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 
@@ -36,8 +36,8 @@ impl PublicKey {
 
     /// Checks that the holder of the key has signed this content, with this trusted comment and no other.
     ///
-    /// The comment is what ties the content to its purpose: it names the version, so that a good signature of one version
-    /// is none of another.
+    /// The comment is what ties the content to its purpose: it names the version, so that a good signature of one
+    /// version is none of another.
     pub(crate) fn verify(
         &self,
         name: &str,

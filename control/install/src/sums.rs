@@ -43,7 +43,7 @@ impl<W> Summing<W> {
         }
     }
 
-    /// What was written to, and its digest.
+    /// The writer, and the digest of what went through.
     pub(crate) fn finish(self) -> (W, Sum) {
         (self.inner, self.digest.finalize().into())
     }

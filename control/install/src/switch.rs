@@ -1,4 +1,4 @@
-//! Exchanging the version that runs, watched by somebody who depends on neither.
+//! The switch to another version, supervised by a unit that depends on neither version.
 //!
 //! ```text
 //!   switch ──▶ watched ──┬─ confirm ──────────────▶ confirmed
@@ -28,13 +28,14 @@ const UNITS: &str = "units";
 const UNITS_WAIT_SECS: &str = "10";
 
 impl Layout {
-    /// Has an installed version run instead of the current one, by its own units, in a moment. Unless that is confirmed within `patience`,
-    /// or if it ends by itself again and again, the current one runs again, by its; without `rollback`, the new one stays.
+    /// Has an installed version run instead of the current one, by its own units, in a moment. Unless that is confirmed
+    /// within `patience`, or if it ends by itself again and again, the current one runs again, by its; without
+    /// `rollback`, the new one stays.
     ///
     /// # Errors
     ///
-    /// `VERSION_MISMATCH` for an earlier version; `INSTALL_FAILED`: it is not installed, does not say what its units are, or systemd
-    /// refuses; `BUSY` while another switch is being watched.
+    /// `VERSION_MISMATCH` for an earlier version; `INSTALL_FAILED`: it is not installed, does not say what its units
+    /// are, or systemd refuses; `BUSY` while another switch is being watched.
     pub fn switch(
         &self,
         version: &Version,
@@ -70,7 +71,7 @@ impl Layout {
         )
     }
 
-    /// What the units of a version are, only it knows.
+    /// Only a version itself knows its units, so it writes them.
     fn stage_units(&self, programs: &Programs) -> Result<(), Failure> {
         let directory = self.directory().join(UNITS);
         remove_directory(&directory)?;
@@ -114,12 +115,12 @@ mod tests {
     use super::*;
     use crate::testkit::Place;
 
-    /// What a switch has come to.
+    /// The result of a switch.
     #[derive(Debug, PartialEq, Eq)]
     struct Ended {
         state: Switch,
         current: String,
-        /// What systemd has, by name.
+        /// The units that systemd has, by name.
         units: String,
         reloads: usize,
     }

@@ -34,7 +34,7 @@ pub(crate) fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure>
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Starts a program as a unit of its own, which outlives whoever starts it and is forgotten when it has ended.
+/// Starts a program as a unit of its own, which outlives its starter and is collected when it has ended.
 pub(crate) fn run_aside(unit: &str, command: &[&str]) -> Result<(), Failure> {
     let unit = format!("--unit={unit}");
     let arguments = [&[&unit, "--collect", "--quiet", "--"], command].concat();

@@ -1,4 +1,4 @@
-//! What tests need: a place of their own, programs, and somebody who signs.
+//! The needs of tests: a directory of their own, programs, and a signer.
 
 use std::fs;
 use std::path::{Path, PathBuf};

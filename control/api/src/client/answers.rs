@@ -1,4 +1,4 @@
-//! What comes back for one request.
+//! The answers to one request.
 
 use std::fmt;
 use std::io;
@@ -90,7 +90,7 @@ pub(super) fn broken(error: io::Error) -> ClientError {
     said(&error).unwrap_or_else(|| ClientError::Broken(error.to_string()))
 }
 
-/// What the other side has said at the end of the connection, if it was about us.
+/// The reason that the other side gave for closing the connection, if it concerns this client.
 fn said(error: &io::Error) -> Option<ClientError> {
     let mut cause: &(dyn std::error::Error + 'static) = error.get_ref()?;
     loop {

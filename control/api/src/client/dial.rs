@@ -23,9 +23,9 @@ use crate::request::{Destination, Request};
 use crate::response::Response;
 use crate::token::Token;
 
-/// A handshake takes two round trips; whoever has not answered by then will not.
+/// A handshake takes two round trips; a daemon that has not answered by then will not.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// Where there is another endpoint to try: two retransmissions of a handshake that was lost.
+/// The wait if there is another endpoint to try: two retransmissions of a handshake that was lost.
 const FAILOVER_WAIT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is dead; kept-alive connections are never silent for so long.
 const IDLE_MAX: Duration = Duration::from_secs(20);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answered at any endpoint.
+    /// No daemon answered at any endpoint.
     #[error("no daemon answers: {0}")]
     Unreachable(String),
-    /// Somebody is there, and has no room for us. Nothing was asked.
+    /// A daemon is there, and has no room for this client. Nothing was asked.
     #[error("the daemon is busy: {0}")]
     Busy(String),
     /// The credential cannot be used.
@@ -20,7 +20,7 @@ pub enum ClientError {
     /// The connection broke while we waited for the answer.
     #[error("the daemon did not answer: {0}")]
     Broken(String),
-    /// It took too long.
+    /// The answer did not come in time.
     #[error("the daemon did not answer within {0:?}")]
     TimedOut(Duration),
 }

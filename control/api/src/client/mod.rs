@@ -42,8 +42,8 @@ pub async fn ask(
     .await
 }
 
-/// As [`ask`], but the answer is another machine's: whoever is connected to passes everything on, and can neither read
-/// nor change it. `known_as` is whom that machine is to see.
+/// As [`ask`], but another machine answers: the daemon that is dialled relays everything, and can neither read
+/// nor change it. `known_as` is the credential that the other machine sees.
 ///
 /// # Errors
 /// [`ClientError`].

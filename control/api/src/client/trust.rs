@@ -1,4 +1,4 @@
-//! Whom a client believes: the holders of certificates of one authority, and nothing that the other side supplies.
+//! A client's trust: it believes the holders of certificates of one CA, and nothing that the other side supplies.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::ALPN;
 use crate::credential::Credential;
 use crate::token::fingerprint;
 
-/// Whose certificates count.
+/// The CA whose certificates count.
 #[derive(Debug)]
 enum Trust {
     Ca(CertificateDer<'static>),
