@@ -312,7 +312,7 @@ impl Network {
     fn nats_settings(&self, storage: &Storage) -> anyhow::Result<Settings> {
         let own = storage::own_user(self.own, storage.nkey.clone());
         let membership = &self.membership;
-        let place = membership.store_place();
+        let place = membership.store_location();
         let view = self.view();
         storage::settings(
             own,

@@ -20,7 +20,7 @@ use ployz_api::{
     Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, Outcome, Payload,
     ReleaseWay, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
 };
-use ployz_core::{OperationRecord, judge, plan_update};
+use ployz_core::{OperationRecord, compare_health, plan_update};
 use ployz_install::Layout;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout};
@@ -134,7 +134,7 @@ impl Update {
         let outcome = self.run().await;
         self.work.set_update(&self.state);
         // What was mirrored for others is in nobody's way if it stays.
-        let _stays = blocking(|| Layout::system().forget_passed()).await;
+        let _stays = blocking(|| Layout::system().remove_mirrors()).await;
         if let Err(failure) = &outcome {
             tracing::warn!(cause = %failure, "the update has stopped");
         }
@@ -262,7 +262,7 @@ impl Update {
         let mut cause = String::new();
         while Instant::now() < deadline {
             match self.health(machine.id).await {
-                Ok(after) => match judge(&machine.before, &after, &self.state.version) {
+                Ok(after) => match compare_health(&machine.before, &after, &self.state.version) {
                     Ok(()) => {
                         let confirmed = self.ask(machine.id, UpdateStep::Confirm, STEP_WAIT).await;
                         return confirmed.map(|_| after).map_err(|it| (it.message, false));

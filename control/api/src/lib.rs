@@ -65,7 +65,7 @@ pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use storage::{
     FailedPromotion, NextStore, StorageList, StoragePromotion, StorageReport, StorageRequest,
-    StorageRow, StorageStep, StorePlace,
+    StorageRow, StorageStep, StoreLocation,
 };
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{

@@ -32,7 +32,7 @@ pub enum StorageStep {
     /// Run an empty server of the next store beside whatever there is.
     Prepare(Box<NextStore>),
     /// The store is there from now on.
-    Adopt(StorePlace),
+    Adopt(StoreLocation),
     /// The next store of this number will not be.
     Abandon {
         /// Which one.
@@ -48,7 +48,7 @@ pub enum StorageStep {
 /// The location of a store. The one with the higher number counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StorePlace {
+pub struct StoreLocation {
     /// How many stores there were before it.
     pub epoch: u32,
     /// The overlay addresses and ports of those that hold it.
@@ -60,7 +60,8 @@ pub struct StorePlace {
 #[serde(deny_unknown_fields)]
 pub struct NextStore {
     /// The location of the next store.
-    pub place: StorePlace,
+    #[serde(rename = "place")]
+    pub location: StoreLocation,
     /// The machine that fills it.
     pub coordinator: MachineId,
     /// The network's authority, key and all: JSON.

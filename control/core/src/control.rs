@@ -133,8 +133,8 @@ impl Control {
             Input::Restored(saved) => self.restore(saved),
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
-                self.hear_of(*record, revision, now);
-                self.settle(true);
+                self.record_machine(*record, revision, now);
+                self.reconcile(true);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
@@ -142,7 +142,7 @@ impl Control {
                     self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
-                    self.settle(true);
+                    self.reconcile(true);
                 }
             }
             Input::Sessions(sessions) => {
@@ -152,7 +152,7 @@ impl Control {
                 if !updates.is_empty() {
                     self.effects.push_back(Effect::Configure(updates));
                 }
-                if self.view.hear_from(&sessions) {
+                if self.view.record_sessions(&sessions) {
                     self.effects.push_back(Effect::Save);
                 }
             }
@@ -162,7 +162,7 @@ impl Control {
             Input::Changed(Change::Credential(record)) => {
                 // What was taken back stays so, in whatever order news comes.
                 if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
-                    self.settle(true);
+                    self.reconcile(true);
                 }
             }
         }
@@ -208,7 +208,7 @@ impl Control {
         }
         self.view.revoked.extend(saved.revoked);
         self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
-        self.settle(false);
+        self.reconcile(false);
     }
 
     fn list(&mut self, machines: Vec<(MachineRecord, u64)>, now: Now) {
@@ -231,14 +231,14 @@ impl Control {
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {
-            self.hear_of(record, revision, now);
+            self.record_machine(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
-        self.settle(true);
+        self.reconcile(true);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
-    fn hear_of(&mut self, record: MachineRecord, revision: u64, now: Now) {
+    fn record_machine(&mut self, record: MachineRecord, revision: u64, now: Now) {
         if revision > self.view.newest.0 {
             self.view.newest = (revision, now.unix_secs);
         }
@@ -249,7 +249,7 @@ impl Control {
     }
 
     /// Draws the consequences of a new view.
-    fn settle(&mut self, save: bool) {
+    fn reconcile(&mut self, save: bool) {
         let peers = plan(self.own, self.view.machines());
         let updates = changes(&self.peers, &peers);
         let moved = updates.iter().filter(|update| update.endpoint.is_some());

@@ -22,7 +22,7 @@ pub struct Lease {
 
 /// The entry of the store under a machine's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HolderState {
     /// Nothing, ever: it may be about to join.
     Unknown,
     /// Its record.
@@ -46,10 +46,10 @@ impl Lease {
     }
 
     /// Whether another machine may have it, `rest_secs` after its holder was removed.
-    pub const fn is_free(holder: Standing, rest_secs: u64, unix_secs: u64) -> bool {
+    pub const fn is_free(holder: HolderState, rest_secs: u64, unix_secs: u64) -> bool {
         match holder {
-            Standing::Unknown | Standing::Member => false,
-            Standing::Removed(at) => unix_secs >= at.saturating_add(rest_secs),
+            HolderState::Unknown | HolderState::Member => false,
+            HolderState::Removed(at) => unix_secs >= at.saturating_add(rest_secs),
         }
     }
 }
@@ -62,15 +62,15 @@ mod tests {
     fn only_what_a_removed_machine_had_becomes_free() {
         let day = SUBNET_REST_SECS;
         for (holder, rest, at, free) in [
-            (Standing::Unknown, 0, u64::MAX, false),
-            (Standing::Member, 0, u64::MAX, false),
-            (Standing::Removed(10), NAME_REST_SECS, 10, true),
-            (Standing::Removed(10), day, 10, false),
-            (Standing::Removed(10), day, 9 + day, false),
-            (Standing::Removed(10), day, 10 + day, true),
+            (HolderState::Unknown, 0, u64::MAX, false),
+            (HolderState::Member, 0, u64::MAX, false),
+            (HolderState::Removed(10), NAME_REST_SECS, 10, true),
+            (HolderState::Removed(10), day, 10, false),
+            (HolderState::Removed(10), day, 9 + day, false),
+            (HolderState::Removed(10), day, 10 + day, true),
             // A clock that is behind that of the store frees nothing.
-            (Standing::Removed(10), NAME_REST_SECS, 9, false),
-            (Standing::Removed(u64::MAX), day, u64::MAX - 1, false),
+            (HolderState::Removed(10), NAME_REST_SECS, 9, false),
+            (HolderState::Removed(u64::MAX), day, u64::MAX - 1, false),
         ] {
             assert_eq!(
                 Lease::is_free(holder, rest, at),

@@ -72,7 +72,7 @@ impl OperationRecord {
     /// The same for one of several targets, each of which has stages of its own.
     pub fn stage_of(&mut self, target: Option<&str>, stage: &str, now: u64) {
         if self.row.state == WorkState::Running {
-            self.settle(target, WorkState::Done);
+            self.end_stage(target, WorkState::Done);
             self.row.stages.push(Stage {
                 stage: stage.to_owned(),
                 target: target.map(str::to_owned),
@@ -88,10 +88,10 @@ impl OperationRecord {
             return;
         }
         let Some(cause) = cause else {
-            self.settle(Some(target), WorkState::Done);
+            self.end_stage(Some(target), WorkState::Done);
             return;
         };
-        self.settle(Some(target), WorkState::Failed);
+        self.end_stage(Some(target), WorkState::Failed);
         if !self.row.message.is_empty() {
             self.row.message += "; ";
         }
@@ -149,7 +149,7 @@ impl OperationRecord {
     }
 
     /// The stage of this target that runs is in this state from now on.
-    fn settle(&mut self, target: Option<&str>, state: WorkState) {
+    fn end_stage(&mut self, target: Option<&str>, state: WorkState) {
         let running =
             self.row.stages.iter_mut().rev().find(|stage| {
                 stage.target.as_deref() == target && stage.state == WorkState::Running

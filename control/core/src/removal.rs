@@ -74,16 +74,16 @@ mod tests {
     use crate::machines::examples::{id, machine};
 
     /// The first `storage` of five machines hold the store; machine 0 is asked.
-    fn judge(
+    fn evaluate(
         asked_there: bool,
         storage: u8,
         target: u8,
         silent: &[u8],
     ) -> Result<(), RemovalRefusal> {
-        judge_made_for(usize::from(storage), asked_there, storage, target, silent)
+        evaluate_with_replicas(usize::from(storage), asked_there, storage, target, silent)
     }
 
-    fn judge_made_for(
+    fn evaluate_with_replicas(
         replicas: usize,
         asked_there: bool,
         storage: u8,
@@ -125,7 +125,7 @@ mod tests {
             (5, 4, &[2, 3], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge(target == 0, storage, target, silent),
+                evaluate(target == 0, storage, target, silent),
                 expected,
                 "{storage} hold the store, {target} goes, {silent:?} are silent"
             );
@@ -144,7 +144,7 @@ mod tests {
             (5, 3, &[], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge_made_for(replicas, false, storage, 1, silent),
+                evaluate_with_replicas(replicas, false, storage, 1, silent),
                 expected,
                 "{storage} of {replicas} are left, {silent:?} are silent"
             );
@@ -154,10 +154,10 @@ mod tests {
     #[test]
     fn who_does_not_sit_at_the_machine_is_told_what_the_network_would_lose() {
         let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
-        assert_eq!(judge(false, 1, 0, &[]), quorum(0, 1));
-        assert_eq!(judge(false, 3, 0, &[1]), quorum(1, 2));
-        assert_eq!(judge(false, 3, 0, &[]), Err(RemovalRefusal::Own));
-        assert_eq!(judge(false, 3, 1, &[]), Ok(()));
-        assert_eq!(judge(true, 3, 4, &[]), Err(RemovalRefusal::Own));
+        assert_eq!(evaluate(false, 1, 0, &[]), quorum(0, 1));
+        assert_eq!(evaluate(false, 3, 0, &[1]), quorum(1, 2));
+        assert_eq!(evaluate(false, 3, 0, &[]), Err(RemovalRefusal::Own));
+        assert_eq!(evaluate(false, 3, 1, &[]), Ok(()));
+        assert_eq!(evaluate(true, 3, 4, &[]), Err(RemovalRefusal::Own));
     }
 }

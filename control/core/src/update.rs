@@ -85,7 +85,11 @@ fn refuse(candidates: &[Candidate], step: VersionStep, what: &str) -> Result<(),
 ///
 /// # Errors
 /// The first thing that is missing, in words.
-pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Result<(), String> {
+pub fn compare_health(
+    before: &MachineHealth,
+    after: &MachineHealth,
+    version: &str,
+) -> Result<(), String> {
     if after.version != version {
         return Err(format!("version {} is still running", after.version));
     }
@@ -198,16 +202,16 @@ mod tests {
             (health("1.1.0", &[peer], false, 20_000), Some("store")),
             (health("1.1.0", &[peer], true, 36_000), Some("round-trip")),
         ] {
-            let judged = judge(&before, &after, "1.1.0");
+            let compared = compare_health(&before, &after, "1.1.0");
             match cause {
-                None => assert_eq!(judged, Ok(())),
-                Some(cause) => assert!(judged.unwrap_err().contains(cause)),
+                None => assert_eq!(compared, Ok(())),
+                Some(cause) => assert!(compared.unwrap_err().contains(cause)),
             }
         }
         // A peer or store that was missing before is no fault of the update.
         let alone = health("1.0.0", &[], false, 20_000);
         assert_eq!(
-            judge(&alone, &health("1.1.0", &[], false, 0), "1.1.0"),
+            compare_health(&alone, &health("1.1.0", &[], false, 0), "1.1.0"),
             Ok(())
         );
     }

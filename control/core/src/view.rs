@@ -133,7 +133,7 @@ impl View {
     }
 
     /// Notes where the machines are with whom there is a session; true if that is news.
-    pub(crate) fn hear_from(&mut self, sessions: &BTreeMap<PublicKey, SocketAddr>) -> bool {
+    pub(crate) fn record_sessions(&mut self, sessions: &BTreeMap<PublicKey, SocketAddr>) -> bool {
         let before = self.roamed.clone();
         self.roamed.retain(|id, _| self.machines.contains_key(id));
         for (machine, _) in self.machines.values() {

@@ -7,7 +7,7 @@
 //!            previous -> versions/0.1.0
 //!            lock
 //!            units, units.former       of the last switch
-//!            passing, passed           of a version on its way from machine to machine
+//!            passing, passed           mirrors of a version, for other machines and from them
 //! /usr/local/bin/{ployzctl,ployzd} -> /opt/ployz/current/…
 //! /etc/ployz/{ployzd.toml,release.pub}
 //! /etc/systemd/system/{ployzd,ployz-nats}.service
@@ -254,7 +254,7 @@ impl Layout {
     }
 
     /// As before the first version.
-    pub(crate) fn forget_current(&self) -> Result<(), Failure> {
+    pub(crate) fn clear_current(&self) -> Result<(), Failure> {
         let _locked = self.lock()?;
         remove_file(&self.current_link())
     }

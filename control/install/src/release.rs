@@ -72,7 +72,7 @@ impl Release {
     /// # Errors
     ///
     /// `INSTALL_FAILED`: the base does not answer, or not with such a version.
-    pub fn look_for(&self, version: &Version) -> Result<(), Failure> {
+    pub fn check_version(&self, version: &Version) -> Result<(), Failure> {
         self.base.read(&list(version), SUMS_LEN_MAX).map(drop)
     }
 

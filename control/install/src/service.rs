@@ -157,7 +157,7 @@ impl Layout {
                 .map(|_| format!("{version} is running again")),
             None => systemctl(&["stop", DAEMON_UNIT])
                 .and_then(|_| systemctl(&["daemon-reload"]))
-                .and_then(|_| self.forget(before, tried))
+                .and_then(|_| self.remove_leftovers(before, tried))
                 .map(|()| "nothing is installed".to_owned()),
         };
         let state =
@@ -170,8 +170,8 @@ impl Layout {
     }
 
     /// Takes away what the first installation of this machine has made, as far as it has made it.
-    fn forget(&self, before: &Before, tried: &Version) -> Result<(), Failure> {
-        self.forget_current()?;
+    fn remove_leftovers(&self, before: &Before, tried: &Version) -> Result<(), Failure> {
+        self.clear_current()?;
         if !before.has_data {
             remove_directory(&self.data())?;
         }

@@ -14,7 +14,7 @@ use ployz_api::{Code, Failure, Switch};
 use crate::files::{failed, remove_directory, remove_file};
 use crate::layout::Layout;
 use crate::programs::Programs;
-use crate::systemd::{is_active, run_aside, tell};
+use crate::systemd::{is_active, run, run_aside};
 use crate::version::Version;
 
 const SCRIPT: &str = include_str!("switch.sh");
@@ -78,7 +78,7 @@ impl Layout {
         let ployzctl = programs.path("ployzctl").display().to_string();
         let output = directory.display().to_string();
         let written = [&ployzctl, "daemon", "units", "--output", &output];
-        tell("timeout", &[&[UNITS_WAIT_SECS], &written[..]].concat()).map(drop)
+        run("timeout", &[&[UNITS_WAIT_SECS], &written[..]].concat()).map(drop)
     }
 
     /// Says of the version that is being watched whether it stays.
@@ -86,7 +86,7 @@ impl Layout {
     /// # Errors
     ///
     /// `INSTALL_FAILED`: that cannot be written down.
-    pub fn say_verdict(&self, stays: bool) -> Result<(), Failure> {
+    pub fn record_verdict(&self, stays: bool) -> Result<(), Failure> {
         let path = self.directory().join(VERDICT);
         let word = if stays { "confirm" } else { "revert" };
         fs::write(&path, word).map_err(failed(&path))

@@ -12,16 +12,16 @@ pub(crate) fn is_here() -> bool {
 
 /// Has `systemctl` do something. Every job in it has systemd's own deadline.
 pub(crate) fn systemctl(arguments: &[&str]) -> Result<String, Failure> {
-    tell("systemctl", arguments)
+    run("systemctl", arguments)
 }
 
 /// Has systemd run something as a unit of its own.
 pub(crate) fn systemd_run(arguments: &[&str]) -> Result<String, Failure> {
-    tell("systemd-run", arguments)
+    run("systemd-run", arguments)
 }
 
 /// Runs a program, and tells what it says; its complaint if it fails.
-pub(crate) fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
     let failed = |cause: &str| {
         let message = format!("{program} {}: {cause}", arguments.join(" "));
         Failure::new(Code::InstallFailed, message)

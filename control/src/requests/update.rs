@@ -10,7 +10,7 @@ use ployz_api::{
     ReleaseWay, Success, UpdateStep,
 };
 use ployz_engine::PublicKey as WireguardKey;
-use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, place};
+use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, release_path};
 
 use super::{internal, rtt};
 use crate::daemon::Daemon;
@@ -46,14 +46,14 @@ pub(crate) async fn step(daemon: &Daemon, step: UpdateStep) -> Outcome {
         }
         UpdateStep::Confirm => {
             blocking(|| {
-                Layout::system().say_verdict(true)?;
+                Layout::system().record_verdict(true)?;
                 Layout::system().prune()
             })
             .await?;
             Ok(done())
         }
         UpdateStep::Revert => {
-            blocking(|| Layout::system().say_verdict(false)).await?;
+            blocking(|| Layout::system().record_verdict(false)).await?;
             Ok(done())
         }
     }
@@ -74,7 +74,7 @@ fn release_by(daemon: &Daemon, way: ReleaseWay) -> Result<Release, Failure> {
         ReleaseWay::Base => release(daemon),
         ReleaseWay::Coordinator => {
             let key = PublicKey::read(Path::new(RELEASE_KEY))?;
-            Ok(Release::new(Layout::system().passed_on(), key))
+            Ok(Release::new(Layout::system().received_mirror(), key))
         }
     }
 }
@@ -101,7 +101,7 @@ fn fetch(
         Failure::new(Code::Unsupported, message).hint("ployzctl daemon install, on that machine")
     })?;
     current.refuse_downgrade(version)?;
-    let readable = release.and_then(|release| release.look_for(version).map(|()| release));
+    let readable = release.and_then(|release| release.check_version(version).map(|()| release));
     let fetched = |unreachable| ReleaseFetched {
         arch: arch.to_string(),
         unreachable,
@@ -112,7 +112,7 @@ fn fetch(
     };
     layout.fetch(&release, version, arch, &mut |_| {})?;
     if way == ReleaseWay::Coordinator {
-        layout.forget_passed()?;
+        layout.remove_mirrors()?;
     }
     Ok(fetched(None))
 }
@@ -122,7 +122,7 @@ fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
     let invalid = |cause: &str| Failure::new(Code::InvalidArgument, cause);
     let bytes = STANDARD.decode(&piece.data);
     let bytes = bytes.map_err(|_| invalid("a piece is not in base64"))?;
-    let place = place(piece.file, &piece.version.parse()?, Arch::here()?);
+    let place = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
     Layout::system().keep_piece(&place, piece.offset, &bytes)
 }
 

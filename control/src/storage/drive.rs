@@ -171,7 +171,7 @@ impl Change {
             let name = self.name_of(id)?;
             self.work.stage_of(&name, "prepare").await;
             let next = NextStore {
-                place: self.journal.place.clone(),
+                location: self.journal.place.clone(),
                 coordinator: self.daemon.identity.machine_id,
                 authority: Secret::new(
                     serde_json::to_string(&authority).map_err(|it| internal(it.into()))?,

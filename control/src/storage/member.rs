@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use ployz_api::{
-    Code, Failure, NextStore, Outcome, Payload, StorageReport, StorageStep, StorePlace, Success,
+    Code, Failure, NextStore, Outcome, Payload, StorageReport, StorageStep, StoreLocation, Success,
 };
 
 use super::places::{PREPARED_FILE, Prepared, abandon, prepare, settle};
@@ -53,7 +53,7 @@ async fn preflight(daemon: &Daemon) -> Result<StorageReport, Failure> {
 
 async fn prepare_next(daemon: &Daemon, next: NextStore) -> Outcome {
     let membership = known(daemon)?;
-    refuse_former(&membership, &next.place)?;
+    refuse_former(&membership, &next.location)?;
     let malformed =
         |what: &str| Failure::new(Code::InvalidArgument, format!("{what} of the next store"));
     let authority: Authority =
@@ -65,7 +65,7 @@ async fn prepare_next(daemon: &Daemon, next: NextStore) -> Outcome {
     let addresses =
         serde_json::from_value(next.addresses).map_err(|_| malformed("the addresses"))?;
     let prepared = Prepared {
-        place: next.place,
+        place: next.location,
         coordinator: next.coordinator,
         authority,
         addresses,
@@ -79,9 +79,9 @@ async fn prepare_next(daemon: &Daemon, next: NextStore) -> Outcome {
 
 /// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by whoever takes part in
 /// the network next.
-pub(super) fn adopt(daemon: &Daemon, place: &StorePlace) -> Result<bool, Failure> {
+pub(super) fn adopt(daemon: &Daemon, place: &StoreLocation) -> Result<bool, Failure> {
     let mut membership = known(daemon)?;
-    if *place == membership.store_place() {
+    if *place == membership.store_location() {
         return Ok(false);
     }
     refuse_former(&membership, place)?;
@@ -111,7 +111,7 @@ pub(super) fn adopt(daemon: &Daemon, place: &StorePlace) -> Result<bool, Failure
     Ok(true)
 }
 
-fn refuse_former(membership: &Membership, place: &StorePlace) -> Result<(), Failure> {
+fn refuse_former(membership: &Membership, place: &StoreLocation) -> Result<(), Failure> {
     if place.epoch > membership.store_epoch {
         return Ok(());
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use ployz_api::{
     Code, FailedPromotion, Failure, MachineId, OperationId, Outcome, Payload, Request,
-    StoragePromotion, StorageReport, StorageRequest, StorageStep, StorePlace, Success,
+    StoragePromotion, StorageReport, StorageRequest, StorageStep, StoreLocation, Success,
 };
 use ployz_core::{StoragePlan, StorageWish, plan_storage};
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ const AGAIN: &str =
 #[serde(deny_unknown_fields)]
 struct Journal {
     operation_id: OperationId,
-    place: StorePlace,
+    place: StoreLocation,
     /// Who will hold the store.
     members: BTreeSet<MachineId>,
     /// Who ceases to.
@@ -157,10 +157,10 @@ async fn preflight(daemon: &Rc<Daemon>, members: &BTreeSet<MachineId>) -> Vec<Re
 }
 
 /// Where the next store is, and who cannot hold it.
-fn judge(network: &Network, reports: Vec<Report>) -> (StorePlace, Vec<FailedPromotion>) {
+fn judge(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<FailedPromotion>) {
     let own = env!("CARGO_PKG_VERSION");
     let mut failed = Vec::new();
-    let mut place = StorePlace {
+    let mut place = StoreLocation {
         epoch: network.membership.store_epoch,
         servers: Vec::new(),
     };

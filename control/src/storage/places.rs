@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ployz_api::{MachineId, StorePlace};
+use ployz_api::{MachineId, StoreLocation};
 use ployz_core::{AddressPlan, MachineRecord, SavedView};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub(super) const PREPARED_FILE: &str = "storage-next.json";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Prepared {
-    pub(super) place: StorePlace,
+    pub(super) place: StoreLocation,
     pub(super) coordinator: MachineId,
     pub(super) authority: Authority,
     pub(super) addresses: AddressPlan,
@@ -75,7 +75,7 @@ pub(crate) fn settings<'a>(
     own_user: User,
     membership: &Membership,
     authority: &Authority,
-    place: &StorePlace,
+    place: &StoreLocation,
     filler: Option<MachineId>,
     machines: impl Iterator<Item = &'a MachineRecord>,
 ) -> anyhow::Result<Settings> {
@@ -151,7 +151,7 @@ async fn exchange(
     }
     let saved: Option<SavedView> = daemon.files.read_last_good(VIEW_FILE)?;
     let machines = saved.map(|saved| saved.machines).unwrap_or_default();
-    let place = membership.store_place();
+    let place = membership.store_location();
     let own = own_user(daemon.identity.machine_id, daemon.identity.nkey()?);
     let settings = settings(own, membership, authority, &place, None, machines.iter())?;
     nats.configure(&settings)

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure, MachineId, Payload, Request, StorageStep, StorePlace};
+use ployz_api::{Code, Failure, MachineId, Payload, Request, StorageStep, StoreLocation};
 use tokio::time::{sleep, timeout};
 
 use super::{STEP_WAIT, step};
@@ -70,7 +70,7 @@ pub(crate) async fn tell_the_silent(daemon: &Rc<Daemon>, network: &Network) {
             continue;
         }
         let silent = silent(daemon, network).await;
-        let place = network.membership.store_place();
+        let place = network.membership.store_location();
         for (id, failure) in tell(daemon, silent, &place).await {
             tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
         }
@@ -80,7 +80,7 @@ pub(crate) async fn tell_the_silent(daemon: &Rc<Daemon>, network: &Network) {
 pub(super) async fn tell(
     daemon: &Rc<Daemon>,
     ids: Vec<MachineId>,
-    place: &StorePlace,
+    place: &StoreLocation,
 ) -> Vec<(MachineId, Failure)> {
     ask_all(daemon, ids, || StorageStep::Adopt(place.clone())).await
 }

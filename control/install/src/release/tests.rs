@@ -106,8 +106,8 @@ fn a_mirror_is_a_base_of_what_was_genuine_when_it_was_made() {
         .mirror(&version(), ARCH, &mirror)
         .unwrap();
     let mirrored = Release::new(Base::Directory(mirror), published.signer.key());
-    mirrored.look_for(&version()).unwrap();
-    assert!(mirrored.look_for(&"0.3.0".parse().unwrap()).is_err());
+    mirrored.check_version(&version()).unwrap();
+    assert!(mirrored.check_version(&"0.3.0".parse().unwrap()).is_err());
     published.change(&published.artifact(), |bytes| bytes[20] ^= 1);
     let directory = published.place.path().join("there");
     mirrored

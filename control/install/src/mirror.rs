@@ -22,11 +22,11 @@ use crate::layout::Layout;
 use crate::release::{ARTIFACT_LEN_MAX, Release, SUMS};
 use crate::version::Version;
 
-const PASSING: &str = "passing";
-const PASSED: &str = "passed";
+const MIRRORS: &str = "passing";
+const RECEIVED: &str = "passed";
 
 impl Layout {
-    /// Has a version lie here to be passed on; where it is. One that does is not brought a second time.
+    /// Mirrors a version for other machines; returns the base. A version that is mirrored already is not fetched again.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Layout {
         version: &Version,
         arch: Arch,
     ) -> Result<PathBuf, Failure> {
-        let base = self.directory().join(PASSING).join(arch.to_string());
+        let base = self.directory().join(MIRRORS).join(arch.to_string());
         if !base.join(version.to_string()).exists() {
             remove_directory(&base)?;
             fs::create_dir_all(parent(&base)).map_err(failed(&base))?;
@@ -46,14 +46,14 @@ impl Layout {
         Ok(base)
     }
 
-    /// Keeps a piece of a file that is passed on to this machine. The first one begins it anew.
+    /// Keeps a piece of a file that another machine mirrors for this one. The first piece begins the file anew.
     ///
     /// # Errors
     ///
     /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have;
     /// `INSTALL_FAILED`.
-    pub fn keep_piece(&self, place: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
-        let path = self.directory().join(PASSED).join(place);
+    pub fn keep_piece(&self, path: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
+        let path = self.directory().join(RECEIVED).join(path);
         fs::create_dir_all(parent(&path)).map_err(failed(&path))?;
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).mode(0o600).open(&path);
@@ -65,7 +65,7 @@ impl Layout {
         if len != offset || len + piece.len() as u64 > ARTIFACT_LEN_MAX {
             let message = format!(
                 "{} has {len} bytes, so a piece at offset {offset} does not follow",
-                place.display()
+                path.display()
             );
             return Err(Failure::new(Code::InvalidArgument, message));
         }
@@ -74,24 +74,24 @@ impl Layout {
 
     /// The base that the pieces form.
     #[must_use]
-    pub fn passed_on(&self) -> Base {
-        Base::Directory(self.directory().join(PASSED))
+    pub fn received_mirror(&self) -> Base {
+        Base::Directory(self.directory().join(RECEIVED))
     }
 
-    /// Removes what is passed on, by this machine or to it.
+    /// Removes the mirrors, those for other machines and those received.
     ///
     /// # Errors
     ///
     /// `INSTALL_FAILED`: it cannot be removed.
-    pub fn forget_passed(&self) -> Result<(), Failure> {
-        remove_directory(&self.directory().join(PASSED))?;
-        remove_directory(&self.directory().join(PASSING))
+    pub fn remove_mirrors(&self) -> Result<(), Failure> {
+        remove_directory(&self.directory().join(RECEIVED))?;
+        remove_directory(&self.directory().join(MIRRORS))
     }
 }
 
 /// The path of a version's file within a base.
 #[must_use]
-pub fn place(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
+pub fn release_path(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
     let name = match file {
         ReleaseFile::Sums => SUMS.to_owned(),
         ReleaseFile::Signature => format!("{SUMS}.minisig"),
@@ -109,9 +109,9 @@ mod tests {
     fn pieces_follow_one_another_and_the_first_begins_anew() {
         let ground = Place::new();
         let layout = Layout::under(ground.path());
-        let place = place(ReleaseFile::Artifact, &version(), Arch::X86_64);
-        let keep = |offset, piece: &[u8]| layout.keep_piece(&place, offset, piece);
-        let Base::Directory(base) = layout.passed_on() else {
+        let path = release_path(ReleaseFile::Artifact, &version(), Arch::X86_64);
+        let keep = |offset, piece: &[u8]| layout.keep_piece(&path, offset, piece);
+        let Base::Directory(base) = layout.received_mirror() else {
             panic!("it is on this machine")
         };
         keep(0, b"left").unwrap();
@@ -120,10 +120,10 @@ mod tests {
         for offset in [2, 4] {
             assert_eq!(keep(offset, b"d").unwrap_err().code, Code::InvalidArgument);
         }
-        assert_eq!(fs::read(base.join(&place)).unwrap(), b"abc");
+        assert_eq!(fs::read(base.join(&path)).unwrap(), b"abc");
         let huge = vec![0; usize::try_from(ARTIFACT_LEN_MAX).unwrap() + 1];
         assert_eq!(keep(0, &huge).unwrap_err().code, Code::InvalidArgument);
-        layout.forget_passed().unwrap();
+        layout.remove_mirrors().unwrap();
         assert!(!base.exists());
     }
 }
