@@ -1,10 +1,10 @@
 //! Every flag there is.
 
 mod access;
+mod events;
 pub(crate) mod global;
 mod invite;
 mod provision;
-mod seeing;
 mod service;
 mod storage;
 mod target;
@@ -28,9 +28,9 @@ use crate::completion;
 pub(crate) use access::{
     ContextCommand, CredentialCommand, CredentialCreateArguments, ImportArguments,
 };
+pub(crate) use events::{EventsArguments, OperationCommand};
 pub(crate) use invite::{InviteCommand, TermsArguments, TokenArguments};
 pub(crate) use provision::{AddArguments, InitArguments, InstallSource, ProvisionArguments};
-pub(crate) use seeing::{EventsArguments, OperationCommand};
 pub(crate) use service::{DaemonCommand, InstallArguments, Runtime, ServiceMode};
 pub(crate) use storage::{StorageArguments, StorageCommand};
 pub(crate) use target::Target;

@@ -48,14 +48,16 @@ fn candidates(names: impl Iterator<Item = String>, current: &OsStr) -> Vec<Compl
 /// As the line so far says, which is behind `--` on our own.
 fn connection() -> Option<Connection> {
     let line = std::env::args().skip_while(|word| word != "--").skip(1);
-    let mut arguments = OnlyConnection::try_parse_from(said(line)).ok()?.connection;
+    let mut arguments = OnlyConnection::try_parse_from(connection_flags(line))
+        .ok()?
+        .connection;
     arguments.timeout = PATIENCE;
     Some(Connection::new(arguments, Notes::SILENT))
 }
 
 /// A command line with nothing but the flags that say whom to ask.
-fn said(line: impl Iterator<Item = String>) -> Vec<String> {
-    let mut said = vec![String::new()];
+fn connection_flags(line: impl Iterator<Item = String>) -> Vec<String> {
+    let mut flags = vec![String::new()];
     let mut line = line.peekable();
     while let Some(word) = line.next() {
         let flag = word.split('=').next().unwrap_or_default();
@@ -63,12 +65,12 @@ fn said(line: impl Iterator<Item = String>) -> Vec<String> {
             continue;
         }
         let has_value = word.contains('=');
-        said.push(word);
+        flags.push(word);
         if !has_value {
-            said.extend(line.next());
+            flags.extend(line.next());
         }
     }
-    said
+    flags
 }
 
 #[cfg(test)]
@@ -78,9 +80,9 @@ mod tests {
     #[test]
     fn whom_to_ask_is_taken_from_the_line() {
         let line = "ployzctl --context a machine inspect --data-dir=/b --json m";
-        let said = said(line.split(' ').map(str::to_owned));
-        assert_eq!(said[1..], ["--context", "a", "--data-dir=/b"]);
-        let only = OnlyConnection::try_parse_from(said).unwrap();
+        let flags = connection_flags(line.split(' ').map(str::to_owned));
+        assert_eq!(flags[1..], ["--context", "a", "--data-dir=/b"]);
+        let only = OnlyConnection::try_parse_from(flags).unwrap();
         assert_eq!(only.connection.context.unwrap().as_str(), "a");
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct Connection {
     notes: Notes,
 }
 
-/// The way to the daemon that answers.
-struct Way {
+/// The route to the daemon that answers.
+struct Route {
     /// The credential for the daemon that is dialled.
     credential: Credential,
     /// The credential for a machine that is asked through another one, where it differs.
@@ -95,24 +95,24 @@ impl Connection {
     /// As [`Self::ask`], of a machine that has to answer itself.
     pub(crate) fn ask_of(&self, destination: Destination, request: &Request) -> Outcome {
         block_on(self.waiting(async {
-            let way = self.way(request, Some(destination)).await?;
-            self.asked_by(&way, request).await
+            let route = self.route(request, Some(destination)).await?;
+            self.asked_by(&route, request).await
         }))
     }
 
     /// The same among other things that are waited for.
     pub(crate) async fn asked(&self, request: &Request) -> Outcome {
-        self.asked_by(&self.way(request, None).await?, request)
+        self.asked_by(&self.route(request, None).await?, request)
             .await
     }
 
-    async fn asked_by(&self, way: &Way, request: &Request) -> Outcome {
+    async fn asked_by(&self, route: &Route, request: &Request) -> Outcome {
         let patience = self.arguments.timeout;
-        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
-        let answer = match &way.destination {
-            None => ask(&way.credential, request, patience).await,
+        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
+        let answer = match &route.destination {
+            None => ask(&route.credential, request, patience).await,
             Some(destination) => {
-                ask_through(&way.credential, known_as, destination, request, patience).await
+                ask_through(&route.credential, known_as, destination, request, patience).await
             }
         };
         answer
@@ -126,9 +126,9 @@ impl Connection {
         request: &Request,
         each: impl FnMut(Outcome),
     ) -> Result<(), Failure> {
-        match self.hear(request, each)? {
+        match self.stream(request, each)? {
             End::Interrupted => Ok(()),
-            End::Told => {
+            End::Complete => {
                 let message = "the daemon ended the stream";
                 Err(Failure::new(Code::DaemonUnreachable, message).hint("run the command again"))
             }
@@ -141,21 +141,21 @@ impl Connection {
         request: &Request,
         each: impl FnMut(Outcome),
     ) -> Result<(), Failure> {
-        match self.hear(request, each)? {
-            End::Told => Ok(()),
+        match self.stream(request, each)? {
+            End::Complete => Ok(()),
             End::Interrupted => Err(Failure::new(Code::Timeout, "interrupted")),
         }
     }
 
-    fn hear(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
-        let way = block_on(self.way(request, None))?;
+    fn stream(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
+        let route = block_on(self.route(request, None))?;
         let patience = self.arguments.timeout;
-        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
+        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
         let followed = block_on(async {
             let following = follow(
-                &way.credential,
+                &route.credential,
                 known_as,
-                way.destination.as_ref(),
+                route.destination.as_ref(),
                 request,
                 patience,
             );
@@ -184,21 +184,26 @@ impl Connection {
         }
     }
 
-    async fn way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
-        let way = self.find_way(request, of).await?;
+    async fn route(&self, request: &Request, of: Option<Destination>) -> Result<Route, Failure> {
+        let route = self.find_route(request, of).await?;
         self.notes.verbose(&format!(
             "asking {:?} for {:?}{}",
-            way.credential.endpoints,
+            route.credential.endpoints,
             request.operation(),
-            way.destination
+            route
+                .destination
                 .as_ref()
                 .map(|destination| format!(" of {destination:?}"))
                 .unwrap_or_default()
         ));
-        Ok(way)
+        Ok(route)
     }
 
-    async fn find_way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
+    async fn find_route(
+        &self,
+        request: &Request,
+        of: Option<Destination>,
+    ) -> Result<Route, Failure> {
         let on = of.or_else(|| self.arguments.on.clone().map(Destination::Machine));
         if let Some(name) = self.context()? {
             let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
@@ -206,7 +211,7 @@ impl Connection {
                 credential.endpoints = self.resolved().await?;
             }
             let needs_coordinator = request.operation().needs_coordinator();
-            return Ok(Way {
+            return Ok(Route {
                 credential,
                 known_as: None,
                 destination: on.or_else(|| needs_coordinator.then_some(Destination::Coordinator)),
@@ -218,7 +223,7 @@ impl Connection {
                 .hint("ployzctl context import <file>, then add --context <name>"));
         }
         let read = |file| read(&self.local(file)).map_err(|failure| failure.hint(self.start_it()));
-        Ok(Way {
+        Ok(Route {
             credential: read(LOCAL_CREDENTIAL_FILE)?,
             known_as: on
                 .is_some()
@@ -289,7 +294,7 @@ async fn interrupted() {
 
 /// Why there are no more answers.
 enum End {
-    Told,
+    Complete,
     Interrupted,
 }
 
@@ -307,7 +312,7 @@ async fn until_the_end(
         match response.map(Outcome::from) {
             Some(Ok(answer)) => each(Ok(answer)),
             Some(Err(failure)) => return Ok(Err(failure)),
-            None => return Ok(Ok(End::Told)),
+            None => return Ok(Ok(End::Complete)),
         }
     }
 }

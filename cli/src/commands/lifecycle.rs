@@ -71,7 +71,7 @@ fn ask(connection: &Connection, request: &Request) -> Result<Set, Failure> {
 )]
 fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
     let deadline = Instant::now() + connection.patience();
-    let (mut was_draining, mut said) = (false, None);
+    let (mut was_draining, mut reported) = (false, None);
     loop {
         let answer = connection.ask(&Request::MachineInspect {
             machine: id.to_string(),
@@ -90,9 +90,9 @@ fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
             }
             Posture::Active | Posture::Standby => {}
         }
-        if said != Some(left) {
+        if reported != Some(left) {
             connection.progress(&format!("{name} holds {left} workloads"));
-            said = Some(left);
+            reported = Some(left);
         }
         if Instant::now() >= deadline {
             let message = format!("{name} still holds {left} workloads; draining continues");

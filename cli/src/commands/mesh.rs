@@ -5,7 +5,7 @@ use ployz_api::{
     MeshStatus, Name, NetworkState, Payload, Request, Status,
 };
 
-use super::{machine, tell, unexpected, word_from_stdin};
+use super::{machine, send, unexpected, word_from_stdin};
 use crate::arguments::{MeshCommand, MeshInitArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -21,9 +21,9 @@ pub(crate) fn run(connection: &Connection, command: MeshCommand) -> Outcome {
             begin(connection, &Request::MeshCreate(drawn_up(arguments)?))
         }
         MeshCommand::Start => begin(connection, &Request::MeshStart),
-        MeshCommand::Stop { force } => tell(connection, &Request::MeshStop { force }),
+        MeshCommand::Stop { force } => send(connection, &Request::MeshStop { force }),
         MeshCommand::Destroy { name, force } => {
-            tell(connection, &Request::MeshDestroy { name, force })
+            send(connection, &Request::MeshDestroy { name, force })
         }
         MeshCommand::Join(token) => machine::import(connection, token),
         MeshCommand::List => list(connection),

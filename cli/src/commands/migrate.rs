@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ployz_api::{Code, Failure, MigrateRequest, Payload, Request, WorkState};
 
-use super::{tell, unexpected};
+use super::{send, unexpected};
 use crate::arguments::{MigrateArguments, MigrateCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -15,7 +15,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) fn run(connection: &Connection, command: MigrateCommand) -> Outcome {
     match command {
         MigrateCommand::Preview(arguments) => {
-            tell(connection, &Request::MigratePreview(asked_for(arguments)))
+            send(connection, &Request::MigratePreview(asked_for(arguments)))
         }
         MigrateCommand::Apply(arguments) => apply(connection, asked_for(arguments)),
     }
@@ -36,7 +36,7 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
     };
     connection.progress(&answer.message);
     let operation_id = begun.operation_id;
-    let mut said = String::new();
+    let mut reported = String::new();
     loop {
         // Its first stage may not be in the store yet.
         let seen = connection.ask(&Request::OperationGet { operation_id });
@@ -57,9 +57,9 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
                 }
             }
             let stage = row.stages.last().map(|last| last.stage.clone());
-            if let Some(stage) = stage.filter(|stage| *stage != said) {
+            if let Some(stage) = stage.filter(|stage| *stage != reported) {
                 connection.progress(&stage);
-                said = stage;
+                reported = stage;
             }
         }
         if !connection.pause(WATCH_INTERVAL) {

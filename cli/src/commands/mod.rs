@@ -49,7 +49,7 @@ fn word_from_stdin() -> Result<String, Failure> {
 }
 
 /// A request whose answer is one sentence.
-fn tell(connection: &Connection, request: &Request) -> Outcome {
+fn send(connection: &Connection, request: &Request) -> Outcome {
     let answer = connection.ask(request)?;
     let text = answer.message.clone();
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))

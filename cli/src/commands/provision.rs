@@ -41,7 +41,7 @@ pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcom
         format!("no context was written: {failure}; to make one, run on the new machine: ployzctl credential create --role admin")
     });
     let made = vec![(arguments.target.clone(), made)];
-    Ok(told(None, made, lost.into_iter().collect()))
+    Ok(report(None, made, lost.into_iter().collect()))
 }
 
 /// Several, for a network that is there.
@@ -52,7 +52,7 @@ pub(crate) fn add(connection: &Connection, arguments: &AddArguments) -> Outcome 
 fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArguments) -> Outcome {
     let source = checked(arguments, targets)?;
     block_on(async {
-        let (ledger, teller) = Ledger::open(connection, &arguments.network, targets).await?;
+        let (ledger, reporter) = Ledger::open(connection, &arguments.network, targets).await?;
         let operation = ledger.operation();
         let making = async {
             let plan = Plan {
@@ -71,10 +71,10 @@ fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArg
             let warnings = ledger.close(failure.as_ref()).await;
             (made, warnings)
         };
-        let ((made, mut warnings), lost) = tokio::join!(making, teller.run());
+        let ((made, mut warnings), lost) = tokio::join!(making, reporter.run());
         warnings
             .extend(lost.map(|it| format!("progress could not be reported to the network: {it}")));
-        Ok(told(operation, made, warnings))
+        Ok(report(operation, made, warnings))
     })
 }
 
@@ -118,7 +118,7 @@ fn keep_context(connection: &Connection, context: Context) -> Result<(), Failure
     contexts.write(&path)
 }
 
-fn told(
+fn report(
     operation: Option<ployz_api::OperationId>,
     made: Vec<(Target, Result<Joined, Stopped>)>,
     warnings: Vec<String>,

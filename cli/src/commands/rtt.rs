@@ -38,13 +38,13 @@ fn measure(connection: &Connection, arguments: &RttArguments) -> Result<MachineR
     };
     let mut all = MachineRtt::default();
     let mut failure = None;
-    let mut heard = 0;
+    let mut answered = 0;
     connection.gather(&request, |answer| match answer.map(|it| it.payload) {
         Ok(Some(Payload::MachineRtt(part))) => {
-            heard += 1;
+            answered += 1;
             if !arguments.watch {
                 let machines = part.machines;
-                connection.progress(&format!("{heard} of {machines} machines have measured"));
+                connection.progress(&format!("{answered} of {machines} machines have measured"));
             }
             all.machines = part.machines;
             all.rows.extend(part.rows);

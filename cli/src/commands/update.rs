@@ -48,7 +48,7 @@ pub(super) fn watch(
     connection: &Connection,
     operation_id: OperationId,
 ) -> Result<OperationRow, Failure> {
-    let mut said = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let mut silence = 0;
     loop {
         match connection.ask(&Request::OperationGet { operation_id }) {
@@ -60,7 +60,7 @@ pub(super) fn watch(
                 for stage in &row.stages {
                     let target = stage.target.as_ref().map(|it| format!("{it}: "));
                     let line = target.unwrap_or_default() + &stage.stage;
-                    if said.insert(line.clone()) {
+                    if reported.insert(line.clone()) {
                         connection.progress(&line);
                     }
                 }
@@ -68,7 +68,7 @@ pub(super) fn watch(
                     return Ok(*row);
                 }
             }
-            Err(failure) if !is_passing(failure.code) || silence == SILENCE_MAX => {
+            Err(failure) if !is_transient(failure.code) || silence == SILENCE_MAX => {
                 return Err(failure.hint(format!("ployzctl operation watch {operation_id}")));
             }
             Err(_) => silence += 1,
@@ -82,7 +82,7 @@ pub(super) fn watch(
 }
 
 /// Tells whether a failure passes: a daemon that is being replaced, or its store, causes it.
-fn is_passing(code: Code) -> bool {
+fn is_transient(code: Code) -> bool {
     [
         Code::DaemonUnreachable,
         Code::MachineUnreachable,

@@ -5,7 +5,7 @@ use ployz_api::{
     WorkloadName, WorkloadRow, WorkloadSpec,
 };
 
-use super::{date, tell, unexpected};
+use super::{date, send, unexpected};
 use crate::arguments::{DeployCommand, ServiceArguments, WorkloadCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -39,7 +39,7 @@ pub(crate) fn deploy(connection: &Connection, command: DeployCommand) -> Outcome
             publish,
         },
     });
-    tell(connection, &request)
+    send(connection, &request)
 }
 
 pub(crate) fn run(connection: &Connection, command: WorkloadCommand) -> Outcome {
@@ -47,7 +47,7 @@ pub(crate) fn run(connection: &Connection, command: WorkloadCommand) -> Outcome 
         WorkloadCommand::Ls { machine } => list(connection, machine.as_deref()),
         WorkloadCommand::Inspect { workload } => inspect(connection, workload),
         WorkloadCommand::Logs { workload, lines } => logs(connection, workload, lines),
-        WorkloadCommand::Rm { workload } => tell(connection, &Request::WorkloadRemove { workload }),
+        WorkloadCommand::Rm { workload } => send(connection, &Request::WorkloadRemove { workload }),
     }
 }
 

@@ -26,7 +26,7 @@ const IDLE_SECS: NonZeroUsize = NonZeroUsize::new(60).unwrap();
 /// The output of a script: JSON of a few machines at the most.
 const OUTPUT_MAX: u64 = 1 << 20;
 /// Lines that are kept of a script's stderr.
-const COMPLAINT_LINES: usize = 5;
+const STDERR_LINES: usize = 5;
 
 /// How to get to hosts.
 #[derive(Clone, Debug)]
@@ -72,23 +72,23 @@ impl<'a> Script<'a> {
 
 /// The result of a script.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct Output {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     /// The last lines of what it complained of.
-    pub(crate) complaint: String,
+    pub(crate) stderr: String,
 }
 
-impl Said {
+impl Output {
     /// Returns stdout, or stderr as a failure of this code.
     pub(crate) fn success(self, code: Code) -> Result<String, Failure> {
         if self.status.success() {
             return Ok(self.stdout);
         }
-        let said = if self.complaint.is_empty() {
+        let said = if self.stderr.is_empty() {
             format!("the script ended with {}", self.status)
         } else {
-            self.complaint
+            self.stderr
         };
         Err(Failure::new(code, said))
     }
@@ -133,7 +133,7 @@ impl Host {
     /// Runs a script to its end.
     ///
     /// Fails with `SSH_FAILED` if the connection is lost, and `TIMEOUT`; a script that fails is in what it said.
-    pub(crate) async fn run(&self, script: &Script<'_>) -> Result<Said, Failure> {
+    pub(crate) async fn run(&self, script: &Script<'_>) -> Result<Output, Failure> {
         self.follow(script, |_| {}).await
     }
 
@@ -142,7 +142,7 @@ impl Host {
         &self,
         script: &Script<'_>,
         each: impl FnMut(&str),
-    ) -> Result<Said, Failure> {
+    ) -> Result<Output, Failure> {
         tokio::time::timeout(script.patience, self.carry_out(script, each))
             .await
             .map_err(|_| {
@@ -155,7 +155,7 @@ impl Host {
         &self,
         script: &Script<'_>,
         mut each: impl FnMut(&str),
-    ) -> Result<Said, Failure> {
+    ) -> Result<Output, Failure> {
         let mut command = self.session.raw_command(self.command_line(script));
         command
             .stdin(Stdio::piped())
@@ -169,32 +169,32 @@ impl Host {
         ) else {
             return Err(Failure::new(Code::Internal, "a script without pipes"));
         };
-        let feeding = async {
+        let writing = async {
             // A script that ends without reading all of it is judged by how it ends.
             let _unread = stdin.write_all(script.stdin).await;
             drop(stdin);
         };
-        let hearing = async {
+        let reading = async {
             let mut lines = BufReader::new(stdout.take(OUTPUT_MAX)).lines();
-            let mut heard = String::new();
+            let mut stdout_text = String::new();
             while let Ok(Some(line)) = lines.next_line().await {
                 each(&line);
-                heard += &line;
-                heard.push('\n');
+                stdout_text += &line;
+                stdout_text.push('\n');
             }
-            heard
+            stdout_text
         };
-        let complaining = async {
+        let reading_errors = async {
             let mut bytes = Vec::new();
             let _cut_short = stderr.take(OUTPUT_MAX).read_to_end(&mut bytes).await;
             last_lines(&String::from_utf8_lossy(&bytes))
         };
-        let ((), stdout, complaint) = tokio::join!(feeding, hearing, complaining);
+        let ((), stdout, stderr) = tokio::join!(writing, reading, reading_errors);
         let status = child.wait().await.map_err(lost)?;
-        Ok(Said {
+        Ok(Output {
             status,
             stdout,
-            complaint,
+            stderr,
         })
     }
 
@@ -220,8 +220,8 @@ impl Host {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let complaint = last_lines(&String::from_utf8_lossy(&output.stderr));
-        Err(Failure::new(Code::InstallFailed, complaint))
+        let stderr = last_lines(&String::from_utf8_lossy(&output.stderr));
+        Err(Failure::new(Code::InstallFailed, stderr))
     }
 
     /// Says goodbye.
@@ -282,7 +282,7 @@ fn last_lines(text: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    lines[lines.len().saturating_sub(COMPLAINT_LINES)..].join("; ")
+    lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
 }
 
 #[cfg(test)]

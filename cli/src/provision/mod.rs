@@ -11,13 +11,13 @@
 
 mod host;
 mod ledger;
-mod making;
+mod plan;
 mod preflight;
 mod remote;
 mod source;
 mod stage;
 
 pub(crate) use ledger::Ledger;
-pub(crate) use making::{Joined, Plan};
+pub(crate) use plan::{Joined, Plan};
 pub(crate) use source::Source;
 pub(crate) use stage::Stopped;

@@ -99,7 +99,7 @@ impl Obstacle {
 /// Evaluates the facts that the script has reported, at this time (seconds since 1970).
 ///
 /// Fails with the code and the hint of the first obstacle, and the text of all.
-pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fit, Failure> {
+pub(crate) fn evaluate(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fit, Failure> {
     let facts = Facts::read(text);
     let root = facts.get("root");
     if !matches!(root, "user" | "sudo") {
@@ -273,19 +273,19 @@ mod tests {
     const GOOD: &str = "arch=x86_64\nkernel=6.8.0-45-generic\nuser=op\nnow=1800000001\nroot=sudo\nsystemd=yes\ntun=yes\n\
         io_uring_disabled=0\nfree_kib=10000000\nhas_tar=yes\nhas_gzip=yes\nhas_timeout=yes\nend=yes\n";
 
-    fn judged(text: &str, source: InstallSource) -> Result<Fit, Failure> {
+    fn evaluated(text: &str, source: InstallSource) -> Result<Fit, Failure> {
         let network = Name::nearest("acme");
         let wanted = Wanted {
             network: &network,
             runtime: Runtime::Host,
             source,
         };
-        judge(text, wanted, NOW)
+        evaluate(text, wanted, NOW)
     }
 
     #[test]
     fn a_host_that_will_do_does() {
-        let fit = judged(GOOD, InstallSource::Release).unwrap();
+        let fit = evaluated(GOOD, InstallSource::Release).unwrap();
         assert!(!fit.is_root && fit.warnings.is_empty());
         assert!(matches!(fit.found, Found::Bare));
     }
@@ -329,11 +329,11 @@ mod tests {
             ("end=yes", "", SshFailed, "did not finish"),
         ];
         for (from, to, code, words) in table {
-            let failure = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap_err();
+            let failure = evaluated(&GOOD.replace(from, to), InstallSource::Release).unwrap_err();
             assert_eq!(failure.code, code, "{to}: {failure}");
             assert!(failure.message.contains(words), "{to}: {failure}");
         }
-        let failure = judged(GOOD, InstallSource::Git).unwrap_err();
+        let failure = evaluated(GOOD, InstallSource::Git).unwrap_err();
         assert!(
             failure.message.contains("git") && failure.message.contains("cargo"),
             "{failure}"
@@ -346,7 +346,7 @@ mod tests {
             ("io_uring_disabled=0", "io_uring_disabled=2"),
             ("6.8.0-45-generic", "6.1.0-18-amd64"),
         ] {
-            let fit = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap();
+            let fit = evaluated(&GOOD.replace(from, to), InstallSource::Release).unwrap();
             assert!(
                 fit.warnings[0].ends_with("uses epoll"),
                 "{:?}",
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_host_that_was_left_halfway_is_gone_on_with() {
         let halfway = GOOD.replace("end=yes", "installed=0.1.0\nstatus=\ntaken=51820\nend=yes");
-        let fit = judged(&halfway, InstallSource::Release).unwrap();
+        let fit = evaluated(&halfway, InstallSource::Release).unwrap();
         assert!(matches!(fit.found, Found::Installed(_)));
     }
 }

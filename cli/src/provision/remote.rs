@@ -9,7 +9,7 @@ use ployz_api::{
 
 use serde_json::Value;
 
-use super::host::{Host, Said, Script};
+use super::host::{Host, Output, Script};
 use super::preflight;
 use super::source::Git;
 
@@ -72,9 +72,9 @@ pub(super) async fn build(
         as_root: false,
         patience: BUILD_WAIT,
     };
-    let said = host.follow(&script, each).await?;
-    let last = said.stdout.lines().last().unwrap_or_default().to_owned();
-    said.success(Code::InstallFailed)?;
+    let output = host.follow(&script, each).await?;
+    let last = output.stdout.lines().last().unwrap_or_default().to_owned();
+    output.success(Code::InstallFailed)?;
     host.fetch(&last, INSTALL_WAIT).await
 }
 
@@ -141,8 +141,8 @@ pub(super) async fn uninstall(host: &Host) -> Result<(), Failure> {
     const UNINSTALL: &str = "if [ -e /opt/ployz/current/ployzctl ]; then\n\
         /opt/ployz/current/ployzctl --json daemon uninstall --force >/dev/null\n\
         else rm -rf /opt/ployz; fi";
-    let said = host.run(&Script::of_root(UNINSTALL, ASK_WAIT)).await?;
-    said.success(Code::InstallFailed).map(drop)
+    let output = host.run(&Script::of_root(UNINSTALL, ASK_WAIT)).await?;
+    output.success(Code::InstallFailed).map(drop)
 }
 
 /// Has the daemon forget the network.
@@ -152,7 +152,7 @@ pub(super) async fn leave(host: &Host, network: &Name) -> Result<(), Failure> {
 }
 
 async fn own(host: &Host, words: &[&str], stdin: &[u8]) -> Result<Success, Failure> {
-    heard(host.run(&asking(words, stdin)).await?)
+    parsed(host.run(&asking(words, stdin)).await?)
 }
 
 const fn asking<'a>(words: &'a [&'a str], stdin: &'a [u8]) -> Script<'a> {
@@ -166,24 +166,24 @@ const fn asking<'a>(words: &'a [&'a str], stdin: &'a [u8]) -> Script<'a> {
 }
 
 /// Whether a `ployzctl --json` has done there what it was told; what else it says is for people.
-fn done(said: Said) -> Result<(), Failure> {
-    let document: Option<Value> = serde_json::from_str(&said.stdout).ok();
+fn done(output: Output) -> Result<(), Failure> {
+    let document: Option<Value> = serde_json::from_str(&output.stdout).ok();
     let answer = document.and_then(|mut document| {
         document.as_object_mut()?.remove("payload");
         serde_json::from_value::<Response>(document).ok()
     });
     match answer {
         Some(answer) => Outcome::from(answer).map(drop),
-        None => said.success(Code::InstallFailed).map(drop),
+        None => output.success(Code::InstallFailed).map(drop),
     }
 }
 
 /// Parses the document of the host's `ployzctl --json`, or reports why there is none.
-fn heard(said: Said) -> Outcome {
-    if let Ok(answer) = serde_json::from_str::<Response>(&said.stdout) {
+fn parsed(output: Output) -> Outcome {
+    if let Ok(answer) = serde_json::from_str::<Response>(&output.stdout) {
         return answer.into();
     }
-    said.success(Code::InstallFailed)?;
+    output.success(Code::InstallFailed)?;
     Err(unexpected())
 }
 

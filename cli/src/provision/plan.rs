@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::host::{Access, Host};
 use super::ledger::Ledger;
-use super::preflight::{Fit, Found, Wanted, judge};
+use super::preflight::{Fit, Found, Wanted, evaluate};
 use super::remote;
 use super::source::Source;
 use super::stage::{Stage, Stopped};
@@ -114,7 +114,7 @@ impl Plan<'_> {
         at: &mut Stage,
         done: &mut Done,
     ) -> Result<Joined, Failure> {
-        let fit = self.look(target, host).await?;
+        let fit = self.inspect(target, host).await?;
         let joined = match &fit.found {
             Found::Member(status) => self.member(target, status)?,
             Found::Bare | Found::Installed(_) => {
@@ -158,7 +158,7 @@ impl Plan<'_> {
         self.ledger.stage(target, stage).await;
     }
 
-    async fn look(&self, target: &Target, host: &mut Host) -> Result<Fit, Failure> {
+    async fn inspect(&self, target: &Target, host: &mut Host) -> Result<Fit, Failure> {
         let wanted = Wanted {
             network: &self.arguments.network,
             runtime: self.arguments.runtime,
@@ -166,7 +166,7 @@ impl Plan<'_> {
         };
         let ports = self.arguments.udp_ports();
         let facts = remote::facts(host, &ports).await?;
-        let fit = judge(&facts, wanted, unix_secs())?;
+        let fit = evaluate(&facts, wanted, unix_secs())?;
         if fit.is_root {
             host.is_root();
         }
@@ -191,8 +191,8 @@ impl Plan<'_> {
             }
             (Source::Artifacts(wanted), _) => wanted.get(fit.arch)?,
             (Source::Git(git), _) => {
-                let tell = |line: &str| self.ledger.detail(target, line);
-                remote::build(host, git, tell).await?.into()
+                let report = |line: &str| self.ledger.detail(target, line);
+                remote::build(host, git, report).await?.into()
             }
         };
         // What was there before us is not ours to remove.
@@ -330,9 +330,10 @@ impl Plan<'_> {
             (Some(id), _) => {
                 let machine = id.to_string();
                 let force = true;
-                self.tell(Request::MachineRemove { machine, force }).await
+                self.request(Request::MachineRemove { machine, force })
+                    .await
             }
-            (None, Some(invite_id)) => self.tell(Request::InviteRevoke { invite_id }).await,
+            (None, Some(invite_id)) => self.request(Request::InviteRevoke { invite_id }).await,
             (None, None) => Ok(()),
         };
         let message = match taken_back {
@@ -345,7 +346,7 @@ impl Plan<'_> {
         Failure { message, ..failure }
     }
 
-    async fn tell(&self, request: Request) -> Result<(), Failure> {
+    async fn request(&self, request: Request) -> Result<(), Failure> {
         match self.connection.asked(&request).await {
             Ok(_) => Ok(()),
             // It had got in before the connection to it was lost.
