@@ -114,8 +114,7 @@ fn described(version: &Version, installed: &Installed) -> String {
 }
 
 fn no_user_mode() -> Failure {
-    let message = "service mode user is not supported: the overlay is a TUN interface, and to make one takes CAP_NET_ADMIN, \
-                   which a service of a user does not have";
+    let message = "service mode user is not supported: the overlay needs a TUN interface, and so CAP_NET_ADMIN";
     Failure::new(Code::Unsupported, message)
         .hint("as root: ployzctl daemon install --service-mode system")
 }

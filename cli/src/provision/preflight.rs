@@ -301,7 +301,12 @@ mod tests {
                 Forbidden,
                 "cannot become root",
             ),
-            ("root=sudo", "root=there is no sudo", Forbidden, "no sudo"),
+            (
+                "root=sudo",
+                "root=sudo is not installed",
+                Forbidden,
+                "not installed",
+            ),
             ("arch=x86_64", "arch=riscv64", Unsupported, "riscv64"),
             ("systemd=yes\n", "", Unsupported, "systemd"),
             ("tun=yes\n", "", Unsupported, "/dev/net/tun"),

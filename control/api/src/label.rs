@@ -10,7 +10,7 @@ const LEN_MAX: usize = 63;
 /// Text that is no label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no label: a key is 1 to 63 letters, digits and -_./, beginning and ending with a letter or digit; a value \
+    "'{0}' is not a label: a key is 1 to 63 letters, digits and -_./, beginning and ending with a letter or digit; a value \
      is the same, or empty"
 )]
 pub struct InvalidLabel(String);
