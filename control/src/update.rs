@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ployz_api::{
     Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, Outcome, Payload,
-    ReleaseWay, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    ReleaseSource, Request, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
 };
 use ployz_core::{OperationRecord, compare_health, plan_update};
 use ployz_install::Layout;
@@ -200,17 +200,20 @@ impl Update {
     }
 
     /// Has a machine fetch the version, or passes it on to one that cannot.
-    async fn fetch(&mut self, id: MachineId, name: &Name) -> Result<ReleaseWay, Failure> {
+    async fn fetch(&mut self, id: MachineId, name: &Name) -> Result<ReleaseSource, Failure> {
         let fetch = |way| UpdateStep::Fetch {
             version: self.state.version.clone(),
             way,
         };
-        let (own, passed) = (fetch(ReleaseWay::Base), fetch(ReleaseWay::Coordinator));
+        let (own, passed) = (
+            fetch(ReleaseSource::Base),
+            fetch(ReleaseSource::Coordinator),
+        );
         let Some(Payload::ReleaseFetched(fetched)) = self.ask(id, own, DOWNLOAD_WAIT).await? else {
-            return Ok(ReleaseWay::Base);
+            return Ok(ReleaseSource::Base);
         };
         let Some(cause) = fetched.unreachable else {
-            return Ok(ReleaseWay::Base);
+            return Ok(ReleaseSource::Base);
         };
         if id == self.daemon.identity.machine_id {
             return Err(Failure::new(Code::InstallFailed, cause));
@@ -225,7 +228,7 @@ impl Update {
             Failure { message, ..failure }
         })?;
         self.ask(id, passed, DOWNLOAD_WAIT).await?;
-        Ok(ReleaseWay::Coordinator)
+        Ok(ReleaseSource::Coordinator)
     }
 
     /// Waits until a machine is as well as it was, or runs what it ran.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ployz_api::{
-    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, ReleaseWay, Request,
+    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, ReleaseSource, Request,
     UpdateRequest, WorkState,
 };
 
@@ -94,10 +94,10 @@ fn is_transient(code: Code) -> bool {
     .contains(&code)
 }
 
-const fn fetched(way: ReleaseWay) -> &'static str {
-    match way {
-        ReleaseWay::Base => "release base",
-        ReleaseWay::Coordinator => "coordinator",
+const fn fetched(source: ReleaseSource) -> &'static str {
+    match source {
+        ReleaseSource::Base => "release base",
+        ReleaseSource::Coordinator => "coordinator",
     }
 }
 

@@ -70,7 +70,8 @@ pub use storage::{
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{
     FailedMachine, MachineHealth, MachineUpdate, RELEASE_PIECE_LEN, ReleaseFetched, ReleaseFile,
-    ReleasePiece, ReleaseWay, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    ReleasePiece, ReleaseSource, Switch, UpdateRequest, UpdateStep, UpdatedMachine,
+    UpdatingMachine,
 };
 pub use workload::{
     DeployRequest, InvalidSpec, InvalidWorkload, Program, PublishedPort, SPEC_LEN_MAX,

@@ -31,10 +31,10 @@ pub enum UpdateStep {
         /// Which one.
         version: String,
         /// From where.
-        #[serde(default, skip_serializing_if = "ReleaseWay::is_base")]
-        way: ReleaseWay,
+        #[serde(default, skip_serializing_if = "ReleaseSource::is_base")]
+        way: ReleaseSource,
     },
-    /// Keep a piece of a mirrored version, until it is fetched by [`ReleaseWay::Coordinator`].
+    /// Keep a piece of a mirrored version, until it is fetched by [`ReleaseSource::Coordinator`].
     Piece(ReleasePiece),
     /// How are you?
     Health,
@@ -51,10 +51,10 @@ pub enum UpdateStep {
     Revert,
 }
 
-/// How a version gets to a machine. Either way that looks at signature and digest itself.
+/// The source that a machine gets a version from. It verifies signature and digest itself in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReleaseWay {
+pub enum ReleaseSource {
     /// The machine fetches it from the release base.
     #[default]
     Base,
@@ -62,7 +62,7 @@ pub enum ReleaseWay {
     Coordinator,
 }
 
-impl ReleaseWay {
+impl ReleaseSource {
     const fn is_base(&self) -> bool {
         matches!(self, Self::Base)
     }
@@ -189,7 +189,7 @@ pub struct UpdatedMachine {
     pub to: String,
     /// How it got there.
     #[serde(default)]
-    pub release_from: ReleaseWay,
+    pub release_from: ReleaseSource,
     /// For how long no traffic went through; none if none was waiting.
     pub gap_ms: Option<u64>,
 }
@@ -215,5 +215,5 @@ pub struct UpdatingMachine {
     pub name: Name,
     pub before: MachineHealth,
     #[serde(default)]
-    pub release_from: ReleaseWay,
+    pub release_from: ReleaseSource,
 }

@@ -55,7 +55,7 @@ impl Base {
             if copied > len_max {
                 return Err(self.failed(name, &format!("the file is larger than {len_max} bytes")));
             }
-            let kept = format!("the copy of {}", self.place(name));
+            let kept = format!("the copy of {}", self.location(name));
             to.write_all(&chunk[..read])
                 .map_err(failed(Path::new(&kept)))?;
         }
@@ -77,7 +77,7 @@ impl Base {
                 Ok((Box::new(file), Some(len)))
             }
             Self::Url(_) => {
-                let got = http::get(&self.place(name));
+                let got = http::get(&self.location(name));
                 let (body, len) = got.map_err(|error| self.failed(name, &error.to_string()))?;
                 Ok((Box::new(body), len))
             }
@@ -87,11 +87,11 @@ impl Base {
     fn failed(&self, name: &str, cause: &str) -> Failure {
         Failure::new(
             Code::InstallFailed,
-            format!("{}: {cause}", self.place(name)),
+            format!("{}: {cause}", self.location(name)),
         )
     }
 
-    fn place(&self, name: &str) -> String {
+    fn location(&self, name: &str) -> String {
         format!("{self}/{name}")
     }
 }

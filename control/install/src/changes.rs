@@ -127,11 +127,11 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
     /// A file, a link and something new are changed; how they look after `end`.
     fn changed(end: impl FnOnce(Changes)) -> [Option<String>; 3] {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let [file, link, new] = ["file", "link", "sub/new"].map(|name| place.path().join(name));
         fs::write(&file, "old").unwrap();
         set_link(&link, Path::new("old")).unwrap();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_leaves_nothing_beside() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let directory = place.directory("taken");
         let mut changes = Changes::default();
         assert!(changes.file(&directory, b"x", 0o644).is_err());

@@ -50,11 +50,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
     #[test]
     fn an_engine_that_answers_is_one_and_silence_or_a_refusal_is_none() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let run = place.directory("run");
         assert!(check(place.path()).unwrap_err().hint.is_some());
         for (answer, is_one) in [

@@ -293,13 +293,13 @@ fn linked(link: &Path) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{Place, programs};
+    use crate::testkit::{TestDirectory, programs};
 
     fn version(text: &str) -> Version {
         text.parse().unwrap()
     }
 
-    fn with(place: &Place, versions: &[&str]) -> Layout {
+    fn with(place: &TestDirectory, versions: &[&str]) -> Layout {
         let layout = Layout::under(place.path());
         for text in versions {
             let programs = programs(&place.path().join("built").join(text), text);
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_version_is_current_and_the_one_before_is_remembered() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.2.0"]);
         assert_eq!((layout.current(), layout.previous()), (None, None));
         assert!(layout.roll_back().is_err());
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_version_is_installed_once_and_is_not_replaced() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.1.0"]);
         let own = layout.programs(&version("0.1.0")).unwrap();
         layout.install(&own, &version("0.1.0")).unwrap();
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_but_never_the_current_one_nor_the_one_before() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.10.0"]);
         layout.activate(&version("0.2.0")).unwrap();
         layout.activate(&version("0.1.0")).unwrap();
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_fails_leaves_nothing() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = Layout::under(place.path());
         let broken = programs(&place.path().join("broken"), "1");
         fs::remove_file(broken.path("ployzd")).unwrap();
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn two_at_a_time_are_one_too_many() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0"]);
         let held = layout.lock().unwrap();
         assert_eq!(layout.prune().unwrap_err().code, Code::Busy);

@@ -103,11 +103,11 @@ pub fn release_path(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{Place, version};
+    use crate::testkit::{TestDirectory, version};
 
     #[test]
     fn pieces_follow_one_another_and_the_first_begins_anew() {
-        let ground = Place::new();
+        let ground = TestDirectory::new();
         let layout = Layout::under(ground.path());
         let path = release_path(ReleaseFile::Artifact, &version(), Arch::X86_64);
         let keep = |offset, piece: &[u8]| layout.keep_piece(&path, offset, piece);

@@ -113,7 +113,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
     /// The result of a switch.
     #[derive(Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ mod tests {
 
     /// Whatever systemd is told here, it says how often the daemon has ended by itself.
     fn switched(verdict: Option<&str>, restarts: u32, rollback: &str) -> Ended {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let directory = place.directory("opt/ployz");
         let systemctl = place.directory("bin").join("systemctl");
         assert!(!SCRIPT.contains("${"), "systemd would fill it in");

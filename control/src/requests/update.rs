@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ployz_api::{
     Code, Failure, MachineHealth, MachineId, Outcome, Payload, ReleaseFetched, ReleasePiece,
-    ReleaseWay, Success, UpdateStep,
+    ReleaseSource, Success, UpdateStep,
 };
 use ployz_engine::PublicKey as WireguardKey;
 use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, release_path};
@@ -69,10 +69,10 @@ pub(crate) fn release(daemon: &Daemon) -> Result<Release, Failure> {
     Ok(Release::new(base, PublicKey::read(Path::new(RELEASE_KEY))?))
 }
 
-fn release_by(daemon: &Daemon, way: ReleaseWay) -> Result<Release, Failure> {
+fn release_by(daemon: &Daemon, way: ReleaseSource) -> Result<Release, Failure> {
     match way {
-        ReleaseWay::Base => release(daemon),
-        ReleaseWay::Coordinator => {
+        ReleaseSource::Base => release(daemon),
+        ReleaseSource::Coordinator => {
             let key = PublicKey::read(Path::new(RELEASE_KEY))?;
             Ok(Release::new(Layout::system().received_mirror(), key))
         }
@@ -92,7 +92,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn fetch(
     release: Result<Release, Failure>,
     version: &Version,
-    way: ReleaseWay,
+    way: ReleaseSource,
 ) -> Result<ReleaseFetched, Failure> {
     let arch = Arch::here()?;
     let layout = Layout::system();
@@ -107,11 +107,11 @@ fn fetch(
         unreachable,
     };
     let release = match (readable, way) {
-        (Err(failure), ReleaseWay::Base) => return Ok(fetched(Some(failure.message))),
-        (readable, ReleaseWay::Base | ReleaseWay::Coordinator) => readable?,
+        (Err(failure), ReleaseSource::Base) => return Ok(fetched(Some(failure.message))),
+        (readable, ReleaseSource::Base | ReleaseSource::Coordinator) => readable?,
     };
     layout.fetch(&release, version, arch, &mut |_| {})?;
-    if way == ReleaseWay::Coordinator {
+    if way == ReleaseSource::Coordinator {
         layout.remove_mirrors()?;
     }
     Ok(fetched(None))

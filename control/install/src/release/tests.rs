@@ -4,20 +4,20 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use super::*;
-use crate::testkit::{Place, Signer, programs, version};
+use crate::testkit::{Signer, TestDirectory, programs, version};
 
 const ARCH: Arch = Arch::X86_64;
 
 /// A base with one release in it, and the one who made it.
 struct Published {
-    place: Place,
+    place: TestDirectory,
     signer: Signer,
 }
 
 impl Published {
     fn new() -> Self {
         let published = Self {
-            place: Place::new(),
+            place: TestDirectory::new(),
             signer: Signer::new(1),
         };
         let programs = programs(&published.place.path().join("built"), "genuine");
