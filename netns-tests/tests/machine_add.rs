@@ -1,5 +1,5 @@
-//! Machines out of bare hosts, over ssh, as an operator does it who is not root there. What is in the way is named before
-//! anything is changed; what fails later is taken back; a rerun goes on.
+//! Machines out of bare hosts, over ssh, as an operator does it who is not root there. What is in the way is named
+//! before anything is changed; what fails later is taken back; a rerun goes on.
 //!
 //! ```text
 //!   operator ── ssh ──▶ m1 (founds)   m2   m3   m4
@@ -196,7 +196,8 @@ fn again_is_no_harm(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Without WireGuard m4 does not get ready, so that there is time. The rule is the namespace's: it outlives the machine.
+/// Without WireGuard m4 does not get ready, so that there is time. The rule is the namespace's: it outlives the
+/// machine.
 fn cut_wireguard(lab: &Lab) -> Result<()> {
     nft(lab, 4, "add table inet cut")?;
     nft(

@@ -1,4 +1,5 @@
-//! A release as `scripts/release` makes it, signed by minisign itself, comes onto a machine whole and genuine or not at all.
+//! A release as `scripts/release` makes it, signed by minisign itself, comes onto a machine whole and genuine or not at
+//! all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
