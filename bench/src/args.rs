@@ -23,7 +23,8 @@ pub(crate) enum Action {
     /// Show a comparison again from its JSON file
     Show(Show),
     /// Set one contender up between two namespaces and keep it, for perf and for experiments
-    Hold(Hold),
+    #[command(name = "hold")]
+    Keep(Keep),
     /// Set one contender up and run one measurement over and over, printing each result
     Repeat(Repeat),
 }
@@ -33,7 +34,7 @@ pub(crate) struct Compare {
     /// Rounds; each visits every contender once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
-    /// One round of short measurements
+    /// Run a single round of short measurements
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only these measurements
@@ -48,22 +49,22 @@ pub(crate) struct Compare {
     /// Repeat a measurement at most this often when other work disturbed it
     #[arg(long, default_value_t = 1)]
     pub(crate) repeat_disturbed: u32,
-    /// Where the JSON file goes, instead of bench/out
+    /// Path of the JSON file, instead of bench/out
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) field: Field,
+    pub(crate) contenders: ContendersArguments,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// Who takes part, and over what.
+/// The contenders, and the wire between them.
 #[derive(Args, Debug)]
-pub(crate) struct Field {
+pub(crate) struct ContendersArguments {
     /// Only these contenders
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) contenders: Vec<String>,
-    /// One more contender: NAME=PROGRAM ARGUMENTS, with %i for the interface
+    /// Additional contender: NAME=PROGRAM ARGUMENTS, with %i for the interface
     #[arg(long, value_name = "NAME=COMMAND", value_parser = Contender::parse)]
     pub(crate) also: Vec<Contender>,
     /// The ployzd to measure, instead of the one beside this program
@@ -95,13 +96,13 @@ pub(crate) struct Show {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Keep {
     pub(crate) contender: String,
     /// Peers configured beside the one that carries traffic
     #[arg(long, default_value_t = 0)]
     pub(crate) idle_peers: u32,
     #[command(flatten)]
-    pub(crate) field: Field,
+    pub(crate) contenders: ContendersArguments,
 }
 
 #[derive(Args, Debug)]
@@ -115,5 +116,5 @@ pub(crate) struct Repeat {
     #[arg(long, default_value_t = 0)]
     pub(crate) idle_peers: u32,
     #[command(flatten)]
-    pub(crate) field: Field,
+    pub(crate) contenders: ContendersArguments,
 }

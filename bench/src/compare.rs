@@ -10,23 +10,23 @@ use anyhow::{Context as _, Result};
 use crate::args::Compare;
 use crate::contender::Contender;
 use crate::host::Host;
+use crate::idle_wait::{self, Patience};
 use crate::measure::{self, Durations, Pair};
 use crate::measurement::Measurement;
 use crate::outcome::Outcome;
-use crate::quiet::{self, Patience};
 use crate::record::Record;
 use crate::scale::Scale;
 use crate::topology::Wire;
 use crate::tunnel::{Plan, Tunnel};
-use crate::{clock, console, field, report, urgency};
+use crate::{clock, console, contenders, priority, report};
 
 /// Beside the sources, wherever the harness is called from.
 const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/out");
 
 pub(crate) fn compare(arguments: &Compare) -> Result<()> {
-    let _lock = quiet::lock()?;
-    if arguments.field.urgent {
-        urgency::raise()?;
+    let _lock = idle_wait::lock()?;
+    if arguments.contenders.urgent {
+        priority::raise()?;
     }
     let mut comparison = Comparison::prepare(arguments)?;
     for round in 1..=comparison.rounds {
@@ -37,7 +37,7 @@ pub(crate) fn compare(arguments: &Compare) -> Result<()> {
     Ok(())
 }
 
-/// Where daemons write what they have to say.
+/// The directory of the daemons' logs.
 pub(crate) fn logs() -> Result<PathBuf> {
     let logs = Path::new(OUT).join("log");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
@@ -62,8 +62,8 @@ struct Comparison {
 impl Comparison {
     fn prepare(arguments: &Compare) -> Result<Self> {
         let started = clock::now();
-        let wire = arguments.field.wire();
-        let (contenders, entrants) = field::present(arguments.field.contenders()?);
+        let wire = arguments.contenders.wire();
+        let (contenders, entrants) = contenders::present(arguments.contenders.selected()?);
         let (mut pairs, mut scales) = (Vec::new(), Vec::new());
         for measurement in arguments.measurements() {
             match measurement {
@@ -204,9 +204,9 @@ impl Compare {
             ),
             (
                 "urgent".into(),
-                if self.field.urgent { "yes" } else { "no" }.into(),
+                if self.contenders.urgent { "yes" } else { "no" }.into(),
             ),
-            ("wire".into(), self.field.wire().describe().into()),
+            ("wire".into(), self.contenders.wire().describe().into()),
         ])
     }
 }

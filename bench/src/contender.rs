@@ -1,4 +1,4 @@
-//! What is compared: bare veth, the kernel's WireGuard, and daemons that behave like wireguard-go.
+//! The contenders: bare veth, the kernel's WireGuard, and daemons that behave like wireguard-go.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

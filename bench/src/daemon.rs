@@ -1,4 +1,4 @@
-//! One running daemon of a contender.
+//! A running daemon of a contender.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -70,7 +70,7 @@ impl Daemon {
         process::pid_of(&self.child).as_raw()
     }
 
-    /// What went wrong if it is no longer running.
+    /// Fails with the daemon's last words if it is no longer running.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),

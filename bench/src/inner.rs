@@ -9,7 +9,7 @@ pub(crate) const HEADER_BYTES: usize = 28;
 const SOURCE_PORT: u16 = 7_001;
 const UDP: u8 = 17;
 
-/// One packet between two overlay addresses, reused for every number it carries.
+/// A packet between two overlay addresses, reused for every number it carries.
 pub(crate) struct InnerPacket {
     bytes: Vec<u8>,
     /// Over everything that the UDP checksum covers but the number: that is all that changes.
@@ -54,7 +54,7 @@ impl InnerPacket {
     }
 }
 
-/// What the UDP checksum covers: the addresses, the protocol, the length, and the datagram.
+/// The input of the UDP checksum: the addresses, the protocol, the length, and the datagram.
 fn pseudo_packet(packet: &[u8]) -> Vec<u8> {
     let mut covered = packet[12..20].to_vec();
     covered.extend([0, UDP]);

@@ -1,4 +1,4 @@
-//! What must not outlive the harness: namespaces, what runs in them, and control sockets.
+//! Leftovers that must not outlive the harness: namespaces, the programs in them, and control sockets.
 //!
 //! Every namespace is called `ployz-bench-<pid>-...`, so a run that was killed outright is cleaned
 //! up by the next one. Whatever runs inside such a namespace was started by us.
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::{console, process, urgency};
+use crate::{console, priority, process};
 
 pub(crate) const PREFIX: &str = "ployz-bench-";
 
@@ -31,7 +31,7 @@ pub(crate) fn watch_signals() -> Result<()> {
         };
         console::progress(&format!("stopped by signal {signal}, cleaning up"));
         sweep();
-        urgency::restore();
+        priority::restore();
         std::process::exit(130);
     };
     std::thread::Builder::new()

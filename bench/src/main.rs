@@ -9,12 +9,13 @@ mod clock;
 mod compare;
 mod console;
 mod contender;
+mod contenders;
 mod daemon;
-mod field;
-mod hold;
 mod host;
+mod idle_wait;
 mod inner;
 mod iperf;
+mod keep;
 mod keys;
 mod leftovers;
 mod measure;
@@ -23,8 +24,8 @@ mod metric;
 mod netns;
 mod outcome;
 mod ping;
+mod priority;
 mod process;
-mod quiet;
 mod record;
 mod report;
 mod scale;
@@ -32,7 +33,6 @@ mod swarm;
 mod topology;
 mod tunnel;
 mod udp;
-mod urgency;
 mod usage;
 mod wgconf;
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = run(&arguments.action);
     leftovers::sweep();
-    urgency::restore();
+    priority::restore();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -68,8 +68,8 @@ fn run(action: &Action) -> Result<()> {
     leftovers::remove_stale()?;
     match action {
         Action::Compare(arguments) => compare::compare(arguments),
-        Action::Hold(arguments) => hold::hold(arguments),
-        Action::Repeat(arguments) => hold::repeat(arguments),
+        Action::Keep(arguments) => keep::keep(arguments),
+        Action::Repeat(arguments) => keep::repeat(arguments),
         Action::Show(_) => Ok(()),
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn memory(tunnel: &Tunnel) -> Result<Readings> {
         .collect()
 }
 
-/// One TCP transfer with the processor time that it took.
+/// Runs a TCP transfer, and measures the processor time that it takes.
 pub(crate) fn transfer(tunnel: &Tunnel, flow: Flow, duration: Duration) -> Result<Readings> {
     let before = Usage::read(&tunnel.pids())?;
     let throughput = Iperf::start(tunnel, flow, duration)?.finish()?;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
+use crate::idle_wait::{DISTURBANCE_MAX, Patience};
 use crate::measure::Readings;
-use crate::quiet::{Patience, QUIET_MAX};
 use crate::record::Run;
 use crate::report::number::short;
 use crate::usage::Usage;
@@ -51,14 +51,14 @@ impl Outcome {
             {
                 best = Some(outcome);
             }
-            if disturbance <= QUIET_MAX * 2.0 {
+            if disturbance <= DISTURBANCE_MAX * 2.0 {
                 break;
             }
         }
         best.context("at least one repetition")
     }
 
-    /// One line of progress.
+    /// A line of progress.
     pub(crate) fn line(&self, round: u32, contender: &str, measurement: &str) -> String {
         let mut line = format!("round {round}  {contender:<13} {measurement:<10}");
         for (key, value) in &self.readings {
@@ -71,7 +71,7 @@ impl Outcome {
         if let Some(error) = &self.error {
             line += &format!(" FAILED: {error}");
         }
-        if self.disturbance > QUIET_MAX {
+        if self.disturbance > DISTURBANCE_MAX {
             line += &format!("  (other work: {:.2} CPUs)", self.disturbance);
         }
         line

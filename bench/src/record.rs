@@ -1,4 +1,4 @@
-//! What one run of the harness has found: the JSON file, and the summary that tables show.
+//! The record of a run: the JSON file, and the summary that tables show.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) struct Entrant {
     pub(crate) absent: Option<String>,
 }
 
-/// One measurement of one contender in one round.
+/// A measurement of one contender in one round.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Run {
     pub(crate) contender: String,

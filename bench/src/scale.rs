@@ -129,7 +129,7 @@ fn handshakes(plan: &Plan) -> Result<Readings> {
     ])
 }
 
-/// One daemon at A that knows every member of a swarm at B.
+/// A daemon at A that knows every member of a swarm at B.
 struct Hub {
     daemon: Daemon,
     swarm: Swarm,

@@ -16,10 +16,9 @@ use crate::keys::Keys;
 use crate::topology::{End, Topology};
 use crate::tunnel::{idle_address, keys_of};
 use crate::udp::datagram::Header;
-use crate::udp::pace::{Offered, Pace};
+use crate::udp::pace::{Offered, Pace, Source};
 use crate::udp::sender::{BATCH, none_if_refused, send_each};
 use crate::udp::sink::PORT as SINK_PORT;
-use crate::udp::trial::Source;
 use crate::wgconf::{PORT, Peer};
 
 /// Handshakes under way at once: far from wireguard-go's 128, above which it asks for cookies.

@@ -58,7 +58,7 @@ impl End {
     }
 }
 
-/// What the veth pair pretends to be.
+/// The kind of link that the veth pair stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     /// A veth pair as the kernel makes it: TSO and USO pass through whole.

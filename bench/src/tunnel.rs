@@ -16,7 +16,7 @@ use crate::topology::{End, Topology, Wire};
 use crate::wgconf::{PORT, Peer, WgConf};
 use crate::{clock, process};
 
-/// What fits into a 1,500-byte Ethernet frame after WireGuard's 60 bytes (80 over IPv6).
+/// The payload of a 1,500-byte Ethernet frame after WireGuard's 60 bytes (80 over IPv6).
 const MTU: u32 = 1420;
 const FIRST_PING_LIMIT: Duration = Duration::from_secs(15);
 

@@ -25,7 +25,7 @@ pub(crate) struct Usage {
     steal: f64,
 }
 
-/// What was used between two moments, in seconds of processor time.
+/// The usage between two moments, in seconds of processor time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     pub(crate) elapsed: Duration,

@@ -1,4 +1,4 @@
-//! What the shell offers where a machine or a context is meant: those that there are.
+//! Completion of machines and contexts in the shell.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use clap::Parser as _;
 use clap_complete::CompletionCandidate;
 use ployz_api::{Payload, Request};
 
-use crate::arguments::OnlyConnection;
+use crate::arguments::global::OnlyConnection;
 use crate::connection::Connection;
 use crate::contexts::{Contexts, LOCAL};
 use crate::printer::Notes;
 
-/// Somebody has pressed a key and waits.
+/// The operator has pressed a key and waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The flags that say whom to ask.
 const FLAGS: [&str; 4] = ["--context", "--connect", "--config", "--data-dir"];
@@ -48,14 +48,16 @@ fn candidates(names: impl Iterator<Item = String>, current: &OsStr) -> Vec<Compl
 /// As the line so far says, which is behind `--` on our own.
 fn connection() -> Option<Connection> {
     let line = std::env::args().skip_while(|word| word != "--").skip(1);
-    let mut arguments = OnlyConnection::try_parse_from(said(line)).ok()?.connection;
+    let mut arguments = OnlyConnection::try_parse_from(connection_flags(line))
+        .ok()?
+        .connection;
     arguments.timeout = PATIENCE;
     Some(Connection::new(arguments, Notes::SILENT))
 }
 
 /// A command line with nothing but the flags that say whom to ask.
-fn said(line: impl Iterator<Item = String>) -> Vec<String> {
-    let mut said = vec![String::new()];
+fn connection_flags(line: impl Iterator<Item = String>) -> Vec<String> {
+    let mut flags = vec![String::new()];
     let mut line = line.peekable();
     while let Some(word) = line.next() {
         let flag = word.split('=').next().unwrap_or_default();
@@ -63,12 +65,12 @@ fn said(line: impl Iterator<Item = String>) -> Vec<String> {
             continue;
         }
         let has_value = word.contains('=');
-        said.push(word);
+        flags.push(word);
         if !has_value {
-            said.extend(line.next());
+            flags.extend(line.next());
         }
     }
-    said
+    flags
 }
 
 #[cfg(test)]
@@ -78,9 +80,9 @@ mod tests {
     #[test]
     fn whom_to_ask_is_taken_from_the_line() {
         let line = "ployzctl --context a machine inspect --data-dir=/b --json m";
-        let said = said(line.split(' ').map(str::to_owned));
-        assert_eq!(said[1..], ["--context", "a", "--data-dir=/b"]);
-        let only = OnlyConnection::try_parse_from(said).unwrap();
+        let flags = connection_flags(line.split(' ').map(str::to_owned));
+        assert_eq!(flags[1..], ["--context", "a", "--data-dir=/b"]);
+        let only = OnlyConnection::try_parse_from(flags).unwrap();
         assert_eq!(only.connection.context.unwrap().as_str(), "a");
     }
 }

@@ -14,25 +14,25 @@ use ployz_api::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{ConnectionArguments, HostAndPort};
+use crate::arguments::global::ConnectionArguments;
 use crate::contexts::{self, Contexts, LOCAL};
 use crate::printer::Notes;
 
-/// Nearly everything is answered by then.
+/// Nearly every request is answered by then.
 const PROGRESS_WAIT: Duration = Duration::from_secs(1);
 
-/// Whom to ask, and how long to wait.
+/// The daemon to ask, and the time to wait for it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     arguments: ConnectionArguments,
     notes: Notes,
 }
 
-/// How to get to whom.
-struct Way {
-    /// Of whom is asked, or passes on.
+/// The route to the daemon that answers.
+struct Route {
+    /// The credential for the daemon that is dialled.
     credential: Credential,
-    /// As whom a machine knows us that is asked through another, where that differs.
+    /// The credential for a machine that is asked through another one, where it differs.
     known_as: Option<Credential>,
     destination: Option<Destination>,
 }
@@ -42,27 +42,27 @@ impl Connection {
         Self { arguments, notes }
     }
 
-    /// Waits; false if somebody does not want to.
+    /// Waits; returns false on an interrupt.
     pub(crate) fn pause(&self, span: Duration) -> bool {
         block_on(async { tokio::time::timeout(span, interrupted()).await.is_err() })
     }
 
-    /// How long somebody who waits wants to wait.
+    /// The time that the operator is willing to wait.
     pub(crate) const fn patience(&self) -> Duration {
         self.arguments.timeout
     }
 
-    /// Whether there is a daemon to ask: one of a context, or one that has left a credential where we look for it.
+    /// Tells whether there is a daemon to ask: that of a context, or a local one that has left its credential.
     pub(crate) fn has_daemon(&self) -> bool {
         !matches!(self.context(), Ok(None)) || self.local(LOCAL_CREDENTIAL_FILE).exists()
     }
 
-    /// Where contexts are kept.
+    /// The path of the file with the contexts.
     pub(crate) fn contexts_path(&self) -> Result<PathBuf, Failure> {
         contexts::path(self.arguments.config.as_deref())
     }
 
-    /// What may be said on stderr meanwhile.
+    /// The notes that may go to stderr meanwhile.
     pub(crate) const fn notes(&self) -> Notes {
         self.notes
     }
@@ -74,7 +74,8 @@ impl Connection {
 
     async fn resolved(&self) -> Result<Vec<SocketAddr>, Failure> {
         let mut endpoints = Vec::new();
-        for HostAndPort(host) in &self.arguments.connect {
+        for endpoint in &self.arguments.connect {
+            let host = endpoint.as_str();
             let failed = |error: &dyn std::fmt::Display| {
                 Failure::new(Code::DaemonUnreachable, format!("{host}: {error}"))
             };
@@ -94,24 +95,24 @@ impl Connection {
     /// As [`Self::ask`], of a machine that has to answer itself.
     pub(crate) fn ask_of(&self, destination: Destination, request: &Request) -> Outcome {
         block_on(self.waiting(async {
-            let way = self.way(request, Some(destination)).await?;
-            self.asked_by(&way, request).await
+            let route = self.route(request, Some(destination)).await?;
+            self.asked_by(&route, request).await
         }))
     }
 
     /// The same among other things that are waited for.
     pub(crate) async fn asked(&self, request: &Request) -> Outcome {
-        self.asked_by(&self.way(request, None).await?, request)
+        self.asked_by(&self.route(request, None).await?, request)
             .await
     }
 
-    async fn asked_by(&self, way: &Way, request: &Request) -> Outcome {
+    async fn asked_by(&self, route: &Route, request: &Request) -> Outcome {
         let patience = self.arguments.timeout;
-        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
-        let answer = match &way.destination {
-            None => ask(&way.credential, request, patience).await,
+        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
+        let answer = match &route.destination {
+            None => ask(&route.credential, request, patience).await,
             Some(destination) => {
-                ask_through(&way.credential, known_as, destination, request, patience).await
+                ask_through(&route.credential, known_as, destination, request, patience).await
             }
         };
         answer
@@ -119,17 +120,17 @@ impl Connection {
             .and_then(Outcome::from)
     }
 
-    /// Asks, and hands over every answer as it comes, until somebody interrupts it. If the daemon ends it, that is a failure.
+    /// Asks, and hands over every answer as it comes, until an interrupt. An end by the daemon is a failure.
     pub(crate) fn follow(
         &self,
         request: &Request,
         each: impl FnMut(Outcome),
     ) -> Result<(), Failure> {
-        match self.hear(request, each)? {
+        match self.stream(request, each)? {
             End::Interrupted => Ok(()),
-            End::Told => {
-                let message = "the daemon has ended the stream";
-                Err(Failure::new(Code::DaemonUnreachable, message).hint("run it again"))
+            End::Complete => {
+                let message = "the daemon ended the stream";
+                Err(Failure::new(Code::DaemonUnreachable, message).hint("run the command again"))
             }
         }
     }
@@ -140,21 +141,21 @@ impl Connection {
         request: &Request,
         each: impl FnMut(Outcome),
     ) -> Result<(), Failure> {
-        match self.hear(request, each)? {
-            End::Told => Ok(()),
+        match self.stream(request, each)? {
+            End::Complete => Ok(()),
             End::Interrupted => Err(Failure::new(Code::Timeout, "interrupted")),
         }
     }
 
-    fn hear(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
-        let way = block_on(self.way(request, None))?;
+    fn stream(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
+        let route = block_on(self.route(request, None))?;
         let patience = self.arguments.timeout;
-        let known_as = way.known_as.as_ref().unwrap_or(&way.credential);
+        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
         let followed = block_on(async {
             let following = follow(
-                &way.credential,
+                &route.credential,
                 known_as,
-                way.destination.as_ref(),
+                route.destination.as_ref(),
                 request,
                 patience,
             );
@@ -166,12 +167,12 @@ impl Connection {
         followed.unwrap_or_else(|error| Err(self.unanswered(&error)))
     }
 
-    /// Says how far it is, to whoever wants to know.
+    /// Reports progress on stderr, unless that is switched off.
     pub(crate) fn progress(&self, text: &str) {
         self.notes.progress(text);
     }
 
-    /// Says that it takes its time, if it does.
+    /// Waits for the answer, and reports that on stderr after a while.
     async fn waiting<T>(&self, asking: impl Future<Output = T>) -> T {
         let mut asking = pin!(asking);
         tokio::select! {
@@ -183,21 +184,26 @@ impl Connection {
         }
     }
 
-    async fn way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
-        let way = self.find_way(request, of).await?;
+    async fn route(&self, request: &Request, of: Option<Destination>) -> Result<Route, Failure> {
+        let route = self.find_route(request, of).await?;
         self.notes.verbose(&format!(
             "asking {:?} for {:?}{}",
-            way.credential.endpoints,
+            route.credential.endpoints,
             request.operation(),
-            way.destination
+            route
+                .destination
                 .as_ref()
                 .map(|destination| format!(" of {destination:?}"))
                 .unwrap_or_default()
         ));
-        Ok(way)
+        Ok(route)
     }
 
-    async fn find_way(&self, request: &Request, of: Option<Destination>) -> Result<Way, Failure> {
+    async fn find_route(
+        &self,
+        request: &Request,
+        of: Option<Destination>,
+    ) -> Result<Route, Failure> {
         let on = of.or_else(|| self.arguments.on.clone().map(Destination::Machine));
         if let Some(name) = self.context()? {
             let mut credential = Contexts::read(&self.contexts_path()?)?.take(&name)?;
@@ -205,19 +211,19 @@ impl Connection {
                 credential.endpoints = self.resolved().await?;
             }
             let needs_coordinator = request.operation().row().answered_by == Answerer::Holder;
-            return Ok(Way {
+            return Ok(Route {
                 credential,
                 known_as: None,
                 destination: on.or_else(|| needs_coordinator.then_some(Destination::Coordinator)),
             });
         }
         if !self.arguments.connect.is_empty() {
-            let message = "--connect says where, but no context says as whom";
+            let message = "--connect needs a context: it gives an address but no credential";
             return Err(Failure::new(Code::InvalidArgument, message)
-                .hint("ployzctl context import <file>, then --context <name>"));
+                .hint("ployzctl context import <file>, then add --context <name>"));
         }
         let read = |file| read(&self.local(file)).map_err(|failure| failure.hint(self.start_it()));
-        Ok(Way {
+        Ok(Route {
             credential: read(LOCAL_CREDENTIAL_FILE)?,
             known_as: on
                 .is_some()
@@ -255,7 +261,8 @@ impl Connection {
         };
         let hint = match (code, self.context()) {
             (Code::Forbidden, _) => {
-                "ployzctl credential create, on a machine that holds the store".to_owned()
+                "create a credential on a machine that holds the store: ployzctl credential create"
+                    .to_owned()
             }
             (_, Ok(Some(name))) => format!("ployzctl context show {name}"),
             _ => self.start_it(),
@@ -287,11 +294,11 @@ async fn interrupted() {
 
 /// Why there are no more answers.
 enum End {
-    Told,
+    Complete,
     Interrupted,
 }
 
-/// Hands over answers until there are no more, or nobody wants them.
+/// Hands over answers until the last one, or an interrupt.
 async fn until_the_end(
     following: &mut Following,
     each: &mut impl FnMut(Outcome),
@@ -305,7 +312,7 @@ async fn until_the_end(
         match response.map(Outcome::from) {
             Some(Ok(answer)) => each(Ok(answer)),
             Some(Err(failure)) => return Ok(Err(failure)),
-            None => return Ok(Ok(End::Told)),
+            None => return Ok(Ok(End::Complete)),
         }
     }
 }
@@ -315,9 +322,11 @@ fn read(path: &Path) -> Result<Credential, Failure> {
     let text = std::fs::read(path).map_err(|error| {
         let shown = path.display();
         if error.kind() == ErrorKind::NotFound {
-            unreachable(format!("no daemon runs here: there is no {shown}"))
+            unreachable(format!(
+                "no daemon is running on this machine: {shown} does not exist"
+            ))
         } else if error.kind() == ErrorKind::PermissionDenied {
-            let message = format!("{shown} is not yours to read: run it as root");
+            let message = format!("no permission to read {shown}: run this as root");
             Failure::new(Code::Forbidden, message)
         } else {
             unreachable(format!("{shown}: {error}"))
@@ -337,7 +346,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("a runtime");
     let value = runtime.block_on(future);
-    // A name that is still being looked up keeps nobody waiting.
+    // A name that is still being looked up must not delay the end.
     runtime.shutdown_background();
     value
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The word for the daemon of this host, which needs no context.
 pub(crate) const LOCAL: &str = "local";
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Contexts {
@@ -38,10 +38,10 @@ impl Contexts {
         };
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.mode());
         if mode & 0o077 != 0 {
-            return Err(
-                refused("others may read it, and it has secret keys".to_owned())
-                    .hint(format!("chmod 600 {}", path.display())),
-            );
+            return Err(refused(
+                "the file contains secret keys and other users can read it".to_owned(),
+            )
+            .hint(format!("chmod 600 {}", path.display())));
         }
         toml::from_str(&text).map_err(|error| refused(error.message().to_owned()))
     }
@@ -106,13 +106,13 @@ impl Contexts {
     fn refuse_taken(&self, name: &Name) -> Result<(), Failure> {
         let (message, hint) = if name.as_str() == LOCAL {
             (
-                format!("{LOCAL} is the daemon of this host"),
+                format!("the name {LOCAL} is reserved for the daemon of this host"),
                 "ployzctl context import --name <another>".to_owned(),
             )
         } else if self.contexts.contains_key(name) {
             (
-                format!("there is a context {name} already"),
-                format!("ployzctl context rm {name}, or say another --name"),
+                format!("a context named {name} already exists"),
+                format!("ployzctl context rm {name}, or choose another --name"),
             )
         } else {
             return Ok(());
@@ -132,17 +132,18 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
         .or_else(|| Some(absolute("XDG_CONFIG_HOME")?.join("ployz/config.toml")))
         .or_else(|| Some(absolute("HOME")?.join(".config/ployz/config.toml")))
         .ok_or_else(|| {
-            let message = "neither HOME nor XDG_CONFIG_HOME says where the configuration is";
-            Failure::new(Code::InvalidArgument, message).hint("say it with --config")
+            let message =
+                "neither HOME nor XDG_CONFIG_HOME is set, so the configuration file is unknown";
+            Failure::new(Code::InvalidArgument, message).hint("give its path with --config")
         })
 }
 
 fn unknown(name: &Name) -> Failure {
-    let message = format!("there is no context {name}");
+    let message = format!("no context is named {name}");
     Failure::new(Code::InvalidArgument, message).hint("ployzctl context ls")
 }
 
-/// Beside it, then over it: whoever reads finds the old file or the new one.
+/// Writes beside the file, then renames: a reader finds the old file or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -155,7 +156,7 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// A file that was not there, that nobody else can read, and that goes again unless it is written whole.
+/// A new file that only its owner can read, removed again unless it is written whole.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,

@@ -58,7 +58,7 @@ fn carry_out(connection: &Connection, printer: &Printer, command: Command) -> Ou
     }
 }
 
-/// Somebody who asks for JSON gets it, whatever else they ask for.
+/// A command line with `--json` is answered in JSON even if the rest of it is wrong.
 fn misused(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args().any(|word| word == "--json");
     if !wants_json || !error.use_stderr() {

@@ -1,4 +1,4 @@
-//! What comes of a command.
+//! The outcome of a command.
 
 use ployz_api::{Code, Failure, Payload};
 use serde_json::{Map, Value};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// A command that did what it was asked.
 #[derive(Debug, Default)]
 pub(crate) struct Success {
-    /// One sentence, for everybody.
+    /// A sentence for people and programs.
     pub(crate) message: String,
     /// For people.
     pub(crate) text: String,
@@ -27,7 +27,7 @@ impl Success {
         self.message.is_empty() && self.text.is_empty() && self.payload.is_empty()
     }
 
-    /// What a daemon did, put into words.
+    /// Builds the outcome from a daemon's answer.
     pub(crate) fn new(message: String, text: String, payload: Option<&Payload>) -> Self {
         let payload = match payload.map(serde_json::to_value) {
             Some(Ok(Value::Object(payload))) => payload,
@@ -41,4 +41,13 @@ impl Success {
             partial: None,
         }
     }
+}
+
+/// The failure for an answer of the wrong kind, which a daemon of another version gives.
+pub(crate) fn unexpected() -> Failure {
+    Failure::new(
+        Code::Unsupported,
+        "the daemon sent an answer that this ployzctl does not understand",
+    )
+    .hint("use the ployzctl of the daemon's version")
 }

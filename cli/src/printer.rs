@@ -1,4 +1,4 @@
-//! The one place that prints: data to stdout, everything else to stderr.
+//! The printer, and nothing else, writes to the terminal: data to stdout, everything else to stderr.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::Write as _;
 use ployz_api::Code;
 use serde_json::{Map, Value, json};
 
-use crate::arguments::OutputArguments;
+use crate::arguments::global::OutputArguments;
 use crate::outcome::{Outcome, Success};
 use crate::terminal;
 
@@ -26,7 +26,7 @@ enum Mode {
     Plain,
 }
 
-/// What is said on stderr while somebody waits.
+/// The notes on stderr while a command runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notes {
     is_verbose: bool,
@@ -74,7 +74,7 @@ impl Notes {
 }
 
 impl Printer {
-    /// One for documents.
+    /// A printer of JSON documents.
     pub(crate) const fn json() -> Self {
         Self {
             mode: Mode::Json,
@@ -101,7 +101,7 @@ impl Printer {
         self.is_stream.set(true);
     }
 
-    /// As [`Self::print`], over what was printed before if somebody looks at it.
+    /// As [`Self::print`], but on a terminal the new text replaces the former.
     pub(crate) fn print_again(&self, result: &Outcome) {
         if matches!(self.mode, Mode::Text) && !self.quiet && terminal::stdout_is_terminal() {
             self.print_clear();
@@ -153,7 +153,7 @@ impl Printer {
     }
 }
 
-/// Whoever reads it may have had enough, as `head` does. Then there is nobody to go on for.
+/// Ends the program if the reader of stdout has closed it, as `head` does.
 fn write_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes());
@@ -204,7 +204,7 @@ fn records(success: &Success) -> String {
     rows.map(record).collect::<Vec<_>>().join("\n")
 }
 
-/// One line of `key=value`; what has parts is flattened with a dot.
+/// Renders a line of `key=value`; nested objects are flattened with a dot.
 fn record(payload: &Map<String, Value>) -> String {
     let mut words = Vec::new();
     for (key, value) in payload.iter().filter(|(key, _)| *key != "kind") {

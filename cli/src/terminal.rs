@@ -1,4 +1,4 @@
-//! What is known of the terminal, if there is one.
+//! Properties of the terminal, if there is one.
 
 use std::io::IsTerminal as _;
 
@@ -8,17 +8,17 @@ pub(crate) fn width() -> Option<usize> {
     Some(width.into()).filter(|width| *width > 0)
 }
 
-/// Whether somebody looks at stdout as it comes.
+/// Tells whether stdout is a terminal.
 pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// Whether somebody looks at stderr as it comes.
+/// Tells whether stderr is a terminal.
 pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// Whether stderr shows colours, and whoever looks at it wants them (<https://no-color.org>).
+/// Tells whether stderr shows colours and `NO_COLOR` is unset (<https://no-color.org>).
 pub(crate) fn stderr_has_colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");

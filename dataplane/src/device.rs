@@ -171,8 +171,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Makes the interface and starts its threads, which know of `update` from their first turn on. The interface is down
-    /// and has no address. Its port is that of `options`, not of `update`.
+    /// Makes the interface and starts its threads, which know of `update` from their first turn on. The interface is
+    /// down and has no address. Its port is that of `options`, not of `update`.
     ///
     /// # Errors
     /// [`DeviceError`]; nothing is left behind.
@@ -181,8 +181,8 @@ impl Device {
         Self::start(options, update, parts, None)
     }
 
-    /// As [`Device::create`], of what a process that has ended had made: the interface is as it was, with its addresses, and
-    /// what has been queued since is taken from the first turn on.
+    /// As [`Device::create`], of what a process that has ended had made: the interface is as it was, with its
+    /// addresses, and what has been queued since is taken from the first turn on.
     ///
     /// # Errors
     /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
@@ -258,7 +258,8 @@ impl Device {
         self.shards.backend()
     }
 
-    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
+    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in
+    /// bytes.
     pub fn set_mtu(&self, link: usize, smallest: usize) {
         // A stopped data plane sends nothing.
         let _ = self.shards.tell(|| Command::SetMtu { link, smallest });
@@ -270,7 +271,8 @@ impl Device {
         let _ = self.shards.tell(|| Command::ForgetLocals);
     }
 
-    /// Tests the way to `wanted`, or to all peers, `count` times in quick succession. What comes of it is in later snapshots.
+    /// Tests the way to `wanted`, or to all peers, `count` times in quick succession. What comes of it is in later
+    /// snapshots.
     ///
     /// # Errors
     /// If the data plane is stuck or gone.

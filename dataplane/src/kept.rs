@@ -1,5 +1,5 @@
-//! Descriptors of an interface that have outlived a process: its supervisor has kept them, each under a name, and has passed
-//! them to this one.
+//! Descriptors of an interface that have outlived a process: its supervisor has kept them, each under a name, and has
+//! passed them to this one.
 //!
 //! ```text
 //!   tun-0 … tun-N        the queues of the TUN
@@ -22,8 +22,8 @@ pub(crate) const UDP_V6: &str = "udp6-";
 pub struct Kept(BTreeMap<String, OwnedFd>);
 
 impl Kept {
-    /// What was passed to this process; nothing without a supervisor that keeps descriptors, and nothing the second time.
-    /// What has other names is closed.
+    /// What was passed to this process; nothing without a supervisor that keeps descriptors, and nothing the second
+    /// time. What has other names is closed.
     ///
     /// # Errors
     /// If the supervisor's word contradicts itself.

@@ -1,5 +1,5 @@
-//! What an interface is made of: the queues of a TUN and sockets on one port. They are made, or adopted from a process that
-//! has ended.
+//! What an interface is made of: the queues of a TUN and sockets on one port. They are made, or adopted from a process
+//! that has ended.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,7 +1,7 @@
 //! All shards of an interface: told the same things in the same order, and heard as one.
 //!
-//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The door hears last:
-//! whatever it hands over because of a command, its neighbours have been told of the command before.
+//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The door hears
+//! last: whatever it hands over because of a command, its neighbours have been told of the command before.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,8 +1,8 @@
 //! Brings every packet that is sent through the TUN to the queue of the shard that its peer is at home in.
 //!
 //! The kernel's own choice would follow the flows and move them between queues while packets of theirs wait in one, and
-//! knows nothing of peers. So it is made by a program that looks the destination up in the same prefixes that the engines
-//! have, kept in a map next to them.
+//! knows nothing of peers. So it is made by a program that looks the destination up in the same prefixes that the
+//! engines have, kept in a map next to them.
 
 use std::cell::RefCell;
 use std::io;

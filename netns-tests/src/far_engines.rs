@@ -1,4 +1,5 @@
-//! Many peers of one daemon: engines of ours, each with a key and a socket of its own, in one thread that stands for as many machines.
+//! Many peers of one daemon: engines of ours, each with a key and a socket of its own, in one thread that stands for as
+//! many machines.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;

@@ -1,5 +1,5 @@
-//! A way whose length is known: passes datagrams on between two endpoints after a set time, and notes by the kernel's stamps
-//! how long it really kept them.
+//! A way whose length is known: passes datagrams on between two endpoints after a set time, and notes by the kernel's
+//! stamps how long it really kept them.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -78,7 +78,8 @@ pub struct Kept {
 /// What became of those that came from one side.
 #[derive(Debug, Clone, Default)]
 pub struct Side {
-    /// How long they were kept, from the driver that they came through to that they left through, in the order of leaving.
+    /// How long they were kept, from the driver that they came through to that they left through, in the order of
+    /// leaving.
     pub held: Vec<Duration>,
     pub came: u64,
     pub lost: u64,
@@ -89,7 +90,8 @@ pub struct Side {
 }
 
 impl Kept {
-    /// The median of what tests and their replies were kept for, as long as only one side tests and none overtakes another.
+    /// The median of what tests and their replies were kept for, as long as only one side tests and none overtakes
+    /// another.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         let both = self.from_client.held.iter().zip(&self.from_server.held);

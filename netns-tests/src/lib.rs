@@ -7,10 +7,9 @@
 //!
 //! Nothing sleeps: [`wait`] polls a condition until a deadline, and every command that is run has one.
 //!
-//! The daemon under test is `ployzd dataplane`, once per I/O backend. `PLOYZ_UNDER_TEST=wireguard-go`
-//! (or `boringtun`, `gotatun`) runs the same stories on another implementation, which tells a fault of
-//! the story from a fault of the daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not
-//! choose itself.
+//! The daemon under test is `ployzd dataplane`, once per I/O backend. `PLOYZ_UNDER_TEST=wireguard-go` (or `boringtun`,
+//! `gotatun`) runs the same stories on another implementation, which tells a fault of the story from a fault of the
+//! daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not choose itself.
 
 pub mod as_machine;
 pub mod attack;

@@ -17,7 +17,8 @@ use crate::{Pair, Plan, Stage};
 
 /// A test or a reply: IPv6 and UDP header, 44 bytes, three TLVs, and what the tunnel adds.
 pub const TEST_LEN: usize = 40 + 8 + 44 + 8 + 20 + 20 + 32;
-/// Tests that are sent without being asked for while nobody uses the session: the first, and a burst when it is answered.
+/// Tests that are sent without being asked for while nobody uses the session: the first, and a burst when it is
+/// answered.
 const FIRST_TESTS: u64 = 1 + 20;
 /// A handshake, a second, a test and a burst.
 const MEETING: Duration = Duration::from_secs(10);

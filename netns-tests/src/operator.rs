@@ -1,4 +1,5 @@
-//! An operator beside the machines of a [`Lab`], with a `ployzctl`, the programs that it installs, and contexts of their own.
+//! An operator beside the machines of a [`Lab`], with a `ployzctl`, the programs that it installs, and contexts of
+//! their own.
 
 use std::fs;
 use std::path::PathBuf;

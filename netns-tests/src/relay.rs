@@ -24,8 +24,8 @@ pub const INITIATION: u8 = 1;
 pub const RESPONSE: u8 = 2;
 pub const DATA: u8 = 4;
 
-/// Decides whether a datagram goes on, and what has become of it. The number is its position in the batch that it came in: zero
-/// for what came by itself.
+/// Decides whether a datagram goes on, and what has become of it. The number is its position in the batch that it came
+/// in: zero for what came by itself.
 pub type Filter = dyn Fn(&mut [u8], usize) -> bool + Send + Sync;
 
 /// Stands between a client, the last one who wrote to it, and `server`.
@@ -78,8 +78,8 @@ impl Relay {
         })
     }
 
-    /// A pair that has it in the middle, on b's host: a knows b through the relay, b learns a's endpoint from what comes out
-    /// of it.
+    /// A pair that has it in the middle, on b's host: a knows b through the relay, b learns a's endpoint from what
+    /// comes out of it.
     pub fn between_strangers(stage: &Stage, filter: Box<Filter>) -> Result<(Pair, Self)> {
         let pair = Pair::strangers(stage, Plan::of(stage))?;
         let Pair { a, b } = &pair;

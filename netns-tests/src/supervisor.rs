@@ -1,5 +1,5 @@
-//! systemd's part towards a daemon's descriptors: kept on its word, and passed to the next process (sd_notify(3), `FDSTORE=1`;
-//! sd_listen_fds(3)).
+//! systemd's part towards a daemon's descriptors: kept on its word, and passed to the next process (sd_notify(3),
+//! `FDSTORE=1`; sd_listen_fds(3)).
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
@@ -90,8 +90,8 @@ impl Supervisor {
         outcome
     }
 
-    /// Has what is kept be inherited by whoever is started, or not: names and numbers. There is never a second copy, which
-    /// would keep what the daemon has had us let go of.
+    /// Has what is kept be inherited by whoever is started, or not: names and numbers. There is never a second copy,
+    /// which would keep what the daemon has had us let go of.
     fn inherit(&self, flags: FdFlags) -> Result<Vec<(String, i32)>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let set = kept.iter().map(|(name, fd)| {

@@ -103,7 +103,7 @@ fn it_shows(machines: &[Machine]) -> Result<()> {
         ensure!(near(offset, expected), "{status}");
         let shown = machine.ctl("status")?.stdout;
         ensure!(
-            shown.contains("the store's: set it") == (expected != 0),
+            shown.contains("the store's clock: set it") == (expected != 0),
             "{shown}"
         );
     }

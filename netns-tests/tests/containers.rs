@@ -1,5 +1,5 @@
-//! A container has an address in its machine's part of the overlay, and other machines reach it there. It outlives the daemon,
-//! is started again when it fails, moves with its volume, and goes when its workload does.
+//! A container has an address in its machine's part of the overlay, and other machines reach it there. It outlives the
+//! daemon, is started again when it fails, moves with its volume, and goes when its workload does.
 //!
 //! ```text
 //!   web' ── ployz-c ── m1 (founds) ── switch ── m2 ── ployz-c ── web

@@ -1,5 +1,5 @@
-//! `ployzctl daemon install` and `uninstall` on a real systemd: the daemon and the store's server as hardened units, nothing half-done
-//! when something is in the way, and nothing left in the end.
+//! `ployzctl daemon install` and `uninstall` on a real systemd: the daemon and the store's server as hardened units,
+//! nothing half-done when something is in the way, and nothing left in the end.
 //!
 //! ```text
 //!   m1 founds ── switch ── m2 joins

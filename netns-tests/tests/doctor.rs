@@ -62,7 +62,7 @@ fn all_is_well(machines: &[Machine]) -> Result<()> {
 /// What m1 sends to m2's WireGuard is lost; the other way everything gets through.
 fn one_way(machines: &[Machine]) -> Result<()> {
     let firewall = drop_udp(&machines[1], "ip saddr 10.0.0.1 udp dport 51820")?;
-    let cause = "one way: nothing of m1 arrives at m2";
+    let cause = "one way: nothing from m1 arrives at m2";
     says(&machines[0], "doctor m2", "udp", cause)?;
     says(&machines[1], "doctor m1", "udp", cause)?;
     heal(&machines[1], &firewall)?;
@@ -105,7 +105,7 @@ fn small_mtu(segment: &Segment, machines: &[Machine]) -> Result<()> {
         &machines[1],
         "doctor m3",
         "mtu",
-        "takes packets of 1300 bytes",
+        "carries packets of 1300 bytes",
     )?;
     segment.port_mtu(3, 1500)?;
     Ok(())
@@ -124,7 +124,7 @@ fn no_handshake(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
     ))?;
     // A session that there is would go on without it.
     machines[1].start(stage)?;
-    let cause = "no handshake between m1 and m2, though datagrams arrive both ways";
+    let cause = "no handshake between m1 and m2, although datagrams arrive both ways";
     says(&machines[0], "doctor m2", "handshake", cause)?;
     fs::write(&key, "\n")?;
     machines[0].netns.run(&format!(
@@ -147,7 +147,7 @@ fn wrong_key(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
         &machines[0],
         "doctor m2",
         "key",
-        "wrong key: m2 has another WireGuard key",
+        "wrong key: the WireGuard key of m2 differs",
     )?;
     says(&machines[1], "doctor", "record", "wrong key")?;
     machines[1].stop()?;
@@ -179,7 +179,7 @@ fn down(machines: &mut [Machine]) -> Result<()> {
     machines[2].kill();
     let checks = examine(&machines[0], "doctor m3")?;
     names(&checks, "asked", "m3 cannot be asked")?;
-    names(&checks, "udp", "it is down, or UDP is blocked")
+    names(&checks, "udp", "the machine is down, or UDP is blocked")
 }
 
 /// The founder and its store are gone, and m2 starts from a view that is an hour old.

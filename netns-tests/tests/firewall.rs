@@ -1,4 +1,5 @@
-//! The firewall of docs/ployz.nft on every machine: a network is founded and joined through it, and nothing else comes in.
+//! The firewall of docs/ployz.nft on every machine: a network is founded and joined through it, and nothing else comes
+//! in.
 //!
 //! ```text
 //!   m1 founds, m2 joins ── switch

@@ -40,7 +40,8 @@ fn of_handshakes(stage: &Stage) -> Result<()> {
     traffic::ping(&a.netns, b.inner(Family::V4))?;
     let bystander = udp_socket(&b.netns, SocketAddr::new(VICTIM.into(), PORT + 1))?;
 
-    // One right after the other, so that whatever else goes on weighs on both; and more of them while it weighs too much.
+    // One right after the other, so that whatever else goes on weighs on both; and more of them while it weighs too
+    // much.
     let mut shares = Vec::new();
     while shares.len() < ROUNDS_MIN || (shares.len() < ROUNDS_MAX && median(&mut shares) < SHARE) {
         let harmless = throughput_under(&a, &b, &c, PORT + 1)?;

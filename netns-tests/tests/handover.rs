@@ -1,4 +1,5 @@
-//! A daemon is replaced under traffic, and its supervisor keeps the TUN and the sockets meanwhile: no connection breaks.
+//! A daemon is replaced under traffic, and its supervisor keeps the TUN and the sockets meanwhile: no connection
+//! breaks.
 //!
 //! ```text
 //!   m1 (supervised, holds the store) ══ TCP ══ m2        10.0.0.1 ── switch ── 10.0.0.2

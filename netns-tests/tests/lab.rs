@@ -1,5 +1,6 @@
-//! The machines that `scripts/lab` makes are real ones: a systemd that has all it wants, a user who becomes root by sudo, a
-//! TUN and io_uring's kernel below. What was written when the power went is there when it is back; nobody else has it.
+//! The machines that `scripts/lab` makes are real ones: a systemd that has all it wants, a user who becomes root by
+//! sudo, a TUN and io_uring's kernel below. What was written when the power went is there when it is back; nobody else
+//! has it.
 
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::wait_until;

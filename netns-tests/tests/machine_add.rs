@@ -1,5 +1,5 @@
-//! Machines out of bare hosts, over ssh, as an operator does it who is not root there. What is in the way is named before
-//! anything is changed; what fails later is taken back; a rerun goes on.
+//! Machines out of bare hosts, over ssh, as an operator does it who is not root there. What is in the way is named
+//! before anything is changed; what fails later is taken back; a rerun goes on.
 //!
 //! ```text
 //!   operator ── ssh ──▶ m1 (founds)   m2   m3   m4
@@ -133,7 +133,7 @@ fn several_at_once_and_those_that_cannot(lab: &Lab, operator: &Operator<'_>) -> 
     let cannot = operator.json(&add(&[3]))?;
     let message = text(&cannot, "/payload/failed/0/message");
     assert!(
-        message.contains("51820 is taken") && message.contains("MiB free"),
+        message.contains("51820 is in use") && message.contains("MiB free"),
         "{cannot}"
     );
     taking.kill()?;
@@ -196,7 +196,8 @@ fn again_is_no_harm(lab: &Lab, operator: &Operator<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Without WireGuard m4 does not get ready, so that there is time. The rule is the namespace's: it outlives the machine.
+/// Without WireGuard m4 does not get ready, so that there is time. The rule is the namespace's: it outlives the
+/// machine.
 fn cut_wireguard(lab: &Lab) -> Result<()> {
     nft(lab, 4, "add table inet cut")?;
     nft(

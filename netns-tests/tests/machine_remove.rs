@@ -1,4 +1,5 @@
-//! Machines are removed with their own help: what each does itself, who may ask it to, and what happens when it does not answer.
+//! Machines are removed with their own help: what each does itself, who may ask it to, and what happens when it does
+//! not answer.
 //!
 //! ```text
 //!   m1 founds, m2 and m3 join ── switch

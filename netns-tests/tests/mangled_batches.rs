@@ -14,8 +14,8 @@ use ployz_netns_tests::traffic::Iperf;
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Pair, Stage, story};
 
-/// From the first large packet: a round trip for the MTU and two for each of four trains, at ticks of 100 ms, is a second. A train
-/// that told nothing costs another.
+/// From the first large packet: a round trip for the MTU and two for each of four trains, at ticks of 100 ms, is a
+/// second. A train that told nothing costs another.
 const VERDICT: Duration = Duration::from_secs(4);
 /// A busy relay that loses datagrams loses questions and reports as well, and each of those costs another second.
 const VERDICT_AMID_LOSS: Duration = Duration::from_secs(8);

@@ -1,5 +1,5 @@
-//! A tool of somebody else's, stamp-suite, measures against a machine's addresses in the overlay: a second reading of RFC 8762 and
-//! RFC 8972.
+//! A tool of somebody else's, stamp-suite, measures against a machine's addresses in the overlay: a second reading of
+//! RFC 8762 and RFC 8972.
 
 use std::env;
 use std::time::Duration;
@@ -58,7 +58,8 @@ fn stamp_suite(machine: &Machine, options: &str) -> Result<Value> {
     serde_json::from_str(&finished.stdout).with_context(|| finished.to_string())
 }
 
-/// Every test once, with its own number, and with times of the one clock that both have: neither way took less than nothing.
+/// Every test once, with its own number, and with times of the one clock that both have: neither way took less than
+/// nothing.
 fn answered(report: &Value) -> Result<()> {
     let measured = &report["measurements"];
     ensure!(measured["requested_replies"] == COUNT, "{report}");

@@ -1,4 +1,5 @@
-//! A release as `scripts/release` makes it, signed by minisign itself, comes onto a machine whole and genuine or not at all.
+//! A release as `scripts/release` makes it, signed by minisign itself, comes onto a machine whole and genuine or not at
+//! all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,10 @@ fn a_release_is_installed_whole_and_genuine_or_not_at_all() -> Outcome {
         let full = Layout::under(&disk.0);
         let failure = full.fetch(&release, &version, arch, &mut |_| ());
         let failure = failure.err().map(|it| format!("{it} {:?}", it.hint));
-        ensure!(failure.is_some_and(|it| it.contains("No space left") && it.contains("make room")));
+        ensure!(
+            failure
+                .is_some_and(|it| it.contains("No space left") && it.contains("free disk space"))
+        );
         is_empty(&disk.0.join("opt/ployz/versions"))?;
 
         let artifact = published

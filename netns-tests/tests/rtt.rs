@@ -15,8 +15,8 @@ use ployz_netns_tests::traffic::{self, Iperf};
 use ployz_netns_tests::wait::{pause, wait_until};
 use ployz_netns_tests::{Contender, Pair, Plan, Stage, story};
 
-/// Four hops between stamps, each through the queue of a processor that others use as well; on a quiet machine it is a few
-/// microseconds (`docs/rtt.md`). What the daemons themselves take is more than this.
+/// Four hops between stamps, each through the queue of a processor that others use as well; on a quiet machine it is a
+/// few microseconds (`docs/rtt.md`). What the daemons themselves take is more than this.
 const ERROR_MAX: Duration = Duration::from_micros(100);
 /// While both processors are busy with TCP, of which a processor's turn is the tenth part of a millisecond.
 const LOADED_ERROR_MAX: Duration = Duration::from_micros(500);
@@ -203,8 +203,8 @@ fn is_true(measured: &Measured, error_max: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Of the tests, while `forward` holds, and of the replies, while `reverse` does: loses some, holds some until two others have passed,
-/// and repeats some.
+/// Of the tests, while `forward` holds, and of the replies, while `reverse` does: loses some, holds some until two
+/// others have passed, and repeats some.
 fn faulty(forward: &Arc<AtomicBool>, reverse: &Arc<AtomicBool>) -> Box<Judge> {
     let (forward, reverse) = (Arc::clone(forward), Arc::clone(reverse));
     let mut count = 0_u32;

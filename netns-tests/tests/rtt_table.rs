@@ -1,5 +1,5 @@
-//! What `docs/rtt.md` shows: how far reports are from the truth, idle and under load, beside what `ping` and the process's own clock say in
-//! the same run, and what tests cost. Takes minutes and a quiet machine:
+//! What `docs/rtt.md` shows: how far reports are from the truth, idle and under load, beside what `ping` and the
+//! process's own clock say in the same run, and what tests cost. Takes minutes and a quiet machine:
 //!
 //! ```text
 //! RTT_CHART=docs/rtt.svg cargo test -p ployz-netns-tests --test rtt_table -- --ignored --nocapture
@@ -116,7 +116,8 @@ impl Row {
     }
 }
 
-/// The median of as many pings through the tunnel, as far apart; past 10 ms it says no more than tenths of a millisecond.
+/// The median of as many pings through the tunnel, as far apart; past 10 ms it says no more than tenths of a
+/// millisecond.
 fn ping(pair: &Pair) -> Result<Duration> {
     let target = pair.b.inner(Family::V4);
     let line = format!("ping -n -i 0.002 -c {COUNT} {target}");

@@ -148,8 +148,8 @@ fn introduce(hub: &Host, peer: &Host) -> Result<()> {
     hub.know(peer, &format!("endpoint 10.1.{}.2:{PORT}", peer.number))
 }
 
-/// Keys that are at home there. How a home follows from a key is the daemon's own affair; that the peers are spread over
-/// all of them is the story's.
+/// Keys that are at home there. How a home follows from a key is the daemon's own affair; that the peers are spread
+/// over all of them is the story's.
 fn keys_of(stage: &Stage, home: u8, shards: u8) -> Result<Keys> {
     loop {
         let keys = Keys::generate(stage)?;
@@ -276,8 +276,8 @@ fn move_from_shard_to_shard(stage: &Stage) -> Result<()> {
     })
 }
 
-/// Two peers get a prefix in turn; only the second has the address. What it sends while it is no peer at all, which are tests of
-/// the round trip, is counted.
+/// Two peers get a prefix in turn; only the second has the address. What it sends while it is no peer at all, which are
+/// tests of the round trip, is counted.
 fn a_prefix_moves(star: &Star, prefix: &str) -> Result<u64> {
     let (hub, a, b) = (&star.hub, &star.peers[0], &star.peers[2]);
     hub.netns

@@ -18,7 +18,8 @@ use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 use serde_json::Value;
 
-/// A leader that has gone is replaced by an election, whose candidates wait up to nine seconds; then clients look for it.
+/// A leader that has gone is replaced by an election, whose candidates wait up to nine seconds; then clients look for
+/// it.
 const ELECTION_WAIT: Duration = Duration::from_secs(40);
 
 #[test]
@@ -209,7 +210,8 @@ fn another_one_takes_its_place(machines: &[Machine]) -> Outcome {
     wait_holders(&machines[1], &["m2"])
 }
 
-/// What there is on the coordinator's disk when it is killed: a journal, a next store, a part of its copy, and the word that it counts.
+/// What there is on the coordinator's disk when it is killed: a journal, a next store, a part of its copy, and the word
+/// that it counts.
 const MOMENTS: [(&str, &str); 4] = [
     ("storage-change.json", ""),
     ("nats-next/config.json", ""),

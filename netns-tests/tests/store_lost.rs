@@ -93,8 +93,8 @@ fn restart_when_it_ended(founder: &Machine) -> Result<()> {
     })
 }
 
-/// The store cannot be started any more: everything goes on, also after every daemon was killed, and nothing is changed.
-/// When it can, everything is as it was.
+/// The store cannot be started any more: everything goes on, also after every daemon was killed, and nothing is
+/// changed. When it can, everything is as it was.
 fn mesh_from_disk(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
     let before = records(&machines[0])?;
     let store = machines[0].store_pid()?;

@@ -1,6 +1,6 @@
-//! Machines are brought to the next version while somebody's transfer goes through all of them, and the daemon that drives it is killed
-//! on the way. A version that does not start, one that was tampered with, and an earlier one change nothing. A machine that cannot get to
-//! where releases are from is given them by the one that drives the update.
+//! Machines are brought to the next version while somebody's transfer goes through all of them, and the daemon that
+//! drives it is killed on the way. A version that does not start, one that was tampered with, and an earlier one change
+//! nothing. A machine that cannot get to where releases are from is given them by the one that drives the update.
 //!
 //! ```text
 //!   m1 (holds the store, and releases) ── switch ── m2 (has no releases) ══ TCP ══ m3
@@ -55,7 +55,8 @@ fn machines_are_updated_under_traffic_and_go_back_by_themselves() -> Outcome {
     })
 }
 
-/// Every machine has the version, the one that drives the update last, whose daemon is killed while another is being exchanged.
+/// Every machine has the version, the one that drives the update last, whose daemon is killed while another is being
+/// exchanged.
 fn update_all_with_the_coordinator_killed(lab: &Lab, next: &str) -> Outcome {
     let update = thread::scope(|scope| {
         let line = format!("ployzctl --json machine update --version {next} --canary 1");

@@ -1,5 +1,5 @@
-//! Workloads on a real systemd, below a daemon with no more rights than its unit gives it: transient units, which outlive
-//! the daemon, are started again when they fail, and have their environment from a file that nobody else reads.
+//! Workloads on a real systemd, below a daemon with no more rights than its unit gives it: transient units, which
+//! outlive the daemon, are started again when they fail, and have their environment from a file that nobody else reads.
 
 use anyhow::{Context, Result, ensure};
 use ployz_netns_tests::command::{Finished, PATIENCE};

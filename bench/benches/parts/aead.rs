@@ -1,5 +1,5 @@
-//! Sealing and opening packets of one session, some at a time: the last of one datagram train is alone as often as not, and
-//! a full train is taken in groups of sixteen.
+//! Sealing and opening packets of one session, some at a time: the last of one datagram train is alone as often as not,
+//! and a full train is taken in groups of sixteen.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

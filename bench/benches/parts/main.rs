@@ -1,4 +1,4 @@
-//! What the parts of the data plane cost, with Criterion. `scripts/bench micro [filter]`.
+//! The cost of the data plane's parts, with Criterion. `scripts/bench micro [filter]`.
 
 #![expect(
     clippy::unwrap_used,

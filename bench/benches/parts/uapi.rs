@@ -59,7 +59,7 @@ fn interface(request: &str) -> InterfaceDescription {
     }
 }
 
-/// Keepalives begin handshakes, which nobody receives here.
+/// Keepalives begin handshakes, which are received nowhere.
 struct Nowhere;
 
 impl Sink for Nowhere {

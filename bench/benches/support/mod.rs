@@ -1,4 +1,4 @@
-//! What the benchmarks of the parts share: packets, and two shards that talk through memory.
+//! The common ground of the benchmarks of the parts: packets, and two shards that talk through memory.
 
 pub(crate) mod packets;
 pub(crate) mod pair;

@@ -9,7 +9,7 @@ use ployz_dataplane::offload::{Gso, VnetHeader};
 pub(crate) const A: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 pub(crate) const B: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 
-/// What one packet of a full TCP segment measures inside the tunnel.
+/// The size of a full TCP segment's packet inside the tunnel.
 pub(crate) const FULL: usize = 1420;
 /// As many as fit into 64 KiB.
 pub(crate) const SEGMENTS: usize = 44;

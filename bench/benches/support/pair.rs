@@ -45,7 +45,7 @@ impl Pair {
         pair
     }
 
-    /// One read of A's TUN becomes datagrams that nobody receives. The copy stands for the
+    /// Turns a read of A's TUN into datagrams that are received nowhere. The copy stands for the
     /// kernel's: what is read is overwritten.
     pub(crate) fn seal(&mut self, read: &[u8]) -> usize {
         self.read.clear();
@@ -61,7 +61,7 @@ impl Pair {
         datagrams
     }
 
-    /// One read of A's TUN goes all the way to writes of B's TUN; returns how many those are.
+    /// Carries a read of A's TUN all the way to writes of B's TUN; returns their number.
     pub(crate) fn carry(&mut self, read: &[u8]) -> usize {
         self.read.clear();
         self.read.extend_from_slice(read);

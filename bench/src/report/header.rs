@@ -1,4 +1,4 @@
-//! What was measured, on what, and what else was going on.
+//! The header of a report: the measurements, the host, and other work on it.
 
 use crate::metric::METRICS;
 use crate::record::Record;
@@ -72,7 +72,7 @@ fn facts(record: &Record) -> Vec<(String, String)> {
     facts
 }
 
-/// Where the sender had a processor to itself and no more to give: the tunnel may be faster.
+/// The measurements whose sender had used up a processor of its own: the tunnel may be faster.
 fn generator_limits(record: &Record) -> impl Iterator<Item = String> {
     let keys = METRICS
         .iter()

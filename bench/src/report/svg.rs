@@ -76,7 +76,7 @@ impl Group {
         }
     }
 
-    /// What the longest bar stands for. Bare veth can be several times any tunnel: then it sets no
+    /// The value of the longest bar. Bare veth can be several times any tunnel: then it sets no
     /// scale, and its bar is cut off.
     fn scale(&self) -> f64 {
         let largest = |bare: bool| {

@@ -1,4 +1,4 @@
-//! What `ployzd` must reach, as ratios within one run.
+//! The targets of `ployzd`, as ratios within one run.
 
 use super::grid::Grid;
 use super::number::short;

@@ -1,4 +1,4 @@
-//! What a test datagram carries: whose it is, and its number.
+//! The content of a test datagram: its trial, and its number.
 
 const MAGIC: u32 = 0x706c_6f79;
 pub(crate) const HEADER_BYTES: usize = 16;

@@ -7,7 +7,7 @@ pub(crate) mod sender;
 pub(crate) mod sink;
 pub(crate) mod trial;
 
-/// What is sent, and how it is handed to the kernel.
+/// The load that is sent, and the way in which the kernel gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) payload_bytes: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Load {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offload {
-    /// One datagram a message, in batches of `sendmmsg` and `recvmmsg`.
+    /// A datagram per message, in batches of `sendmmsg` and `recvmmsg`.
     None,
     /// UDP_SEGMENT and UDP_GRO: many datagrams a message.
     Segmentation,

@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_micros(100);
 /// A sender that the scheduler left waiting does not make up for more than this.
 const ARREARS: Duration = Duration::from_millis(1);
 
-/// What to send, and how fast.
+/// The load and its rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// Packets a second; `None` for as many as possible.
@@ -24,11 +24,17 @@ pub(crate) struct Pace {
     pub(crate) whole_bursts: bool,
 }
 
-/// What was sent, and in what time.
+/// The packets that were sent, and the time that it took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offered {
     pub(crate) packets: u64,
     pub(crate) elapsed: Duration,
+}
+
+/// A source of load.
+pub(crate) trait Source {
+    /// Sends for `duration` at `rate` packets a second, or as fast as it can.
+    fn offer(&mut self, rate: Option<f64>, duration: Duration, trial: u32) -> Result<Offered>;
 }
 
 impl Pace {

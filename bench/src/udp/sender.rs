@@ -12,8 +12,7 @@ use nix::sys::socket::{
 };
 
 use super::datagram::Header;
-use super::pace::{Offered, Pace};
-use super::trial::Source;
+use super::pace::{Offered, Pace, Source};
 use super::{Load, Offload};
 use crate::netns::Namespace;
 

@@ -69,7 +69,7 @@ impl Sink {
 
     /// Counts the packets of `trial` until `sender_done` and silence.
     ///
-    /// It looks every 100 us instead of blocking: to be woken for each packet would cost whoever
+    /// The sink polls every 100 us instead of blocking: a wake-up for each packet would cost the one that
     /// delivers it an interrupt to another processor, which is the dearest thing in a virtual
     /// machine, and would be measured as the tunnel's work.
     pub(crate) fn count(&mut self, trial: u32, sender_done: &AtomicBool) -> Result<Received> {
@@ -143,7 +143,7 @@ impl Sink {
 struct Counter {
     trial: u32,
     received: Received,
-    /// One more than the highest number so far.
+    /// The highest number so far, plus one.
     next: u64,
 }
 

@@ -1,4 +1,4 @@
-//! One offer of load through a tunnel, and what arrived of it.
+//! A trial: an offer of load through a tunnel, and the part of it that arrived.
 
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Load;
-use super::pace::Offered;
+use super::pace::Source;
 use super::sender::Sender;
 use super::sink::{PORT, Sink};
 use crate::topology::End;
@@ -22,12 +22,6 @@ pub(crate) struct Trial {
     pub(crate) reordered: u64,
     /// The sender's share of a processor: at 1 it is the sender that is measured.
     pub(crate) sender_busy: f64,
-}
-
-/// Whatever sends the load.
-pub(crate) trait Source {
-    /// Sends for `duration` at `rate` packets a second, or as fast as it can.
-    fn offer(&mut self, rate: Option<f64>, duration: Duration, trial: u32) -> Result<Offered>;
 }
 
 /// A source and a sink, for any number of trials.

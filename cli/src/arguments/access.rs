@@ -1,61 +1,60 @@
-//! Flags of who gets in, and where.
+//! The flags of contexts and credentials.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use ployz_api::{CredentialId, Name, Role};
 
-use super::duration;
+use super::values::duration;
 use crate::completion;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
-    /// Add a context of this name
+    /// Add a context under this name
     Add {
-        /// What to call it
+        /// Name of the context
         name: Name,
-        /// The file that `credential create` or `context export` wrote [default: stdin]
+        /// File that `credential create` or `context export` wrote [default: stdin]
         #[arg(long, value_name = "FILE")]
         credential: Option<PathBuf>,
     },
-    /// All contexts
+    /// List the contexts
     #[command(alias = "list")]
     Ls,
-    /// Use this one when none is named; `local` is the daemon of this host
+    /// Make a context the current one; `local` is the daemon of this host
     Use {
-        /// Which one
+        /// Name of the context
         #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Name,
     },
-    /// One context, without its secrets
+    /// Show a context without its secrets
     Show {
-        /// Which one [default: the current one]
+        /// Context [default: the current one]
         #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Option<Name>,
     },
-    /// Call a context something else
+    /// Rename a context
     Rename {
-        /// Which one
+        /// Name of the context
         #[arg(add = ArgValueCompleter::new(completion::contexts))]
         from: Name,
-        /// Its new name
+        /// New name
         to: Name,
     },
-    /// Forget a context
+    /// Remove a context
     Rm {
-        /// Which one
+        /// Name of the context
         #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Name,
     },
-    /// A context with its secret key, to be imported elsewhere
+    /// Print a context with its secret key, to import it elsewhere
     Export {
-        /// Which one [default: the current one]
+        /// Context [default: the current one]
         #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: Option<Name>,
-        /// Write it to a new file of mode 0600 [default: stdout]
+        /// Write to this new file, mode 0600 [default: stdout]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -65,39 +64,39 @@ pub(crate) enum ContextCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Where it is [default: stdin]
+    /// File to read [default: stdin]
     pub(crate) file: Option<PathBuf>,
-    /// What to call it [default: as the file does]
+    /// Name of the context [default: the name in the file]
     #[arg(long)]
     pub(crate) name: Option<Name>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialCommand {
-    /// Make a credential, to be imported as a context by whoever gets it
+    /// Create a credential, which its holder imports as a context
     Create(CredentialCreateArguments),
-    /// All credentials
+    /// List the credentials
     #[command(alias = "ls")]
     List,
-    /// Have every machine refuse a credential from now on
+    /// Revoke a credential on every machine
     Revoke {
-        /// Which one
+        /// Id of the credential
         credential_id: CredentialId,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CredentialCreateArguments {
-    /// What its holder may do
+    /// Role of the holder
     #[arg(long)]
     pub(crate) role: PersonRole,
-    /// For how long it is good: 30m, 12h, 90d [default: for ever]
+    /// Lifetime, such as 30m, 12h or 90d [default: unlimited]
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
-    /// Whose it is
+    /// Name of the holder
     #[arg(long)]
     pub(crate) name: Option<Name>,
-    /// Write it to a new file of mode 0600 [default: stdout]
+    /// Write to this new file, mode 0600 [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
@@ -107,9 +106,9 @@ pub(crate) struct CredentialCreateArguments {
 pub(crate) enum PersonRole {
     /// Everything
     Admin,
-    /// Everything but credentials and the network itself
+    /// Change everything but credentials and the network itself
     Operator,
-    /// Look, and change nothing
+    /// Read everything, change nothing
     Reader,
 }
 
@@ -119,49 +118,6 @@ impl From<PersonRole> for Role {
             PersonRole::Admin => Self::Admin,
             PersonRole::Operator => Self::Operator,
             PersonRole::Reader => Self::Reader,
-        }
-    }
-}
-
-/// A host, by address or name, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostAndPort(pub(crate) String);
-
-impl FromStr for HostAndPort {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix("quic://").unwrap_or("");
-        match rest.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self(rest.to_owned()))
-            }
-            Some(_) | None => Err("say quic://HOST:PORT, as in quic://192.0.2.1:51821"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_urls() {
-        for good in ["192.0.2.1:1", "[2001:db8::1]:51821", "host.example:51821"] {
-            assert_eq!(
-                format!("quic://{good}").parse(),
-                Ok(HostAndPort(good.to_owned()))
-            );
-        }
-        for bad in [
-            "",
-            "192.0.2.1:1",
-            "quic://",
-            "quic://:1",
-            "quic://host",
-            "quic://host:port",
-        ] {
-            assert!(bad.parse::<HostAndPort>().is_err(), "{bad}");
         }
     }
 }

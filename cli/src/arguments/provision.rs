@@ -1,4 +1,4 @@
-//! Flags of `machine init` and `machine add`.
+//! The flags of `ployzctl machine init` and `machine add`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,100 +7,100 @@ use clap::{Args, ValueEnum};
 use ployz_api::Name;
 use ployz_install::{Base, PublicKey};
 
-use super::TermsArguments;
+use super::invite::TermsArguments;
 use super::service::{Runtime, ServiceMode};
-use crate::provision::Target;
+use super::target::Target;
 
-/// WireGuard's UDP port, unless somebody says another.
+/// WireGuard's UDP port where no flag gives another.
 const WG_PORT_DEFAULT: u16 = 51_820;
 /// The management server's.
 const MANAGEMENT_PORT: u16 = 51_821;
 
-/// Where programs come from.
+/// The origin of the programs to install.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InstallSource {
-    /// A release; without --release-base, the very programs that run here
+    /// A release; without --release-base, the programs of this machine
     Release,
     /// A git repository, built on the host
     Git,
 }
 
-/// One host.
+/// The arguments of `machine init`.
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
-    /// Where ssh gets to it
+    /// Host to connect to with ssh
     #[arg(value_name = "USER@HOST")]
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) provision: ProvisionArguments,
 }
 
-/// Several.
+/// The arguments of `machine add`.
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
-    /// Where ssh gets to them
+    /// Hosts to connect to with ssh
     #[arg(value_name = "USER@HOST", required = true)]
     pub(crate) targets: Vec<Target>,
     #[command(flatten)]
     pub(crate) provision: ProvisionArguments,
 }
 
-/// How machines are made of hosts.
+/// The flags about turning hosts into machines.
 #[derive(Debug, Args)]
 pub(crate) struct ProvisionArguments {
-    /// The network that they are for
+    /// Network to join
     #[arg(long)]
     pub(crate) network: Name,
-    /// What runs workloads there
+    /// Runtime for workloads
     #[arg(long, value_enum, default_value_t = Runtime::Host)]
     pub(crate) runtime: Runtime,
-    /// Who runs the daemon
+    /// User whose service the daemon is
     #[arg(long, value_enum, default_value_t = ServiceMode::System)]
     pub(crate) service_mode: ServiceMode,
-    /// Where the programs come from
+    /// Origin of the programs
     #[arg(long, value_enum, default_value_t = InstallSource::Release)]
     pub(crate) install_source: InstallSource,
-    /// Which release
+    /// Release to install
     #[arg(long, value_name = "VERSION", default_value = "latest")]
     pub(crate) install_version: String,
-    /// Where releases are: a directory, or an http(s) URL
+    /// Directory or http(s) URL with the releases
     #[arg(long, value_name = "BASE", env = "PLOYZ_RELEASE_BASE")]
     pub(crate) release_base: Option<Base>,
-    /// Whose signature they have: a minisign public key
+    /// Minisign public key that the releases are signed with
     #[arg(long, value_name = "KEY", env = "PLOYZ_RELEASE_KEY")]
     pub(crate) release_key: Option<PublicKey>,
-    /// The repository, with --install-source git
+    /// Repository for --install-source git
     #[arg(long, value_name = "URL")]
     pub(crate) install_git_url: Option<String>,
-    /// A branch, a tag or a commit of it
+    /// Branch, tag or commit of the repository
     #[arg(long, value_name = "REF", requires = "install_git_url")]
     pub(crate) install_git_ref: Option<String>,
-    /// The secret key for ssh, where it is not the one that ssh takes by itself
+    /// Secret key for ssh [default: chosen by ssh]
     #[arg(long, value_name = "PATH")]
     pub(crate) identity: Option<PathBuf>,
-    /// ssh's port there
+    /// ssh's port on the host
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) ssh_port: Option<u16>,
     #[command(flatten)]
     pub(crate) terms: TermsArguments,
-    /// Where others reach the machine's WireGuard; may be said several times, the best first [default: its addresses]
+    /// Endpoint at which other machines reach this one's WireGuard; repeatable, best first [default: its addresses]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) wg_endpoint: Vec<SocketAddr>,
-    /// WireGuard's UDP port there
+    /// WireGuard's UDP port on the host
     #[arg(long, value_name = "PORT", default_value_t = WG_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wg_port: u16,
-    /// Accept the keys of hosts that nobody has been to before
+    /// Accept unknown host keys
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
 impl ProvisionArguments {
-    /// What the daemon there will listen on, for a script.
+    /// The UDP ports of the daemon, as the preflight script takes them.
     pub(crate) fn udp_ports(&self) -> String {
         format!("{} {MANAGEMENT_PORT}", self.wg_port)
     }
 
-    /// What `daemon install` is told there.
+    /// The flags for `daemon install` on the host.
     pub(crate) fn daemon_flags(&self) -> Vec<String> {
         let mut flags = vec![
             "--runtime".to_owned(),

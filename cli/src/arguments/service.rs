@@ -1,4 +1,4 @@
-//! Flags of the daemon as a service.
+//! The flags of `ployzctl daemon`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,55 +9,55 @@ use ployz_install::{Base, PublicKey};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DaemonCommand {
-    /// Make ployzd a service of this machine that runs from now on; again, to change how
+    /// Install ployzd as a service and start it; run again to change its settings
     Install(Box<InstallArguments>),
-    /// Take the service away with everything that belongs to it: programs, settings, data
+    /// Remove the service with its programs, settings and data
     Uninstall {
-        /// Although the machine is in a network
+        /// Remove it even if the machine is in a network
         #[arg(long)]
         force: bool,
     },
-    /// Write the units that this version is run by
+    /// Write the systemd units of this version
     Units {
-        /// Into this directory
+        /// Directory to write them to
         #[arg(long, value_name = "DIR")]
         output: PathBuf,
     },
 }
 
-/// How the daemon is to be run.
+/// The settings of the service.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArguments {
-    /// What runs workloads here
+    /// Runtime for workloads
     #[arg(long, value_enum)]
     pub(crate) runtime: Runtime,
-    /// Whose service it is
+    /// User whose service the daemon is
     #[arg(long, value_enum, default_value_t = ServiceMode::System)]
     pub(crate) service_mode: ServiceMode,
-    /// What to call this machine [default: the host's name]
+    /// Name of this machine [default: the host's name]
     #[arg(long)]
     pub(crate) name: Option<Name>,
-    /// The region it is in [default: local]
+    /// Region of this machine [default: local]
     #[arg(long)]
     pub(crate) region: Option<Name>,
     /// WireGuard's UDP port [default: 51820]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wg_port: Option<u16>,
-    /// Where other machines reach it; may be said several times, the best first [default: its addresses with that port]
+    /// Endpoint at which other machines reach it; repeatable, best first [default: its addresses with that port]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) wg_endpoint: Vec<SocketAddr>,
-    /// Where management requests from afar are taken [default: 0.0.0.0:51821]
+    /// Address for remote management requests [default: 0.0.0.0:51821]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Where later versions come from
+    /// Directory or URL with the releases
     #[arg(long, value_name = "DIR|URL", env = "PLOYZ_RELEASE_BASE")]
     pub(crate) release_base: Option<Base>,
-    /// The public key that they are signed with: minisign's line of base64
+    /// Minisign public key of the releases: its line of base64
     #[arg(long, value_name = "KEY", env = "PLOYZ_RELEASE_KEY")]
     pub(crate) release_key: Option<PublicKey>,
 }
 
-/// What runs workloads on a machine.
+/// The runtime for workloads on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Runtime {
     /// Docker Engine, or Podman through its socket
@@ -66,17 +66,17 @@ pub(crate) enum Runtime {
     Host,
 }
 
-/// Whose service a daemon is.
+/// The user whose service the daemon is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ServiceMode {
-    /// An ordinary user's, without privileges; not possible yet
+    /// An unprivileged user; not supported yet
     User,
-    /// The system's
+    /// The system
     System,
 }
 
 impl Runtime {
-    /// The word for it.
+    /// The word for the runtime, as flags and settings spell it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",

@@ -1,38 +1,38 @@
-//! Flags about workloads.
+//! The flags about workloads.
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use ployz_api::{Name, PublishedPort, WorkloadName};
 
-use crate::commands::workload::volume;
+use super::values::{port, variable, volume};
 use crate::completion;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeployCommand {
-    /// Place a workload on a machine, which keeps it running
+    /// Place a workload on a machine and keep it running
     Service(ServiceArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArguments {
-    /// What to call it
+    /// Name of the workload
     pub(crate) name: Name,
-    /// Whose it is
+    /// Namespace of the workload
     #[arg(long, default_value = "default")]
     pub(crate) namespace: Name,
     #[command(flatten)]
     pub(crate) program: ProgramArguments,
-    /// Where: a machine's id, its name, or the unique beginning of either [default: the active one with the fewest workloads]
+    /// Machine: id, name, or a unique prefix of either [default: the active machine with the fewest workloads]
     #[arg(long, add = ArgValueCompleter::new(completion::machines))]
     pub(crate) machine: Option<String>,
-    /// A variable of its environment; may be said several times. Without a value it has the one that it has here, which no
+    /// Environment variable; repeatable. Without a value, the one of this environment is used, which no
     /// other user of this machine can see
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub(crate) env: Vec<(String, String)>,
-    /// A TCP port of the machine that leads to the container's; may be said several times
+    /// TCP port of the machine that is forwarded to the container's; repeatable
     #[arg(long, value_name = "PORT[:PORT]", value_parser = port)]
     pub(crate) publish: Vec<PublishedPort>,
-    /// A directory that is kept, and where the workload finds it; may be said several times
+    /// Persistent directory and its path in the workload; repeatable
     #[arg(long = "volume", value_name = "NAME:PATH", value_parser = volume)]
     pub(crate) volumes: Vec<(Name, String)>,
 }
@@ -40,37 +40,37 @@ pub(crate) struct ServiceArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct ProgramArguments {
-    /// A container of this image, on machines with runtime docker
+    /// Container image to run, on machines with runtime docker
     #[arg(long)]
     pub(crate) image: Option<String>,
-    /// A command for /bin/sh, on machines with runtime host
+    /// Command for /bin/sh to run, on machines with runtime host
     #[arg(long, value_name = "CMD")]
     pub(crate) exec: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkloadCommand {
-    /// Workloads, and where they are
+    /// List workloads and their machines
     #[command(alias = "list")]
     Ls {
-        /// Only those of this machine
+        /// Show only workloads of this machine
         #[arg(long, add = ArgValueCompleter::new(completion::machines))]
         machine: Option<String>,
     },
-    /// Everything about one workload but the values of its environment
+    /// Show a workload, without the values of its environment
     Inspect {
         /// namespace/name, or a name in the namespace default
         workload: WorkloadName,
     },
-    /// What it has written
+    /// Show the output of a workload
     Logs {
         /// namespace/name, or a name in the namespace default
         workload: WorkloadName,
-        /// How many lines, of the last ones
+        /// Number of lines, counted from the end
         #[arg(long, default_value_t = 100)]
         lines: u32,
     },
-    /// Stop a workload and forget it; its volumes stay
+    /// Stop and remove a workload; its volumes stay
     Rm {
         /// namespace/name, or a name in the namespace default
         workload: WorkloadName,
@@ -79,7 +79,7 @@ pub(crate) enum WorkloadCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MigrateCommand {
-    /// Say how a workload would be moved, and whether it can be
+    /// Show how a workload would move, and whether it can
     Preview(MigrateArguments),
     /// Move a workload with its volumes to another machine
     Apply(MigrateArguments),
@@ -89,23 +89,7 @@ pub(crate) enum MigrateCommand {
 pub(crate) struct MigrateArguments {
     /// namespace/name, or a name in the namespace default
     pub(crate) workload: WorkloadName,
-    /// Where to: a machine's id, its name, or the unique beginning of either
+    /// Target machine: id, name, or a unique prefix of either
     #[arg(long, value_name = "MACHINE", add = ArgValueCompleter::new(completion::machines))]
     pub(crate) to: String,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    if let Some((name, value)) = text.split_once('=') {
-        return Ok((name.to_owned(), value.to_owned()));
-    }
-    let value = std::env::var(text).map_err(|_| format!("{text} is not set here: say {text}=…"))?;
-    Ok((text.to_owned(), value))
-}
-
-fn port(text: &str) -> Result<PublishedPort, String> {
-    let (machine, workload) = text.split_once(':').unwrap_or((text, text));
-    let parse = |part: &str| part.parse().ok().filter(|port| *port != 0);
-    let both = parse(machine).zip(parse(workload));
-    let (machine, workload) = both.ok_or("say PORT, or PORT:PORT, the machine's first")?;
-    Ok(PublishedPort { machine, workload })
 }

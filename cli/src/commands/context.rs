@@ -58,11 +58,8 @@ fn add(
 /// From a file, or from stdin.
 fn read(file: Option<&Path>) -> Result<Context, Failure> {
     let refused = |cause: String| {
-        Failure::new(
-            Code::InvalidArgument,
-            format!("this is no context: {cause}"),
-        )
-        .hint("ployzctl credential create --output <file> makes one")
+        Failure::new(Code::InvalidArgument, format!("not a context: {cause}"))
+            .hint("create one: ployzctl credential create --output <file>")
     };
     let mut text = zeroize::Zeroizing::new(String::new());
     let read = match file.filter(|file| *file != Path::new("-")) {
@@ -90,7 +87,7 @@ fn list(contexts: &Contexts) -> Success {
         rows.push(Value::Object(described(name, credential, is_current)));
     }
     let text = if rows.is_empty() {
-        "no contexts: the local daemon is asked".to_owned()
+        "no contexts: requests go to the local daemon".to_owned()
     } else {
         table.render()
     };
@@ -104,7 +101,7 @@ fn list(contexts: &Contexts) -> Success {
 fn show(contexts: &Contexts, name: Option<Name>) -> Outcome {
     let name = named(contexts, name)?;
     let Some(credential) = contexts.contexts.get(&name) else {
-        let message = format!("there is no context {name}");
+        let message = format!("no context is named {name}");
         return Err(Failure::new(Code::InvalidArgument, message).hint("ployzctl context ls"));
     };
     let is_current = contexts.current.as_ref() == Some(&name);
@@ -112,7 +109,11 @@ fn show(contexts: &Contexts, name: Option<Name>) -> Outcome {
     payload.insert("kind".to_owned(), "context".into());
     let text = format!(
         "context     {name}{}\nnetwork     {}\nendpoints   {}",
-        if is_current { ", the current one" } else { "" },
+        if is_current {
+            ", the current context"
+        } else {
+            ""
+        },
         credential.network,
         joined(credential, "\n            "),
     );
@@ -130,16 +131,16 @@ fn export(contexts: Contexts, name: Option<Name>, output: Option<PathBuf>) -> Ou
     handed_over(&Context { name, credential }, output)
 }
 
-/// Where a context goes. Before there is one that would have nowhere to go.
+/// Creates the file for a context, before there is a context that would have nowhere to go.
 pub(super) fn new_file(path: PathBuf) -> Result<NewFile, Failure> {
     let shown = path.display().to_string();
     NewFile::create(path).map_err(|error| {
         Failure::new(Code::InvalidArgument, format!("{shown}: {error}"))
-            .hint("say another --output")
+            .hint("choose another --output")
     })
 }
 
-/// A context to be given to somebody: in a file of theirs, or on stdout.
+/// Hands a context to its holder: in a file, or on stdout.
 pub(super) fn handed_over(context: &Context, output: Option<NewFile>) -> Outcome {
     let internal = |error: serde_json::Error| Failure::new(Code::Internal, error.to_string());
     let text = serde_json::to_string_pretty(context).map_err(internal)?;
@@ -157,7 +158,7 @@ pub(super) fn handed_over(context: &Context, output: Option<NewFile>) -> Outcome
         .write(zeroize::Zeroizing::new(text).as_bytes())
         .map_err(|error| Failure::new(Code::Internal, format!("{shown}: {error}")))?;
     Ok(Success {
-        message: format!("{shown} has the context"),
+        message: format!("the context was written to {shown}"),
         text: format!("ployzctl context import {shown}"),
         payload: fields(json!({"kind": "context-export", "file": shown})),
         ..Success::default()
@@ -166,7 +167,7 @@ pub(super) fn handed_over(context: &Context, output: Option<NewFile>) -> Outcome
 
 fn named(contexts: &Contexts, name: Option<Name>) -> Result<Name, Failure> {
     name.or_else(|| contexts.current.clone()).ok_or_else(|| {
-        let message = "no context is the current one";
+        let message = "no context is current";
         Failure::new(Code::InvalidArgument, message).hint("ployzctl context ls")
     })
 }

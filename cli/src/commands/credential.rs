@@ -36,7 +36,7 @@ fn create(connection: &Connection, arguments: CredentialCreateArguments) -> Outc
     let mut handed_over = context::handed_over(&credential.context, Some(output))
         .map_err(|failure| failure.hint(format!("ployzctl credential revoke {id}")))?;
     handed_over.text = format!(
-        "credential  {id}\nexpires     {}\n\nWhoever gets {} uses it with\n  {}",
+        "credential  {id}\nexpires     {}\n\nThe holder of {} uses it with\n  {}",
         credential
             .expires_at
             .map_or_else(|| "never".to_owned(), date),

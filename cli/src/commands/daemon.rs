@@ -51,7 +51,7 @@ fn install(arguments: InstallArguments) -> Outcome {
 fn uninstall(force: bool) -> Outcome {
     refuse_others_than_root()?;
     Layout::system().uninstall_service(force)?;
-    let text = "ployz is gone from this machine".to_owned();
+    let text = "ployz was removed from this machine".to_owned();
     Ok(Success {
         message: text.clone(),
         text,
@@ -63,7 +63,7 @@ fn uninstall(force: bool) -> Outcome {
 fn units(output: &Path) -> Outcome {
     write_units(output)?;
     let text = format!(
-        "the units of {} are in {}",
+        "the units of version {} were written to {}",
         Version::own(),
         output.display()
     );
@@ -102,18 +102,19 @@ fn from_anywhere(base: Base) -> Result<String, Failure> {
 
 fn described(version: &Version, installed: &Installed) -> String {
     match &installed.from {
-        None => format!("ployzd {version} runs as a service"),
-        Some(from) if from != version => format!("ployzd {version} runs, and {from} did before"),
-        Some(_) if installed.changed.is_empty() => {
-            format!("ployzd {version} runs as a service already")
+        None => format!("ployzd {version} is running as a service"),
+        Some(from) if from != version => {
+            format!("ployzd was updated from {from} to {version} and is running")
         }
-        Some(_) => format!("ployzd {version} runs with other settings"),
+        Some(_) if installed.changed.is_empty() => {
+            format!("ployzd {version} was already running as a service")
+        }
+        Some(_) => format!("ployzd {version} is running with new settings"),
     }
 }
 
 fn no_user_mode() -> Failure {
-    let message = "service mode user is not supported: the overlay is a TUN interface, and to make one takes CAP_NET_ADMIN, \
-                   which a service of a user does not have";
+    let message = "service mode user is not supported: the overlay needs a TUN interface, and so CAP_NET_ADMIN";
     Failure::new(Code::Unsupported, message)
         .hint("as root: ployzctl daemon install --service-mode system")
 }
@@ -123,9 +124,8 @@ fn refuse_others_than_root() -> Result<(), Failure> {
     if own.is_ok_and(|own| own.uid() == 0) {
         return Ok(());
     }
-    Err(Failure::new(
-        Code::Forbidden,
-        "services of the system are root's to change",
+    Err(
+        Failure::new(Code::Forbidden, "only root can change system services")
+            .hint("run the same command with sudo"),
     )
-    .hint("run the same command with sudo"))
 }

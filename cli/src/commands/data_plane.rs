@@ -26,7 +26,10 @@ pub(super) fn run(interface: Option<&str>) -> Outcome {
     let lines = ask(&socket).map_err(|error| {
         Failure::new(
             Code::DaemonUnreachable,
-            format!("{} does not answer: {error}", socket.display()),
+            format!(
+                "the data plane of {} does not answer: {error}",
+                socket.display()
+            ),
         )
         .hint(format!("ployzd dataplane {interface}"))
     })?;
@@ -46,12 +49,13 @@ fn find_socket(directory: &Path, interface: Option<&str>) -> Result<PathBuf, Fai
     });
     match sockets.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(
-            Failure::new(Code::DaemonUnreachable, "no data plane is running here")
-                .hint("ployzd dataplane <interface>"),
-        ),
+        [] => Err(Failure::new(
+            Code::DaemonUnreachable,
+            "no data plane is running on this machine",
+        )
+        .hint("ployzd dataplane <interface>")),
         several => {
-            let message = format!("{} interfaces are running here", several.len());
+            let message = format!("{} interfaces are running on this machine", several.len());
             Err(Failure::new(Code::InvalidArgument, message)
                 .hint("ployzctl status --interface <name>"))
         }
@@ -78,7 +82,9 @@ fn ask(socket: &Path) -> std::io::Result<Vec<(String, String)>> {
 fn understand(interface: &str, lines: &[(String, String)]) -> Outcome {
     let backend = lines.iter().find(|(key, _)| key == "backend");
     if backend.is_none() {
-        let message = format!("{interface} is run by another WireGuard, which has no status");
+        let message = format!(
+            "{interface} belongs to another WireGuard implementation, which offers no status"
+        );
         return Err(Failure::new(Code::Unsupported, message).hint(format!("wg show {interface}")));
     }
     let mut payload = Map::new();

@@ -9,7 +9,7 @@ use crate::arguments::{DrainArguments, StandbyArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 
-/// Workloads go when somebody moves or removes them; nobody has to hear of it sooner.
+/// Draining takes minutes, so half a second is soon enough to notice its end.
 const WAIT_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn activate(connection: &Connection, machine: String) -> Outcome {
@@ -28,7 +28,7 @@ pub(crate) fn drain(connection: &Connection, arguments: DrainArguments) -> Outco
     let mut set = ask(connection, &Request::MachineDrain { machine })?;
     if arguments.wait && set.lifecycle.to != Posture::Drained {
         wait_drained(connection, set.lifecycle.id)?;
-        set.message += ", and is drained now";
+        set.message += ", and is drained";
         set.lifecycle.to = Posture::Drained;
         set.lifecycle.workloads = 0;
         set.lifecycle.holds.clear();
@@ -36,7 +36,7 @@ pub(crate) fn drain(connection: &Connection, arguments: DrainArguments) -> Outco
     Ok(set.success())
 }
 
-/// What has been set.
+/// The answer to a change of lifecycle.
 struct Set {
     message: String,
     lifecycle: MachineLifecycle,
@@ -71,7 +71,7 @@ fn ask(connection: &Connection, request: &Request) -> Result<Set, Failure> {
 )]
 fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
     let deadline = Instant::now() + connection.patience();
-    let (mut was_draining, mut said) = (false, None);
+    let (mut was_draining, mut reported) = (false, None);
     loop {
         let answer = connection.ask(&Request::MachineInspect {
             machine: id.to_string(),
@@ -84,24 +84,24 @@ fn wait_drained(connection: &Connection, id: MachineId) -> Result<(), Failure> {
             Posture::Drained => return Ok(()),
             Posture::Draining => was_draining = true,
             other @ (Posture::Active | Posture::Standby) if was_draining => {
-                let message = format!("somebody else has made {name} {other} meanwhile");
+                let message = format!("{name} was set to {other} by another client");
                 return Err(Failure::new(Code::Conflict, message)
                     .hint(format!("ployzctl machine drain --wait {name}")));
             }
             Posture::Active | Posture::Standby => {}
         }
-        if said != Some(left) {
+        if reported != Some(left) {
             connection.progress(&format!("{name} holds {left} workloads"));
-            said = Some(left);
+            reported = Some(left);
         }
         if Instant::now() >= deadline {
-            let message = format!("{name} still holds {left} workloads; it goes on draining");
+            let message = format!("{name} still holds {left} workloads; draining continues");
             return Err(Failure::new(Code::Timeout, message).hint(format!(
                 "ployzctl workload ls --machine {name}, then migrate or remove them"
             )));
         }
         if !connection.pause(WAIT_INTERVAL) {
-            let message = format!("interrupted; {name} goes on draining");
+            let message = format!("interrupted; {name} continues to drain");
             return Err(Failure::new(Code::Timeout, message));
         }
     }

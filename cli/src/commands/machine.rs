@@ -5,7 +5,7 @@ use std::time::Duration;
 use ployz_api::{InviteRequest, MachineInspect, MachineList, MachineRow, Payload, Request, Secret};
 
 use super::{
-    date, lifecycle, provision, remove, rtt, storage, tell, unexpected, update, word_from_stdin,
+    date, lifecycle, provision, remove, rtt, send, storage, unexpected, update, word_from_stdin,
 };
 use crate::arguments::{
     InviteCommand, ListArguments, MachineCommand, TermsArguments, TokenArguments,
@@ -26,11 +26,11 @@ pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCo
         MachineCommand::Ls(ListArguments { wide, .. }) => list(connection, wide),
         MachineCommand::Inspect { machine } => inspect(connection, machine),
         MachineCommand::Rename { machine, name } => {
-            tell(connection, &Request::MachineRename { machine, name })
+            send(connection, &Request::MachineRename { machine, name })
         }
         MachineCommand::Label { machine, labels } => {
             let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
-            tell(connection, &Request::MachineLabel { machine, labels })
+            send(connection, &Request::MachineLabel { machine, labels })
         }
         MachineCommand::Rtt(arguments) if arguments.watch => {
             watch(connection, printer, || rtt::run(connection, &arguments))
@@ -49,7 +49,7 @@ pub(crate) fn run(connection: &Connection, printer: &Printer, command: MachineCo
         }
         MachineCommand::Invite(InviteCommand::List { all }) => invites(connection, all),
         MachineCommand::Invite(InviteCommand::Revoke { invite_id }) => {
-            tell(connection, &Request::InviteRevoke { invite_id })
+            send(connection, &Request::InviteRevoke { invite_id })
         }
         MachineCommand::Invite(InviteCommand::Import(token)) => import(connection, token),
     }
@@ -84,12 +84,12 @@ fn list(connection: &Connection, wide: bool) -> Outcome {
     ))
 }
 
-/// Until somebody interrupts it, or the daemon is gone.
-fn watch(connection: &Connection, printer: &Printer, look: impl Fn() -> Outcome) -> Outcome {
+/// Prints the table again and again, until an interrupt or the end of the daemon.
+fn watch(connection: &Connection, printer: &Printer, list: impl Fn() -> Outcome) -> Outcome {
     printer.begin_stream();
     loop {
-        let seen = look()?;
-        printer.print_again(&Ok(seen));
+        let listed = list()?;
+        printer.print_again(&Ok(listed));
         if !connection.pause(WATCH_INTERVAL) {
             return Ok(Success::default());
         }
@@ -128,7 +128,7 @@ fn listed(list: &MachineList, wide: bool) -> String {
     let mut text = table.render();
     if list.stale {
         text += &format!(
-            "\nthis is how it was {} s ago: the store does not answer",
+            "\nthe store does not answer: this view is {} s old",
             list.view_age_secs
         );
     }
@@ -180,7 +180,7 @@ fn inspected(inspect: &MachineInspect) -> String {
     let age =
         |secs: Option<u64>| secs.map_or_else(|| "never".to_owned(), |secs| format!("{secs} s ago"));
     let observed = inspect.observed.as_ref().map_or_else(
-        || "nothing yet".to_owned(),
+        || "not yet reported".to_owned(),
         |observed| format!("{observed:#}"),
     );
     format!(

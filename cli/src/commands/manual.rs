@@ -22,7 +22,7 @@ pub(crate) fn completion(shell: Shell) -> Outcome {
     let shell = shell.to_string();
     let completer = Shells::builtins();
     let completer = completer.completer(&shell).ok_or_else(|| {
-        let message = format!("{shell} is not among the shells that can be helped");
+        let message = format!("no completion script exists for {shell}");
         Failure::new(Code::Unsupported, message)
     })?;
     completer

@@ -5,7 +5,7 @@ use ployz_api::{
     MeshStatus, Name, NetworkState, Payload, Request, Status,
 };
 
-use super::{machine, tell, unexpected, word_from_stdin};
+use super::{machine, send, unexpected, word_from_stdin};
 use crate::arguments::{MeshCommand, MeshInitArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -21,9 +21,9 @@ pub(crate) fn run(connection: &Connection, command: MeshCommand) -> Outcome {
             begin(connection, &Request::MeshCreate(drawn_up(arguments)?))
         }
         MeshCommand::Start => begin(connection, &Request::MeshStart),
-        MeshCommand::Stop { force } => tell(connection, &Request::MeshStop { force }),
+        MeshCommand::Stop { force } => send(connection, &Request::MeshStop { force }),
         MeshCommand::Destroy { name, force } => {
-            tell(connection, &Request::MeshDestroy { name, force })
+            send(connection, &Request::MeshDestroy { name, force })
         }
         MeshCommand::Join(token) => machine::import(connection, token),
         MeshCommand::List => list(connection),
@@ -104,7 +104,7 @@ fn row(status: &Status) -> Option<MeshRow> {
 /// The network that the daemon knows of.
 fn known(status: &Status) -> Result<MeshRow, Failure> {
     row(status).ok_or_else(|| {
-        Failure::new(Code::NetworkNotRunning, "this machine is in no network")
+        Failure::new(Code::NetworkNotRunning, "this machine is not in a network")
             .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")
     })
 }
@@ -162,7 +162,7 @@ fn ready(connection: &Connection) -> Outcome {
     }
     let view_age_secs = status.control.view_age_secs.unwrap_or(u64::MAX);
     if view_age_secs > VIEW_AGE_SECS_MAX {
-        let message = format!("the store has not confirmed the view for {view_age_secs} s");
+        let message = format!("the store last confirmed the view {view_age_secs} s ago");
         return Err(unavailable(message));
     }
     let payload = Payload::MeshReady(MeshReady {

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use ployz_api::{Code, Failure, MigrateRequest, Payload, Request, WorkState};
 
-use super::{tell, unexpected};
+use super::{send, unexpected};
 use crate::arguments::{MigrateArguments, MigrateCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 
-/// Stages take longer than this, or nobody has to see them come.
+/// Stages take longer than this, or need not be seen as they come.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(connection: &Connection, command: MigrateCommand) -> Outcome {
     match command {
         MigrateCommand::Preview(arguments) => {
-            tell(connection, &Request::MigratePreview(asked_for(arguments)))
+            send(connection, &Request::MigratePreview(asked_for(arguments)))
         }
         MigrateCommand::Apply(arguments) => apply(connection, asked_for(arguments)),
     }
@@ -28,7 +28,7 @@ fn asked_for(arguments: MigrateArguments) -> MigrateRequest {
     }
 }
 
-/// The coordinator moves it, whether somebody watches or not.
+/// The coordinator moves the workload, watched or not.
 fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
     let answer = connection.ask(&Request::MigrateApply(request))?;
     let Some(Payload::MigrateApply(begun)) = &answer.payload else {
@@ -36,7 +36,7 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
     };
     connection.progress(&answer.message);
     let operation_id = begun.operation_id;
-    let mut said = String::new();
+    let mut reported = String::new();
     loop {
         // Its first stage may not be in the store yet.
         let seen = connection.ask(&Request::OperationGet { operation_id });
@@ -52,18 +52,18 @@ fn apply(connection: &Connection, request: MigrateRequest) -> Outcome {
                 }
                 WorkState::Failed | WorkState::Interrupted => {
                     let code = row.code.unwrap_or(Code::Internal);
-                    let message = format!("{}, and it stays where it was", row.message);
+                    let message = format!("{}; the workload stays where it was", row.message);
                     return Err(Failure::new(code, message).hint(row.next.clone()));
                 }
             }
             let stage = row.stages.last().map(|last| last.stage.clone());
-            if let Some(stage) = stage.filter(|stage| *stage != said) {
+            if let Some(stage) = stage.filter(|stage| *stage != reported) {
                 connection.progress(&stage);
-                said = stage;
+                reported = stage;
             }
         }
         if !connection.pause(WATCH_INTERVAL) {
-            let message = "interrupted; the workload goes on moving";
+            let message = "interrupted; the migration continues in the background";
             return Err(Failure::new(Code::Timeout, message)
                 .hint(format!("ployzctl operation watch {operation_id}")));
         }

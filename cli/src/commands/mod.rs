@@ -1,4 +1,4 @@
-//! One file a command, or a family of them.
+//! The commands: one file for each, or for a family of them.
 
 pub(crate) mod context;
 pub(crate) mod credential;
@@ -27,14 +27,14 @@ use ployz_api::{Code, Failure, Request};
 use serde_json::{Map, Value};
 
 use crate::connection::Connection;
-use crate::outcome::{Outcome, Success};
+use crate::outcome::{Outcome, Success, unexpected};
 
 use date::date;
 
 /// Tokens and names are shorter; whatever else comes is not read.
 const STDIN_MAX: u64 = 16 * 1024;
 
-/// Reads a word from stdin, so that it is in nobody's list of processes.
+/// Reads a word from stdin, so that no list of processes shows it.
 fn word_from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().take(STDIN_MAX).read_to_string(&mut text);
@@ -42,14 +42,14 @@ fn word_from_stdin() -> Result<String, Failure> {
     if read.is_err() || word.is_empty() {
         return Err(Failure::new(
             Code::InvalidArgument,
-            "nothing came from stdin",
+            "stdin was empty or could not be read",
         ));
     }
     Ok(word.to_owned())
 }
 
 /// A request whose answer is one sentence.
-fn tell(connection: &Connection, request: &Request) -> Outcome {
+fn send(connection: &Connection, request: &Request) -> Outcome {
     let answer = connection.ask(request)?;
     let text = answer.message.clone();
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
@@ -63,13 +63,4 @@ fn fields(value: Value) -> Map<String, Value> {
             Map::new()
         }
     }
-}
-
-/// The daemon is of a version that says something else.
-pub(crate) fn unexpected() -> Failure {
-    Failure::new(
-        Code::Unsupported,
-        "the daemon answered something that this ployzctl does not know",
-    )
-    .hint("use the ployzctl that came with the daemon")
 }

@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Success};
 use crate::printer::Printer;
 use crate::table::Table;
 
-/// Stages take longer than this, or nobody has to see them come.
+/// Stages take longer than this, or need not be seen as they come.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(

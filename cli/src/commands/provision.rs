@@ -7,13 +7,13 @@ use ployz_api::{Code, Context, Failure, Payload, Request};
 use serde_json::{Value, json};
 
 use super::unexpected;
-use crate::arguments::{AddArguments, InitArguments, ProvisionArguments, ServiceMode};
+use crate::arguments::{AddArguments, InitArguments, ProvisionArguments, ServiceMode, Target};
 use crate::connection::{Connection, block_on};
 use crate::contexts::Contexts;
 use crate::outcome::{Outcome, Success};
-use crate::provision::{Joined, Ledger, Plan, Source, Stopped, Target};
+use crate::provision::{Joined, Ledger, Plan, Source, Stopped};
 
-/// One host, which founds the network if there is none.
+/// Turns one host into a machine, which founds the network if there is none.
 pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcome {
     let targets = [arguments.target.clone()];
     if has_network(connection)? {
@@ -38,10 +38,10 @@ pub(crate) fn init(connection: &Connection, arguments: &InitArguments) -> Outcom
         keep_context(connection, Context { name, credential })
     });
     let lost = kept.and_then(Result::err).map(|failure| {
-        format!("no context was kept: {failure}; there: ployzctl credential create --role admin")
+        format!("no context was written: {failure}; to make one, run on the new machine: ployzctl credential create --role admin")
     });
     let made = vec![(arguments.target.clone(), made)];
-    Ok(told(None, made, lost.into_iter().collect()))
+    Ok(report(None, made, lost.into_iter().collect()))
 }
 
 /// Several, for a network that is there.
@@ -52,7 +52,7 @@ pub(crate) fn add(connection: &Connection, arguments: &AddArguments) -> Outcome 
 fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArguments) -> Outcome {
     let source = checked(arguments, targets)?;
     block_on(async {
-        let (ledger, teller) = Ledger::open(connection, &arguments.network, targets).await?;
+        let (ledger, reporter) = Ledger::open(connection, &arguments.network, targets).await?;
         let operation = ledger.operation();
         let making = async {
             let plan = Plan {
@@ -71,13 +71,14 @@ fn add_all(connection: &Connection, targets: &[Target], arguments: &ProvisionArg
             let warnings = ledger.close(failure.as_ref()).await;
             (made, warnings)
         };
-        let ((made, mut warnings), lost) = tokio::join!(making, teller.run());
-        warnings.extend(lost.map(|it| format!("the network was not told how far this was: {it}")));
-        Ok(told(operation, made, warnings))
+        let ((made, mut warnings), lost) = tokio::join!(making, reporter.run());
+        warnings
+            .extend(lost.map(|it| format!("progress could not be reported to the network: {it}")));
+        Ok(report(operation, made, warnings))
     })
 }
 
-/// Whether the one that is asked is in a network. Nobody to ask is none.
+/// Tells whether the daemon is in a network; without a daemon there is none.
 fn has_network(connection: &Connection) -> Result<bool, Failure> {
     if !connection.has_daemon() {
         return Ok(false);
@@ -93,23 +94,18 @@ fn checked(arguments: &ProvisionArguments, targets: &[Target]) -> Result<Source,
     let refused = |message: String| Err(Failure::new(Code::InvalidArgument, message));
     let distinct: BTreeSet<&str> = targets.iter().map(Target::host).collect();
     if distinct.len() != targets.len() {
-        return refused("a host is named twice".to_owned());
+        return refused("the same host is given twice".to_owned());
     }
     if targets.len() > 1 && (arguments.terms.name.is_some() || !arguments.wg_endpoint.is_empty()) {
-        return refused(
-            "--name and --wg-endpoint are for one host, and here are several".to_owned(),
-        );
+        return refused("--name and --wg-endpoint apply to a single host".to_owned());
     }
     if arguments.service_mode == ServiceMode::User {
         let message =
-            "the overlay needs a TUN, and so root: a user's systemd cannot run the daemon";
+            "the daemon needs root to create its TUN device: --service-mode user is not supported";
         return Err(Failure::new(Code::Unsupported, message).hint("--service-mode system"));
     }
     if let Some(identity) = arguments.identity.as_deref().filter(|path| !path.is_file()) {
-        return refused(format!(
-            "--identity: there is no file {}",
-            identity.display()
-        ));
+        return refused(format!("--identity: {} does not exist", identity.display()));
     }
     Source::chosen(arguments)
 }
@@ -122,7 +118,7 @@ fn keep_context(connection: &Connection, context: Context) -> Result<(), Failure
     contexts.write(&path)
 }
 
-fn told(
+fn report(
     operation: Option<ployz_api::OperationId>,
     made: Vec<(Target, Result<Joined, Stopped>)>,
     warnings: Vec<String>,
@@ -141,7 +137,11 @@ fn told(
         }
     }
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-    let message = format!("{} of {} hosts are machines", joined.len(), made.len());
+    let message = format!(
+        "{} of {} hosts are machines of the network",
+        joined.len(),
+        made.len()
+    );
     let stopped = made.iter().find_map(|(_, made)| made.as_ref().err());
     let payload = json!({
         "kind": "machine-add",

@@ -27,13 +27,13 @@ pub(crate) fn run(connection: &Connection, arguments: RemoveArguments) -> Outcom
 
 fn described(message: &str, removed: &MachineRemove) -> String {
     let steps = removed.cleanup.iter().map(|step| {
-        let verdict = if step.ok { "" } else { "not yet: " };
+        let verdict = if step.ok { "" } else { "pending: " };
         format!("\n{}: {verdict}{}", step.step, step.message)
     });
     std::iter::once(message.to_owned()).chain(steps).collect()
 }
 
-/// What goes with the machine, one thing a line.
+/// Lists what the removal deletes, one thing a line.
 fn what_is_lost(
     connection: &Connection,
     arguments: &RemoveArguments,
@@ -49,21 +49,21 @@ fn what_is_lost(
         .flat_map(|holds| holds.values().filter_map(Value::as_str))
         .map(|name| {
             let fate = if arguments.force {
-                "is not stopped there, and not known here any more"
+                "keeps running there and is removed from the records"
             } else {
-                "is stopped, and its volumes go with the machine's data"
+                "is stopped, and its volumes are deleted with the machine's data"
             };
             format!("workload {name} {fate}")
         });
     let rest = if arguments.force {
-        "whatever is on the machine itself stays there"
+        "the daemon and its data stay on the machine"
     } else {
-        "the daemon goes with its data, and the machine's identity in it"
+        "the daemon and its data are deleted, including the machine's identity"
     };
     Ok(workloads.chain([rest.to_owned()]).collect())
 }
 
-/// Asks whoever sits there; whoever does not sit there has to have said so before.
+/// Asks for confirmation on a terminal; without one, `--yes` has to be given.
 #[expect(clippy::print_stderr, reason = "a question is not an answer")]
 fn confirm(connection: &Connection, arguments: &RemoveArguments) -> Result<(), Failure> {
     let machine = &arguments.machine;
@@ -73,12 +73,14 @@ fn confirm(connection: &Connection, arguments: &RemoveArguments) -> Result<(), F
     };
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return refused("removing a machine cannot be undone, and there is nobody to ask");
+        return refused(
+            "removing a machine cannot be undone, and stdin is not a terminal to ask for confirmation",
+        );
     }
     for line in what_is_lost(connection, arguments)? {
         eprintln!("{line}");
     }
-    eprint!("Remove {machine} from the network? It cannot be undone. [y/N] ");
+    eprint!("Remove {machine} from the network? This cannot be undone. [y/N] ");
     let mut answer = String::new();
     let read = stdin.lock().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -38,13 +38,13 @@ fn measure(connection: &Connection, arguments: &RttArguments) -> Result<MachineR
     };
     let mut all = MachineRtt::default();
     let mut failure = None;
-    let mut heard = 0;
+    let mut answered = 0;
     connection.gather(&request, |answer| match answer.map(|it| it.payload) {
         Ok(Some(Payload::MachineRtt(part))) => {
-            heard += 1;
+            answered += 1;
             if !arguments.watch {
                 let machines = part.machines;
-                connection.progress(&format!("{heard} of {machines} machines have measured"));
+                connection.progress(&format!("{answered} of {machines} machines have measured"));
             }
             all.machines = part.machines;
             all.rows.extend(part.rows);
@@ -72,16 +72,13 @@ fn refuse_above(rows: &[RttRow], limit: Duration) -> Result<(), Failure> {
     if slow.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "99 % of round trips are not within {limit:?}: {}",
-        slow.join(", ")
-    );
+    let message = format!("p99 exceeds {limit:?}: {}", slow.join(", "));
     Err(Failure::new(Code::Timeout, message).hint("ployzctl machine rtt"))
 }
 
 fn listed(rows: &[RttRow]) -> String {
     if rows.is_empty() {
-        return "nothing has been measured".to_owned();
+        return "no pair has been measured".to_owned();
     }
     let mut table = Table::new(&[
         "FROM",
@@ -120,7 +117,7 @@ fn listed(rows: &[RttRow]) -> String {
     table.render()
 }
 
-/// What is worth a word only if it happens.
+/// Describes what is shown only where it happens.
 fn notes(row: &RttRow) -> String {
     let counts = [
         (row.reordered_fwd, "reordered ->"),

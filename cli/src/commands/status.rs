@@ -69,7 +69,10 @@ fn text(status: &Status) -> String {
     if let Some(offset) = status.control.clock_offset_secs.filter(|it| it.abs() >= 5) {
         let side = if offset > 0 { "ahead of" } else { "behind" };
         let secs = offset.unsigned_abs();
-        lines.push(("clock", format!("{secs} s {side} the store's: set it")));
+        lines.push((
+            "clock",
+            format!("{secs} s {side} the store's clock: set it"),
+        ));
     }
     let lines: Vec<String> = lines
         .into_iter()
@@ -82,7 +85,7 @@ fn service(status: &Status) -> String {
     let installation = &status.installation;
     let installed = match &installation.current {
         Some(current) => format!("{current} is installed"),
-        None => "started by hand".to_owned(),
+        None => "not managed by systemd".to_owned(),
     };
     let (mode, runtime) = (&installation.service_mode, &status.runtime);
     format!("{installed}, service mode {mode}, runtime {runtime}")
@@ -106,6 +109,6 @@ fn storage(storage: &StorageState) -> String {
     match storage {
         StorageState::None => "not here".to_owned(),
         StorageState::Running { pid, version } => format!("nats-server {version}, process {pid}"),
-        StorageState::Down => "nats-server is down, and is being started".to_owned(),
+        StorageState::Down => "nats-server is down and is being restarted".to_owned(),
     }
 }

@@ -40,7 +40,7 @@ fn request(arguments: StorageArguments, replicas: Option<u32>) -> StorageRequest
     }
 }
 
-/// A daemon does it, whether somebody watches or not.
+/// Starts a change of the store, which the daemon carries out, watched or not.
 fn change(connection: &Connection, request: &Request) -> Outcome {
     let answer = connection.ask(request)?;
     let Some(Payload::StoragePromotion(mut promotion)) = answer.payload else {
@@ -49,7 +49,7 @@ fn change(connection: &Connection, request: &Request) -> Outcome {
     let mut message = answer.message;
     if let Some(operation_id) = promotion.operation_id {
         let row = watch(connection, operation_id)?;
-        message = "the store is where it is to be".to_owned();
+        message = "store change complete".to_owned();
         if row.state != WorkState::Done {
             let cause = row.code.unwrap_or(Code::Internal);
             promotion.failed = failed(&promotion, cause, &row.message);
@@ -134,7 +134,7 @@ fn listed(list: &StorageList) -> String {
         ]);
     }
     format!(
-        "{}\nthe store is made for {}",
+        "{}\nthe store has {} replicas",
         table.render(),
         list.replicas
     )

@@ -1,10 +1,10 @@
-//! `ployzctl machine update`: begun by a daemon, which goes on with it whoever watches; here it is watched.
+//! `ployzctl machine update`: the daemon carries it out, watched or not; this file starts it and watches.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ployz_api::{
-    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, ReleaseWay, Request,
+    Code, Failure, MachineUpdate, OperationId, OperationRow, Payload, ReleaseSource, Request,
     UpdateRequest, WorkState,
 };
 
@@ -16,7 +16,7 @@ use crate::table::Table;
 
 /// How often it is asked how far it is.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// How often nobody may answer in a row: the daemon that is asked is updated as well. Two minutes, if nothing answers at all.
+/// Failed requests in a row: the daemon that is asked is updated as well. At most two minutes.
 const SILENCE_MAX: u32 = 240;
 
 pub(crate) fn run(connection: &Connection, arguments: UpdateArguments) -> Outcome {
@@ -48,7 +48,7 @@ pub(super) fn watch(
     connection: &Connection,
     operation_id: OperationId,
 ) -> Result<OperationRow, Failure> {
-    let mut said = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let mut silence = 0;
     loop {
         match connection.ask(&Request::OperationGet { operation_id }) {
@@ -60,7 +60,7 @@ pub(super) fn watch(
                 for stage in &row.stages {
                     let target = stage.target.as_ref().map(|it| format!("{it}: "));
                     let line = target.unwrap_or_default() + &stage.stage;
-                    if said.insert(line.clone()) {
+                    if reported.insert(line.clone()) {
                         connection.progress(&line);
                     }
                 }
@@ -68,21 +68,21 @@ pub(super) fn watch(
                     return Ok(*row);
                 }
             }
-            Err(failure) if !is_passing(failure.code) || silence == SILENCE_MAX => {
+            Err(failure) if !is_transient(failure.code) || silence == SILENCE_MAX => {
                 return Err(failure.hint(format!("ployzctl operation watch {operation_id}")));
             }
             Err(_) => silence += 1,
         }
         if !connection.pause(WATCH_INTERVAL) {
-            let message = "it goes on although nobody watches";
+            let message = "interrupted; the operation continues in the background";
             return Err(Failure::new(Code::Timeout, message)
                 .hint(format!("ployzctl operation watch {operation_id}")));
         }
     }
 }
 
-/// What a daemon that is being replaced, or its store, is the cause of.
-fn is_passing(code: Code) -> bool {
+/// Tells whether a failure passes: a daemon that is being replaced, or its store, causes it.
+fn is_transient(code: Code) -> bool {
     [
         Code::DaemonUnreachable,
         Code::MachineUnreachable,
@@ -94,10 +94,10 @@ fn is_passing(code: Code) -> bool {
     .contains(&code)
 }
 
-const fn fetched(way: ReleaseWay) -> &'static str {
-    match way {
-        ReleaseWay::Base => "by itself",
-        ReleaseWay::Coordinator => "passed on",
+const fn fetched(source: ReleaseSource) -> &'static str {
+    match source {
+        ReleaseSource::Base => "release base",
+        ReleaseSource::Coordinator => "coordinator",
     }
 }
 
@@ -123,13 +123,13 @@ fn described(row: &OperationRow, update: &MachineUpdate) -> String {
         ids.join(" ")
     };
     if !update.unchanged.is_empty() {
-        text += &format!("\nhad it before: {}", ids(&update.unchanged));
+        text += &format!("\nunchanged: {}", ids(&update.unchanged));
     }
     for failed in &update.failed {
         let state = if failed.rolled_back {
-            "it runs what it ran before"
+            "the previous version is running"
         } else {
-            "it does NOT run what it ran before"
+            "the previous version is NOT running"
         };
         text += &format!(
             "\nfailed: {} in stage {}: {}; {state}",

@@ -1,11 +1,11 @@
 //! `ployzctl deploy` and `workload`.
 
 use ployz_api::{
-    DeployRequest, Destination, Failure, Name, Payload, Program, Request, Secret, WorkloadInspect,
+    DeployRequest, Destination, Failure, Payload, Program, Request, Secret, WorkloadInspect,
     WorkloadName, WorkloadRow, WorkloadSpec,
 };
 
-use super::{date, tell, unexpected};
+use super::{date, send, unexpected};
 use crate::arguments::{DeployCommand, ServiceArguments, WorkloadCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -39,7 +39,7 @@ pub(crate) fn deploy(connection: &Connection, command: DeployCommand) -> Outcome
             publish,
         },
     });
-    tell(connection, &request)
+    send(connection, &request)
 }
 
 pub(crate) fn run(connection: &Connection, command: WorkloadCommand) -> Outcome {
@@ -47,7 +47,7 @@ pub(crate) fn run(connection: &Connection, command: WorkloadCommand) -> Outcome 
         WorkloadCommand::Ls { machine } => list(connection, machine.as_deref()),
         WorkloadCommand::Inspect { workload } => inspect(connection, workload),
         WorkloadCommand::Logs { workload, lines } => logs(connection, workload, lines),
-        WorkloadCommand::Rm { workload } => tell(connection, &Request::WorkloadRemove { workload }),
+        WorkloadCommand::Rm { workload } => send(connection, &Request::WorkloadRemove { workload }),
     }
 }
 
@@ -145,14 +145,7 @@ fn machine_of(connection: &Connection, workload: &WorkloadName) -> Result<String
     let rows = rows(connection)?;
     let found = rows.iter().find(|row| row.workload == *workload);
     found.map(|row| row.machine_id.to_string()).ok_or_else(|| {
-        let message = format!("no machine holds a workload {workload}");
+        let message = format!("no machine runs a workload {workload}");
         Failure::new(ployz_api::Code::WorkloadNotFound, message).hint("ployzctl workload ls")
     })
-}
-
-/// A volume's name and where it is to be found.
-pub(crate) fn volume(text: &str) -> Result<(Name, String), String> {
-    let (name, path) = text.split_once(':').ok_or("say NAME:PATH")?;
-    let name = name.parse().map_err(|error| format!("{error}"))?;
-    Ok((name, path.to_owned()))
 }

@@ -1,7 +1,7 @@
 //! A host at the other end of ssh, and running shell scripts on it.
 //!
-//! The system's own `ssh` makes the connection, so that its configuration, agent, jump hosts and known hosts count. It has
-//! nobody to ask: whatever needs a password or a yes fails.
+//! The system's own `ssh` makes the connection, so that its configuration, agent, jump hosts and known hosts count. It
+//! has no terminal: a question for a password or a confirmation fails.
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
@@ -13,20 +13,20 @@ use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder, Stdio};
 use ployz_api::{Code, Failure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::target::Target;
+use crate::arguments::Target;
 
 /// A host that has not answered by then is not there.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// What ssh and its agent may take on top of that.
+/// The time for ssh and its agent on top of that.
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 /// A host that has lost its power is given up after three of these.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Should this client be killed, its connection goes after so many seconds.
 const IDLE_SECS: NonZeroUsize = NonZeroUsize::new(60).unwrap();
-/// What a script may say: JSON of a few machines at the most.
+/// The output of a script: JSON of a few machines at the most.
 const OUTPUT_MAX: u64 = 1 << 20;
-/// What is kept of what it complains of, in lines.
-const COMPLAINT_LINES: usize = 5;
+/// Lines that are kept of a script's stderr.
+const STDERR_LINES: usize = 5;
 
 /// How to get to hosts.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Access {
     /// The file with the secret key, where it is not the one that ssh takes by itself. ssh alone reads it.
     pub(crate) identity: Option<PathBuf>,
     pub(crate) port: Option<u16>,
-    /// Whether a host that nobody has been to before is believed to be the one that is meant.
+    /// Accept the key of a host that ssh does not know.
     pub(crate) accept_new: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// One that root runs.
+    /// A script that root runs.
     pub(crate) const fn of_root(text: &'a str, patience: Duration) -> Self {
         Self {
             text,
@@ -70,25 +70,25 @@ impl<'a> Script<'a> {
     }
 }
 
-/// What a script has left behind.
+/// The result of a script.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct Output {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     /// The last lines of what it complained of.
-    pub(crate) complaint: String,
+    pub(crate) stderr: String,
 }
 
-impl Said {
-    /// What it said, or what it complained of as a failure of this code.
+impl Output {
+    /// Returns stdout, or stderr as a failure of this code.
     pub(crate) fn success(self, code: Code) -> Result<String, Failure> {
         if self.status.success() {
             return Ok(self.stdout);
         }
-        let said = if self.complaint.is_empty() {
-            format!("it ended with {}", self.status)
+        let said = if self.stderr.is_empty() {
+            format!("the script ended with {}", self.status)
         } else {
-            self.complaint
+            self.stderr
         };
         Err(Failure::new(code, said))
     }
@@ -133,7 +133,7 @@ impl Host {
     /// Runs a script to its end.
     ///
     /// Fails with `SSH_FAILED` if the connection is lost, and `TIMEOUT`; a script that fails is in what it said.
-    pub(crate) async fn run(&self, script: &Script<'_>) -> Result<Said, Failure> {
+    pub(crate) async fn run(&self, script: &Script<'_>) -> Result<Output, Failure> {
         self.follow(script, |_| {}).await
     }
 
@@ -142,11 +142,11 @@ impl Host {
         &self,
         script: &Script<'_>,
         each: impl FnMut(&str),
-    ) -> Result<Said, Failure> {
+    ) -> Result<Output, Failure> {
         tokio::time::timeout(script.patience, self.carry_out(script, each))
             .await
             .map_err(|_| {
-                let message = format!("it was not done within {:?}", script.patience);
+                let message = format!("the host did not finish within {:?}", script.patience);
                 Failure::new(Code::Timeout, message)
             })?
     }
@@ -155,7 +155,7 @@ impl Host {
         &self,
         script: &Script<'_>,
         mut each: impl FnMut(&str),
-    ) -> Result<Said, Failure> {
+    ) -> Result<Output, Failure> {
         let mut command = self.session.raw_command(self.command_line(script));
         command
             .stdin(Stdio::piped())
@@ -169,36 +169,36 @@ impl Host {
         ) else {
             return Err(Failure::new(Code::Internal, "a script without pipes"));
         };
-        let feeding = async {
+        let writing = async {
             // A script that ends without reading all of it is judged by how it ends.
             let _unread = stdin.write_all(script.stdin).await;
             drop(stdin);
         };
-        let hearing = async {
+        let reading = async {
             let mut lines = BufReader::new(stdout.take(OUTPUT_MAX)).lines();
-            let mut heard = String::new();
+            let mut stdout_text = String::new();
             while let Ok(Some(line)) = lines.next_line().await {
                 each(&line);
-                heard += &line;
-                heard.push('\n');
+                stdout_text += &line;
+                stdout_text.push('\n');
             }
-            heard
+            stdout_text
         };
-        let complaining = async {
+        let reading_errors = async {
             let mut bytes = Vec::new();
             let _cut_short = stderr.take(OUTPUT_MAX).read_to_end(&mut bytes).await;
             last_lines(&String::from_utf8_lossy(&bytes))
         };
-        let ((), stdout, complaint) = tokio::join!(feeding, hearing, complaining);
+        let ((), stdout, stderr) = tokio::join!(writing, reading, reading_errors);
         let status = child.wait().await.map_err(lost)?;
-        Ok(Said {
+        Ok(Output {
             status,
             stdout,
-            complaint,
+            stderr,
         })
     }
 
-    /// One word for each of the script's, whatever is in it. A script that is waited for no longer is ended there, too.
+    /// Quotes every word of the script. The host ends a script whose time is up, too.
     fn command_line(&self, script: &Script<'_>) -> String {
         let sudo = if script.as_root { self.as_root } else { "" };
         let secs = script.patience.as_secs().max(1);
@@ -209,19 +209,19 @@ impl Host {
         line
     }
 
-    /// A file of the host's, as whoever ssh has come in as may read it.
+    /// Reads a file of the host as the user of the ssh session.
     pub(crate) async fn fetch(&self, path: &str, patience: Duration) -> Result<Vec<u8>, Failure> {
         let mut command = self.session.command("cat");
         command.arg(path).stdin(Stdio::null());
         let output = tokio::time::timeout(patience, command.output())
             .await
-            .map_err(|_| Failure::new(Code::Timeout, format!("{path} did not come in time")))?
+            .map_err(|_| Failure::new(Code::Timeout, format!("{path} could not be read in time")))?
             .map_err(lost)?;
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let complaint = last_lines(&String::from_utf8_lossy(&output.stderr));
-        Err(Failure::new(Code::InstallFailed, complaint))
+        let stderr = last_lines(&String::from_utf8_lossy(&output.stderr));
+        Err(Failure::new(Code::InstallFailed, stderr))
     }
 
     /// Says goodbye.
@@ -239,7 +239,7 @@ fn quoted(word: &str) -> String {
 fn lost(error: openssh::Error) -> Failure {
     let message = format!("the connection was lost: {}", words(&error));
     Failure::new(Code::SshFailed, message)
-        .hint("run the same command again: it goes on where it stopped")
+        .hint("run the same command again: it continues where it stopped")
 }
 
 /// An error with its causes.
@@ -258,19 +258,19 @@ fn unreachable(target: &Target, said: &str) -> Failure {
     Failure::new(Code::SshFailed, message).hint(mend(target, said))
 }
 
-/// What to do about what ssh said.
+/// The hint for an error of ssh.
 fn mend(target: &Target, said: &str) -> String {
     let host = target.host();
     if said.contains("IDENTIFICATION HAS CHANGED") {
         format!(
-            "if {host} was installed anew: ssh-keygen -R {host}; if it was not, somebody sits in between"
+            "if {host} was reinstalled, run: ssh-keygen -R {host}; if it was not, the connection may be intercepted"
         )
     } else if said.contains("Host key verification failed") || said.contains("host key is known") {
-        format!("ssh {target} (to see and accept its host key), or --yes to accept it unseen")
+        format!("ssh {target} (to check and accept its host key), or --yes to accept it unchecked")
     } else if said.contains("Permission denied") {
         format!("ssh-copy-id {target}, or --identity PATH")
     } else if said.contains("resolve") {
-        format!("write {host} as it is in the DNS or in ~/.ssh/config")
+        format!("use a name for {host} that is in the DNS or in ~/.ssh/config")
     } else {
         format!("ssh {target} true")
     }
@@ -282,7 +282,7 @@ fn last_lines(text: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    lines[lines.len().saturating_sub(COMPLAINT_LINES)..].join("; ")
+    lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
 }
 
 #[cfg(test)]
@@ -316,7 +316,7 @@ mod tests {
             ("op@m1: Permission denied (publickey).", "ssh-copy-id op@m1"),
             (
                 "ssh: Could not resolve hostname m1: Name or service not known",
-                "write m1",
+                "use a name for m1",
             ),
             (
                 "ssh: connect to host m1 port 22: Connection refused",

@@ -7,9 +7,9 @@ use ployz_api::{Code, Failure, LEASE_SECS, Name, OperationId, Payload, Provision
 use tokio::sync::mpsc;
 
 use super::stage::Stage;
-use super::target::Target;
-use crate::commands::unexpected;
+use crate::arguments::Target;
 use crate::connection::Connection;
+use crate::outcome::unexpected;
 use crate::printer::Notes;
 
 /// Three of these may be lost before the work counts as dead.
@@ -22,40 +22,40 @@ const REPORTS: usize = 1;
 pub(crate) struct Ledger {
     notes: Notes,
     /// None while there is no network to tell.
-    telling: Option<Telling>,
+    channel: Option<Channel>,
     warnings: RefCell<Vec<String>>,
 }
 
 #[derive(Debug)]
-struct Telling {
+struct Channel {
     operation: OperationId,
     reports: mpsc::Sender<ProvisionReport>,
 }
 
 /// Tells the network, one report at a time, so that they are in order.
 #[derive(Debug)]
-pub(crate) struct Teller<'a> {
+pub(crate) struct Reporter<'a> {
     connection: &'a Connection,
     operation: OperationId,
     reports: mpsc::Receiver<ProvisionReport>,
 }
 
 impl Ledger {
-    /// An account that nobody but the operator sees.
+    /// A ledger that only the operator sees.
     pub(crate) fn private(notes: Notes) -> Self {
         Self {
             notes,
-            telling: None,
+            channel: None,
             warnings: RefCell::default(),
         }
     }
 
-    /// One that is the network's, which has to be the one that is wanted; and who tells it.
+    /// Opens a ledger in the network, which has to be the wanted one; the second value reports to it.
     pub(crate) async fn open<'a>(
         connection: &'a Connection,
         network: &Name,
         targets: &[Target],
-    ) -> Result<(Self, Teller<'a>), Failure> {
+    ) -> Result<(Self, Reporter<'a>), Failure> {
         let begin = ProvisionReport::Begin {
             network: network.clone(),
             targets: targets.iter().map(ToString::to_string).collect(),
@@ -67,23 +67,23 @@ impl Ledger {
         let operation = row.operation_id;
         let (sender, receiver) = mpsc::channel(REPORTS);
         let ledger = Self {
-            telling: Some(Telling {
+            channel: Some(Channel {
                 operation,
                 reports: sender,
             }),
             ..Self::private(connection.notes())
         };
-        let teller = Teller {
+        let reporter = Reporter {
             connection,
             operation,
             reports: receiver,
         };
-        Ok((ledger, teller))
+        Ok((ledger, reporter))
     }
 
     /// Which work it is of.
     pub(crate) fn operation(&self) -> Option<OperationId> {
-        self.telling.as_ref().map(|telling| telling.operation)
+        self.channel.as_ref().map(|channel| channel.operation)
     }
 
     /// A host enters a stage.
@@ -110,8 +110,8 @@ impl Ledger {
 
     /// A host is done with.
     pub(crate) async fn ended(&self, target: &Target, failure: Option<&Failure>) {
-        let said = failure.map_or("done", |failure| failure.message.as_str());
-        self.notes.stage(target, said);
+        let text = failure.map_or("done", |failure| failure.message.as_str());
+        self.notes.stage(target, text);
         self.report(|operation_id| ProvisionReport::Ended {
             operation_id,
             target: target.to_string(),
@@ -132,16 +132,16 @@ impl Ledger {
     }
 
     async fn report(&self, report: impl FnOnce(OperationId) -> ProvisionReport) {
-        if let Some(telling) = &self.telling {
-            // Whoever tells it stops only after us.
-            let _told = telling.reports.send(report(telling.operation)).await;
+        if let Some(channel) = &self.channel {
+            // The reporter ends only after this ledger.
+            let _sent = channel.reports.send(report(channel.operation)).await;
         }
     }
 }
 
-impl Teller<'_> {
-    /// Tells whatever is reported, and while nothing is, that the work goes on. Ends when the ledger is closed. A network that
-    /// cannot be told does not keep the work from going on; why it was not, if so.
+impl Reporter<'_> {
+    /// Tells whatever is reported, and while nothing is, that the work goes on. Ends when the ledger is closed. A
+    /// network that cannot be told does not keep the work from going on; why it was not, if so.
     pub(crate) async fn run(mut self) -> Option<Failure> {
         let mut lost = None;
         let alive = || ProvisionReport::Alive {

@@ -1,4 +1,4 @@
-//! Making machines out of bare hosts, over ssh.
+//! Provisioning: turning bare hosts into machines, over ssh.
 //!
 //! ```text
 //!   preflight ─▶ install ─▶ join ─▶ record ─▶ ready ─▶ enable
@@ -6,20 +6,18 @@
 //!       └─▶ nothing was changed
 //! ```
 //!
-//! The client does it, so that nobody else needs the key to the hosts, and tells the network how far it is. A host that is found
-//! halfway there is gone on with.
+//! The client does the work, so that the keys to the hosts stay with it, and reports progress to the network. A host
+//! that was left halfway is continued.
 
 mod host;
 mod ledger;
-mod making;
+mod plan;
 mod preflight;
 mod remote;
 mod source;
 mod stage;
-mod target;
 
 pub(crate) use ledger::Ledger;
-pub(crate) use making::{Joined, Plan};
+pub(crate) use plan::{Joined, Plan};
 pub(crate) use source::Source;
 pub(crate) use stage::Stopped;
-pub(crate) use target::Target;

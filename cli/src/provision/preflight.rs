@@ -1,4 +1,4 @@
-//! Whether a machine can be made of a host: a script tells the facts, and they are judged here. All that is in the way is said at
+//! Preflight: a script reports the facts of a host, and this file evaluates them. All obstacles are reported at
 //! once.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ pub(crate) const SCRIPT: &str = include_str!("preflight.sh");
 
 /// The kernel from which on io_uring can do what the data plane asks of it; before that it runs on epoll.
 const IO_URING_KERNEL: (u32, u32) = (6, 7);
-/// Certificates begin to be valid when they are made, by the clock of whoever makes them.
+/// Certificates are valid from the moment they are made, by the clock of their issuer.
 const CLOCK_OFFSET_SECS_MAX: u64 = 300;
 /// Three programs packed and unpacked, twice as an update needs them, and a store beside them.
 const FREE_KIB_MIN: u64 = 400 << 10;
-/// What building takes on top of that.
+/// The space for building on top of that.
 const BUILD_KIB_MIN: u64 = 6 << 20;
 
-/// What the operator wants of the host.
+/// The wishes of the operator for the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) network: &'a Name,
@@ -49,7 +49,7 @@ pub(crate) enum Found {
     Member(Box<Status>),
 }
 
-/// What a host says of itself.
+/// The facts that the script reports.
 #[derive(Debug, Default)]
 struct Facts {
     facts: BTreeMap<String, String>,
@@ -82,7 +82,7 @@ impl Facts {
     }
 }
 
-/// What is in the way.
+/// An obstacle, with the hint that removes it.
 struct Obstacle {
     code: Code,
     what: String,
@@ -96,20 +96,20 @@ impl Obstacle {
     }
 }
 
-/// Judges what the script has said, at this time (seconds since 1970).
+/// Evaluates the facts that the script has reported, at this time (seconds since 1970).
 ///
-/// Fails with the code and the mend of the first thing in the way, and the words of all.
-pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fit, Failure> {
+/// Fails with the code and the hint of the first obstacle, and the text of all.
+pub(crate) fn evaluate(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fit, Failure> {
     let facts = Facts::read(text);
     let root = facts.get("root");
     if !matches!(root, "user" | "sudo") {
-        let message = format!("{} cannot become root: {root}", facts.get("user"));
+        let message = format!("user {} cannot become root: {root}", facts.get("user"));
         return Err(Failure::new(Code::Forbidden, message).hint(
-            "let that user use sudo without a password (NOPASSWD in /etc/sudoers.d), or say root@ for the user",
+            "allow that user sudo without a password (NOPASSWD in /etc/sudoers.d), or connect as root@",
         ));
     }
     if !facts.has("end") {
-        let message = format!("the host did not say what it is like: {text}");
+        let message = format!("the preflight script did not finish on the host: {text}");
         return Err(Failure::new(Code::SshFailed, message));
     }
     let arch: Arch = facts.get("arch").parse()?;
@@ -129,9 +129,9 @@ pub(crate) fn judge(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result<Fi
 
 fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
     if facts.has("foreign") {
-        let message = "a ployzd runs there that was not installed by ployz";
+        let message = "a ployzd is running there that ployz did not install";
         return Err(Failure::new(Code::Conflict, message)
-            .hint("stop it, or have it join by itself: ployzctl machine invite import"));
+            .hint("stop it, or let it join by itself: ployzctl machine invite import"));
     }
     if !facts.has("installed") {
         return Ok(Found::Bare);
@@ -149,9 +149,9 @@ fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
         }
         (Some(network), state) => {
             let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
-            let message = format!("it is in network {network}{state} already");
+            let message = format!("the host is already in network {network}{state}");
             Err(Failure::new(Code::NetworkAlreadyRunning, message)
-                .hint("there: ployzctl mesh destroy, or mesh start if it is this network"))
+                .hint("run there: ployzctl mesh destroy, or mesh start if it is this network"))
         }
     }
 }
@@ -162,8 +162,8 @@ fn obstacles(facts: &Facts, wanted: Wanted<'_>, found: &Found, unix_secs: u64) -
     obstacles.extend(without_room(facts, wanted, found));
     let offset = facts.number("now").unwrap_or(0).abs_diff(unix_secs);
     if offset > CLOCK_OFFSET_SECS_MAX {
-        let what = format!("its clock and the one here are {offset} s apart");
-        let mend = "there: timedatectl set-ntp true";
+        let what = format!("its clock differs from this machine's by {offset} s");
+        let mend = "run there: timedatectl set-ntp true";
         obstacles.push(Obstacle::new(Code::Unsupported, what, mend));
     }
     obstacles
@@ -174,20 +174,20 @@ fn without_what_runs_it(facts: &Facts, wanted: Wanted<'_>) -> Vec<Obstacle> {
         (
             "systemd",
             true,
-            "it does not run systemd, which is to run the daemon",
-            "run ployzd there by other means, and machine invite import",
+            "systemd is not running there",
+            "run ployzd there under another supervisor, then ployzctl machine invite import",
         ),
         (
             "tun",
             true,
-            "it has no /dev/net/tun",
-            "modprobe tun (in a container: let it have the device)",
+            "/dev/net/tun is missing there",
+            "run there: modprobe tun (in a container: pass the device in)",
         ),
         (
             "has_docker",
             wanted.runtime == Runtime::Docker,
-            "no container engine runs there",
-            "install Docker there, or --runtime host",
+            "no container engine is running there",
+            "install Docker there, or use --runtime host",
         ),
     ];
     needed
@@ -202,15 +202,15 @@ fn without_tools(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstac
     let unpacks = ["tar", "gzip", "timeout"].into_iter().filter(is_missing);
     let mut obstacles: Vec<Obstacle> = unpacks
         .map(|tool| {
-            let what = format!("it has no {tool}");
+            let what = format!("{tool} is missing there");
             Obstacle::new(Code::Unsupported, what, "install it there")
         })
         .collect();
     if wanted.source == InstallSource::Git && !matches!(found, Found::Member(_)) {
         let builds = ["git", "cargo", "bash"].into_iter().filter(is_missing);
         obstacles.extend(builds.map(|tool| {
-            let what = format!("it has no {tool} to build with");
-            let mend = "install it there, or --install-source release";
+            let what = format!("{tool} is missing there, which building needs");
+            let mend = "install it there, or use --install-source release";
             Obstacle::new(Code::Unsupported, what, mend)
         }));
     }
@@ -221,8 +221,8 @@ fn without_room(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacl
     let mut obstacles = Vec::new();
     // A daemon of ours has its ports.
     if matches!(found, Found::Bare) && !facts.taken.is_empty() {
-        let what = format!("UDP port {} is taken there", facts.taken.join(" and "));
-        let mend = "--wg-port PORT, or stop what has it (ss -ulpn, there)";
+        let what = format!("UDP port {} is in use there", facts.taken.join(" and "));
+        let mend = "choose another --wg-port, or stop the program that uses it (ss -ulpn shows it)";
         obstacles.push(Obstacle::new(Code::Conflict, what, mend));
     }
     let least = match (found, wanted.source) {
@@ -233,8 +233,12 @@ fn without_room(facts: &Facts, wanted: Wanted<'_>, found: &Found) -> Vec<Obstacl
     let free = facts.number("free_kib").unwrap_or(0);
     if free < least {
         let (free, least) = (free >> 10, least >> 10);
-        let what = format!("its disk has {free} MiB free, and {least} are needed");
-        obstacles.push(Obstacle::new(Code::InstallFailed, what, "make room there"));
+        let what = format!("its disk has {free} MiB free; {least} are needed");
+        obstacles.push(Obstacle::new(
+            Code::InstallFailed,
+            what,
+            "free disk space there",
+        ));
     }
     obstacles
 }
@@ -245,12 +249,11 @@ fn warnings(facts: &Facts) -> Vec<String> {
     if kernel_version(kernel) < Some(IO_URING_KERNEL) {
         let (major, minor) = IO_URING_KERNEL;
         warnings.push(format!(
-            "kernel {kernel} is before {major}.{minor}: the data plane runs on epoll"
+            "kernel {kernel} is older than {major}.{minor}: the data plane uses epoll"
         ));
     } else if matches!(facts.get("io_uring_disabled"), "1" | "2") {
         warnings.push(
-            "io_uring is disabled (kernel.io_uring_disabled): the data plane runs on epoll"
-                .to_owned(),
+            "io_uring is disabled (kernel.io_uring_disabled): the data plane uses epoll".to_owned(),
         );
     }
     warnings
@@ -270,19 +273,19 @@ mod tests {
     const GOOD: &str = "arch=x86_64\nkernel=6.8.0-45-generic\nuser=op\nnow=1800000001\nroot=sudo\nsystemd=yes\ntun=yes\n\
         io_uring_disabled=0\nfree_kib=10000000\nhas_tar=yes\nhas_gzip=yes\nhas_timeout=yes\nend=yes\n";
 
-    fn judged(text: &str, source: InstallSource) -> Result<Fit, Failure> {
+    fn evaluated(text: &str, source: InstallSource) -> Result<Fit, Failure> {
         let network = Name::nearest("acme");
         let wanted = Wanted {
             network: &network,
             runtime: Runtime::Host,
             source,
         };
-        judge(text, wanted, NOW)
+        evaluate(text, wanted, NOW)
     }
 
     #[test]
     fn a_host_that_will_do_does() {
-        let fit = judged(GOOD, InstallSource::Release).unwrap();
+        let fit = evaluated(GOOD, InstallSource::Release).unwrap();
         assert!(!fit.is_root && fit.warnings.is_empty());
         assert!(matches!(fit.found, Found::Bare));
     }
@@ -298,7 +301,12 @@ mod tests {
                 Forbidden,
                 "cannot become root",
             ),
-            ("root=sudo", "root=there is no sudo", Forbidden, "no sudo"),
+            (
+                "root=sudo",
+                "root=sudo is not installed",
+                Forbidden,
+                "not installed",
+            ),
             ("arch=x86_64", "arch=riscv64", Unsupported, "riscv64"),
             ("systemd=yes\n", "", Unsupported, "systemd"),
             ("tun=yes\n", "", Unsupported, "/dev/net/tun"),
@@ -309,13 +317,8 @@ mod tests {
                 InstallFailed,
                 "1 MiB free",
             ),
-            (
-                "now=1800000001",
-                "now=1800000301",
-                Unsupported,
-                "301 s apart",
-            ),
-            ("now=1800000001", "now=", Unsupported, "apart"),
+            ("now=1800000001", "now=1800000301", Unsupported, "by 301 s"),
+            ("now=1800000001", "now=", Unsupported, "clock differs"),
             (
                 "end=yes",
                 "taken=51820\ntaken=51821\nend=yes",
@@ -326,16 +329,16 @@ mod tests {
                 "end=yes",
                 "foreign=yes\nend=yes",
                 Conflict,
-                "ployzd runs there",
+                "ployzd is running there",
             ),
-            ("end=yes", "", SshFailed, "did not say"),
+            ("end=yes", "", SshFailed, "did not finish"),
         ];
         for (from, to, code, words) in table {
-            let failure = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap_err();
+            let failure = evaluated(&GOOD.replace(from, to), InstallSource::Release).unwrap_err();
             assert_eq!(failure.code, code, "{to}: {failure}");
             assert!(failure.message.contains(words), "{to}: {failure}");
         }
-        let failure = judged(GOOD, InstallSource::Git).unwrap_err();
+        let failure = evaluated(GOOD, InstallSource::Git).unwrap_err();
         assert!(
             failure.message.contains("git") && failure.message.contains("cargo"),
             "{failure}"
@@ -348,9 +351,9 @@ mod tests {
             ("io_uring_disabled=0", "io_uring_disabled=2"),
             ("6.8.0-45-generic", "6.1.0-18-amd64"),
         ] {
-            let fit = judged(&GOOD.replace(from, to), InstallSource::Release).unwrap();
+            let fit = evaluated(&GOOD.replace(from, to), InstallSource::Release).unwrap();
             assert!(
-                fit.warnings[0].ends_with("runs on epoll"),
+                fit.warnings[0].ends_with("uses epoll"),
                 "{:?}",
                 fit.warnings
             );
@@ -360,7 +363,7 @@ mod tests {
     #[test]
     fn a_host_that_was_left_halfway_is_gone_on_with() {
         let halfway = GOOD.replace("end=yes", "installed=0.1.0\nstatus=\ntaken=51820\nend=yes");
-        let fit = judged(&halfway, InstallSource::Release).unwrap();
+        let fit = evaluated(&halfway, InstallSource::Release).unwrap();
         assert!(matches!(fit.found, Found::Installed(_)));
     }
 }

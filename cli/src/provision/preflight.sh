@@ -8,7 +8,7 @@ if [ "$(id -u)" = 0 ]; then
   fact root user
   root=
 elif ! command -v sudo >/dev/null; then
-  fact root 'there is no sudo'
+  fact root 'sudo is not installed'
   exit 0
 elif why=$(sudo -n true 2>&1); then
   fact root sudo

@@ -1,4 +1,4 @@
-//! What is done on a host, a script or a `ployzctl` of its own at a time.
+//! The steps on a host: a script, or the host's own `ployzctl`, at a time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ployz_api::{
 
 use serde_json::Value;
 
-use super::host::{Host, Said, Script};
+use super::host::{Host, Output, Script};
 use super::preflight;
 use super::source::Git;
 
@@ -19,12 +19,12 @@ const FACTS_WAIT: Duration = Duration::from_secs(30);
 const INSTALL_WAIT: Duration = Duration::from_secs(600);
 /// A release build on a small machine.
 const BUILD_WAIT: Duration = Duration::from_secs(3600);
-/// What a daemon does when it is asked to; it has a minute for that itself.
+/// The daemon has a minute for a request itself.
 const ASK_WAIT: Duration = Duration::from_secs(90);
 /// The installation's own command line, asking its own daemon.
 const OWN: &str = r#"exec /opt/ployz/current/ployzctl --context local --json "$@""#;
 
-/// What the host says of itself.
+/// Asks the host for its facts.
 pub(super) async fn facts(host: &Host, ports: &str) -> Result<String, Failure> {
     let script = Script {
         text: preflight::SCRIPT,
@@ -72,9 +72,9 @@ pub(super) async fn build(
         as_root: false,
         patience: BUILD_WAIT,
     };
-    let said = host.follow(&script, each).await?;
-    let last = said.stdout.lines().last().unwrap_or_default().to_owned();
-    said.success(Code::InstallFailed)?;
+    let output = host.follow(&script, each).await?;
+    let last = output.stdout.lines().last().unwrap_or_default().to_owned();
+    output.success(Code::InstallFailed)?;
     host.fetch(&last, INSTALL_WAIT).await
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn label(
     own(host, &words, b"").await.map(drop)
 }
 
-/// A credential for whoever runs this, of the network that the host has founded.
+/// Creates an admin credential of the network that the host has founded.
 pub(super) async fn credential(host: &Host) -> Result<ployz_api::NewCredential, Failure> {
     let words = [
         "credential",
@@ -141,8 +141,8 @@ pub(super) async fn uninstall(host: &Host) -> Result<(), Failure> {
     const UNINSTALL: &str = "if [ -e /opt/ployz/current/ployzctl ]; then\n\
         /opt/ployz/current/ployzctl --json daemon uninstall --force >/dev/null\n\
         else rm -rf /opt/ployz; fi";
-    let said = host.run(&Script::of_root(UNINSTALL, ASK_WAIT)).await?;
-    said.success(Code::InstallFailed).map(drop)
+    let output = host.run(&Script::of_root(UNINSTALL, ASK_WAIT)).await?;
+    output.success(Code::InstallFailed).map(drop)
 }
 
 /// Has the daemon forget the network.
@@ -152,7 +152,7 @@ pub(super) async fn leave(host: &Host, network: &Name) -> Result<(), Failure> {
 }
 
 async fn own(host: &Host, words: &[&str], stdin: &[u8]) -> Result<Success, Failure> {
-    heard(host.run(&asking(words, stdin)).await?)
+    parsed(host.run(&asking(words, stdin)).await?)
 }
 
 const fn asking<'a>(words: &'a [&'a str], stdin: &'a [u8]) -> Script<'a> {
@@ -166,29 +166,29 @@ const fn asking<'a>(words: &'a [&'a str], stdin: &'a [u8]) -> Script<'a> {
 }
 
 /// Whether a `ployzctl --json` has done there what it was told; what else it says is for people.
-fn done(said: Said) -> Result<(), Failure> {
-    let document: Option<Value> = serde_json::from_str(&said.stdout).ok();
+fn done(output: Output) -> Result<(), Failure> {
+    let document: Option<Value> = serde_json::from_str(&output.stdout).ok();
     let answer = document.and_then(|mut document| {
         document.as_object_mut()?.remove("payload");
         serde_json::from_value::<Response>(document).ok()
     });
     match answer {
         Some(answer) => Outcome::from(answer).map(drop),
-        None => said.success(Code::InstallFailed).map(drop),
+        None => output.success(Code::InstallFailed).map(drop),
     }
 }
 
-/// What a `ployzctl --json` has said there, or what kept it from saying anything.
-fn heard(said: Said) -> Outcome {
-    if let Ok(answer) = serde_json::from_str::<Response>(&said.stdout) {
+/// Parses the document of the host's `ployzctl --json`, or reports why there is none.
+fn parsed(output: Output) -> Outcome {
+    if let Ok(answer) = serde_json::from_str::<Response>(&output.stdout) {
         return answer.into();
     }
-    said.success(Code::InstallFailed)?;
+    output.success(Code::InstallFailed)?;
     Err(unexpected())
 }
 
 fn unexpected() -> Failure {
-    let message = "the ployzctl there says something that this one does not know";
+    let message = "the ployzctl on the host sent an answer that this one does not understand";
     Failure::new(Code::VersionMismatch, message)
-        .hint("--install-version, with the version of this one")
+        .hint("install the version of this ployzctl with --install-version")
 }

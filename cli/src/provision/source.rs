@@ -1,4 +1,4 @@
-//! Where the programs come from that a host gets.
+//! The origin of the programs that a host gets.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use ployz_install::{Arch, Programs, Release, Version, pack};
 
 use crate::arguments::{InstallSource, ProvisionArguments};
 
-/// What is built on the host itself.
+/// A repository that is built on the host itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
     pub(crate) url: String,
@@ -27,11 +27,11 @@ pub(crate) struct Artifacts {
     /// None for the programs that run here.
     release: Option<Release>,
     version: Version,
-    /// What has been fetched, since several hosts have one architecture.
+    /// Artifacts by architecture, since several hosts have the same one.
     packed: RefCell<BTreeMap<String, Artifact>>,
 }
 
-/// Where the programs come from.
+/// The origin of the programs.
 #[derive(Debug)]
 pub(crate) enum Source {
     Artifacts(Artifacts),
@@ -39,7 +39,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// What the flags say. A release is asked for its latest version, if that is what is wanted.
+    /// Reads the flags. Without a version, a release is asked for its latest one.
     ///
     /// Fails with `INVALID_ARGUMENT` if the flags do not go together, and as a release does.
     pub(crate) fn chosen(arguments: &ProvisionArguments) -> Result<Self, Failure> {
@@ -52,7 +52,7 @@ impl Source {
 
 fn git(arguments: &ProvisionArguments) -> Result<Git, Failure> {
     let Some(url) = arguments.install_git_url.clone() else {
-        let message = "--install-source git needs to know from where";
+        let message = "--install-source git needs --install-git-url";
         return Err(Failure::new(Code::InvalidArgument, message).hint("--install-git-url URL"));
     };
     let reference = arguments.install_git_ref.clone();
@@ -76,9 +76,12 @@ impl Artifacts {
         };
         let own = Version::own();
         if release.is_none() && version != own {
-            let message = format!("this is {own}, and nothing says where {version} is to be had");
-            return Err(Failure::new(Code::InvalidArgument, message)
-                .hint("--release-base URL --release-key KEY, or no --install-version"));
+            let message = format!(
+                "this is version {own}, and no --release-base is given to fetch {version} from"
+            );
+            return Err(Failure::new(Code::InvalidArgument, message).hint(
+                "give --release-base URL --release-key KEY, or leave --install-version out",
+            ));
         }
         Ok(Self {
             release,
@@ -119,9 +122,11 @@ impl Artifacts {
     fn own(&self, arch: Arch) -> Result<Vec<u8>, Failure> {
         let here = Arch::here()?;
         if arch != here {
-            let message = format!("the host is {arch}, and the programs that run here are {here}");
+            let message = format!(
+                "the host needs programs for {arch}, and those on this machine are for {here}"
+            );
             return Err(Failure::new(Code::Unsupported, message)
-                .hint("--release-base URL --release-key KEY"));
+                .hint("give --release-base URL --release-key KEY"));
         }
         self.pack(&Programs::that_run()?)
     }
@@ -138,9 +143,9 @@ fn release(arguments: &ProvisionArguments) -> Result<Option<Release>, Failure> {
         (None, None) => Ok(None),
         (Some(base), Some(key)) => Ok(Some(Release::new(base.clone(), key.clone()))),
         (Some(_), None) | (None, Some(_)) => {
-            let message = "where releases are and whose signature they have go together";
+            let message = "--release-base and --release-key must be given together";
             Err(Failure::new(Code::InvalidArgument, message)
-                .hint("--release-base URL --release-key KEY"))
+                .hint("give --release-base URL --release-key KEY"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is done to a host, in this order.
+//! The stages of provisioning a host, in their order.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ pub(crate) enum Stage {
     Join,
     /// The network knows the machine.
     Record,
-    /// It has a session with every active machine that can be reached.
+    /// The host has a session with every active machine that can be reached.
     Ready,
-    /// It may be given work.
+    /// The host may be given work.
     Enable,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Stage {
 /// A host of which no machine could be made.
 #[derive(Debug)]
 pub(crate) struct Stopped {
-    /// Where it got to.
+    /// The stage that was reached.
     pub(crate) stage: Stage,
     /// Why no further.
     pub(crate) failure: Failure,

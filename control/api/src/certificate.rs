@@ -1,11 +1,11 @@
-//! Who somebody is, as their certificate says it: one DNS name, `<subject>.<role>.<network>.ployz`.
+//! The identity in a certificate: one DNS name, `<subject>.<role>.<network>.ployz`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the holder of a certificate may do; `ployz_core::permits` has the table.
+/// The role of a certificate's holder; `ployz_core::permits` has the table of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -17,7 +17,7 @@ pub enum Role {
     Reader,
     /// A machine of the network, for what machines do among themselves.
     Machine,
-    /// Nobody that we know: no certificate at all.
+    /// A client without a certificate.
     Stranger,
 }
 
@@ -51,7 +51,7 @@ pub const LOCAL_NETWORK: &str = "local";
 pub struct CertificateName {
     /// A machine's id, or a person's name.
     pub subject: String,
-    /// What they may do.
+    /// The role of the holder.
     pub role: Role,
     /// The network that vouches for it.
     pub network: String,

@@ -1,4 +1,4 @@
-//! What it takes to speak to a daemon.
+//! Credentials: the means to speak to a daemon.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::name::Name;
 use crate::secret::Secret;
 
-/// Where in its data directory a daemon leaves the credential for root of its own host.
+/// The file of its data directory in which a daemon leaves the credential for root of its own host.
 pub const LOCAL_CREDENTIAL_FILE: &str = "local.json";
 
-/// Where in its data directory a daemon leaves the credential by which the rest of its network knows root of this host.
+/// The file of its data directory in which a daemon leaves the credential by which the network knows root of this host.
 pub const MEMBER_CREDENTIAL_FILE: &str = "member.json";
 
-/// Where to dial, whom to trust, and who to be.
+/// The endpoints to dial, the CA to trust, and the identity to show.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
@@ -33,7 +33,7 @@ pub struct Credential {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
-    /// What to call it.
+    /// The name of the context.
     pub name: Name,
     /// How to get in.
     pub credential: Credential,

@@ -1,4 +1,4 @@
-//! What is looked at when something does not work, and what is found.
+//! Diagnosis: checks and the reports of machines about each other.
 
 use std::net::SocketAddr;
 
@@ -11,22 +11,22 @@ use crate::name::Name;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it should be.
+    /// The check found no fault.
     Ok,
-    /// It works, and could be better.
+    /// The part works, but not at its best.
     Warn,
-    /// It does not.
+    /// The part does not work.
     Fail,
 }
 
-/// One thing that was looked at.
+/// A check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at.
+    /// The name of the check.
     pub check: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// Why.
+    /// The cause of the result.
     pub cause: String,
     /// The command that mends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,9 +85,9 @@ impl Doctor {
 /// that the next report has something to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairReport {
-    /// Who reports.
+    /// The machine that reports.
     pub id: MachineId,
-    /// What it is called.
+    /// The name of the machine.
     pub name: Name,
     /// Its clock: milliseconds since 1970.
     pub unix_ms: u64,
@@ -99,16 +99,16 @@ pub struct PairReport {
     pub mtu: u32,
     /// The other one's key as in its view; none if the other one is not in it.
     pub known_key: Option<String>,
-    /// Datagrams of anybody's that it could not authenticate.
+    /// Datagrams from any source that it could not authenticate.
     pub refused: u64,
     /// The other one's data plane, as far as this one has to do with it.
     pub peer: Option<PeerReport>,
 }
 
-/// What a data plane knows of one peer.
+/// A data plane's report about a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerReport {
-    /// Where it sends to.
+    /// The endpoint that it sends to.
     pub endpoint: Option<SocketAddr>,
     /// Why it cannot be sent to, as the kernel says; none if it can.
     pub no_route: Option<String>,

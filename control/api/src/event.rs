@@ -1,4 +1,4 @@
-//! Who did what, and when.
+//! Events: the audit log of changes.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,25 +7,25 @@ use crate::code::Code;
 use crate::id::MachineId;
 use crate::request::Operation;
 
-/// How many events are shown unless somebody says otherwise.
+/// The default number of events to show.
 pub const EVENTS_LIMIT_DEFAULT: u32 = 100;
 /// Of some 300 bytes each; they fit into an answer three times.
 pub const EVENTS_LIMIT_MAX: u32 = 1_000;
 
-/// One change, or an attempt at one.
+/// A change, or an attempt at one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// When it was over; seconds since 1970.
     pub at: u64,
-    /// Where it was carried out.
+    /// The machine that carried it out.
     pub machine: MachineId,
-    /// Whose certificate it was: a credential's id, `root` of that machine, or nobody.
+    /// The subject of the caller's certificate: a credential's id, `root` of that machine, or empty.
     pub subject: String,
-    /// What they may do.
+    /// The caller's role.
     pub role: Role,
-    /// What they asked for.
+    /// The request.
     pub operation: Operation,
-    /// What it was about, in a word.
+    /// The target of the request, in a word.
     pub target: String,
     /// How it ended.
     pub code: Code,

@@ -18,15 +18,15 @@ pub const RESPONSE_LEN_MAX: usize = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The other side announces more than it may send.
-    #[error("a frame of {len} bytes, where {max} are allowed")]
+    #[error("the frame has {len} bytes; {max} are allowed")]
     TooLong {
-        /// What was announced.
+        /// The announced length.
         len: usize,
-        /// What is allowed.
+        /// The allowed length.
         max: usize,
     },
     /// Something of ours that does not fit.
-    #[error("it cannot be put into a frame: {0}")]
+    #[error("the message cannot be encoded: {0}")]
     Encode(String),
 }
 

@@ -1,16 +1,16 @@
-//! What a daemon says of how it came to its machine.
+//! A daemon's report about its own installation.
 
 use serde::{Deserialize, Serialize};
 
-/// How a daemon was installed, and what is to be had after it.
+/// The installation of a daemon, and the source of later versions.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Installation {
-    /// Whose service it is: `system`.
+    /// The service mode: `system`.
     pub service_mode: String,
     /// The version that the next start takes; none if the daemon is not an installed one.
     pub current: Option<String>,
     /// The version before it.
     pub previous: Option<String>,
-    /// Where later ones come from.
+    /// The base of later versions.
     pub release_base: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What operators write on machines, as `tier=db`.
+//! Labels that operators put on machines, as `tier=db`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ const LEN_MAX: usize = 63;
 /// Text that is no label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no label: a key is 1 to 63 letters, digits and -_./, beginning and ending with a letter or digit; a value \
+    "'{0}' is not a label: a key is 1 to 63 letters, digits and -_./, beginning and ending with a letter or digit; a value \
      is the same, or empty"
 )]
 pub struct InvalidLabel(String);
@@ -60,7 +60,7 @@ text!(
     is_word
 );
 text!(
-    /// What a label says; it may be empty.
+    /// The value of a label; it may be empty.
     LabelValue,
     |text| text.is_empty() || is_word(text)
 );
@@ -77,7 +77,7 @@ fn is_word(text: &str) -> bool {
 pub struct LabelChange {
     /// Which label.
     pub key: LabelKey,
-    /// What it is to say; none takes it away.
+    /// The new value; none removes the label.
     pub value: Option<LabelValue>,
 }
 

@@ -1,7 +1,7 @@
-//! What `ployzctl` and `ployzd` say to each other, and what they call things.
+//! The management protocol of `ployzctl` and `ployzd`, and its vocabulary.
 //!
-//! Types and their text forms, without I/O. With the feature `client` there is also [`client`], which asks a daemon over
-//! QUIC. `docs/protocol.md` describes what goes over the wire.
+//! Types and their text forms, without I/O. With the feature `client` there is also [`client`], which asks a daemon
+//! over QUIC. `docs/protocol.md` describes what goes over the wire.
 
 #![forbid(unsafe_code)]
 
@@ -66,12 +66,13 @@ pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
 pub use storage::{
     FailedPromotion, NextStore, StorageList, StoragePromotion, StorageReport, StorageRequest,
-    StorageRow, StorageStep, StorePlace,
+    StorageRow, StorageStep, StoreLocation,
 };
 pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{
     FailedMachine, MachineHealth, MachineUpdate, RELEASE_PIECE_LEN, ReleaseFetched, ReleaseFile,
-    ReleasePiece, ReleaseWay, Switch, UpdateRequest, UpdateStep, UpdatedMachine, UpdatingMachine,
+    ReleasePiece, ReleaseSource, Switch, UpdateRequest, UpdateStep, UpdatedMachine,
+    UpdatingMachine,
 };
 pub use workload::{
     DeployRequest, InvalidSpec, InvalidWorkload, Program, PublishedPort, SPEC_LEN_MAX,
@@ -82,7 +83,7 @@ pub use workload::{
 /// The version of the protocol: both sides refuse any other before a byte of it is read.
 pub const ALPN: &[u8] = b"ployz/1";
 
-/// What a server says when it closes a connection before it has read a request: ask again later (QUIC application code).
+/// Ends a connection before a request was read: ask again later (QUIC application code).
 pub const BUSY: u32 = 2;
 
 /// Ends a connection whose holder the network does not know, or knows no more.

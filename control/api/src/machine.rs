@@ -14,7 +14,7 @@ macro_rules! word {
     };
 }
 
-/// What the operator wants of a machine.
+/// The lifecycle that the operator wants for a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {
@@ -27,7 +27,7 @@ pub enum Lifecycle {
 }
 word!(Lifecycle { Standby => "standby", Active => "active", Draining => "draining" });
 
-/// What the operator wants of a machine, and how far it is: `drained` is computed, and stored nowhere.
+/// The lifecycle of a machine with its progress: `drained` is computed, and never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Posture {
@@ -60,64 +60,64 @@ impl Posture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Authority {
-    /// It does, and with it the network's CA.
+    /// The machine holds the store and the network's CA.
     Storage,
-    /// It does not.
+    /// The machine holds neither.
     Compute,
 }
 word!(Authority { Storage => "storage", Compute => "compute" });
 
-/// What a machine is for within its region.
+/// The role of a machine within its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegionRole {
     /// Holds data: the founder's.
     HomeData,
-    /// Computes: everybody else's.
+    /// Computes: the role of every other machine.
     Compute,
 }
 word!(RegionRole { HomeData => "home_data", Compute => "compute" });
 
-/// What has become of an invite.
+/// The status of an invite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InviteStatus {
-    /// It can be used.
+    /// The invite can be used.
     Active,
-    /// Somebody used it.
+    /// The invite was used.
     Consumed,
-    /// It was taken back.
+    /// An operator has revoked it.
     Revoked,
-    /// It was not used in time.
+    /// The invite was not used in time.
     Expired,
 }
 word!(InviteStatus {
     Active => "active", Consumed => "consumed", Revoked => "revoked", Expired => "expired",
 });
 
-/// What a machine has to do with the network that it knows of.
+/// The state of a network on a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkState {
-    /// It was drawn up, and has never been started.
+    /// The network was created, and has never been started.
     Created,
-    /// The machine takes part.
+    /// The machine participates in the network.
     #[default]
     Running,
-    /// It did, and does not until it is started.
+    /// The machine participated, and pauses until the next start.
     Stopped,
 }
 word!(NetworkState { Created => "created", Running => "running", Stopped => "stopped" });
 
-/// What has become of a credential.
+/// The status of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialStatus {
-    /// It is taken.
+    /// The credential is accepted.
     Active,
-    /// It was taken back.
+    /// An operator has revoked it.
     Revoked,
-    /// Its time is over.
+    /// The lifetime of the credential has ended.
     Expired,
 }
 word!(CredentialStatus { Active => "active", Revoked => "revoked", Expired => "expired" });

@@ -8,7 +8,7 @@ use crate::id::{InstanceId, MachineId, OperationId};
 use crate::name::Name;
 use crate::workload::WorkloadName;
 
-/// What is to be moved where.
+/// A workload and the machine to move it to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateRequest {
@@ -25,7 +25,7 @@ pub struct MigratePreview {
     pub workload: WorkloadName,
     pub from: Name,
     pub to: Name,
-    /// What is copied. While it is, nothing runs.
+    /// The volumes to copy. Nothing runs while they are copied.
     pub volumes: Vec<Name>,
     pub stages: Vec<String>,
 }
@@ -50,7 +50,7 @@ pub const VOLUME_ENTRIES_MAX: usize = 1_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRequest {
-    /// Whose.
+    /// The workload whose volume it is.
     pub workload: WorkloadName,
     /// Which one.
     pub volume: Name,
@@ -62,12 +62,12 @@ pub struct VolumeRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumePart {
-    /// What is in it, in the order of paths, after this one.
+    /// The entries of the volume in the order of paths, after this one.
     Entries {
         /// The last one that is known.
         after: Option<String>,
     },
-    /// What is in a file of it, from here on.
+    /// The bytes of a file of the volume, from this offset on.
     Bytes {
         /// The file.
         path: String,
@@ -76,7 +76,7 @@ pub enum VolumePart {
     },
 }
 
-/// What is in a volume, or the next of it.
+/// The entries of a volume, or the next part of them.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VolumeEntries {
     /// By path.
@@ -100,11 +100,11 @@ pub struct VolumeEntry {
     pub gid: u32,
     /// When it was written last, in nanoseconds since 1970; zero for a link.
     pub modified_ns: i64,
-    /// What it is.
+    /// The kind of the entry.
     pub kind: EntryKind,
 }
 
-/// What something in a volume is.
+/// The kind of an entry in a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {

@@ -1,4 +1,4 @@
-//! What people call a machine or a network.
+//! Names of machines and networks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ pub struct Name(String);
 /// Text that is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no name: use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+    "'{0}' is not a name: use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
 )]
 pub struct InvalidName(String);
 

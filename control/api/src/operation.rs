@@ -12,22 +12,22 @@ use crate::update::MachineUpdate;
 /// before it says again that it is alive.
 pub const LEASE_SECS: u64 = 20;
 
-/// Where work, or a stage of it, is.
+/// The state of an operation, or of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkState {
-    /// Under way.
+    /// In progress.
     Running,
-    /// Done.
+    /// Completed.
     Done,
-    /// It could not be done.
+    /// Ended with a failure.
     Failed,
-    /// Whoever did it has ended meanwhile.
+    /// Given up by the daemon or client that ran it.
     Interrupted,
 }
 
 impl WorkState {
-    /// The word for it.
+    /// The word for the state.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -44,10 +44,10 @@ impl fmt::Display for WorkState {
     }
 }
 
-/// One stage.
+/// A stage of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// What is done in it.
+    /// The name of the stage.
     pub stage: String,
     /// To which of several it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,12 +58,12 @@ pub struct Stage {
     pub started_at: u64,
 }
 
-/// One piece of long work.
+/// A long-running operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRow {
     /// Its id.
     pub operation_id: OperationId,
-    /// What is done.
+    /// The kind of operation.
     pub operation: String,
     /// To what.
     pub target: String,
@@ -84,9 +84,9 @@ pub struct OperationRow {
     pub code: Option<Code>,
     /// The same in words.
     pub message: String,
-    /// What to do about it if it did not end well.
+    /// The next step for the operator if it did not end well.
     pub next: String,
-    /// What an update has come to.
+    /// The result of an update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Box<MachineUpdate>>,
 }

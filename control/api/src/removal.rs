@@ -1,4 +1,4 @@
-//! What is said of a machine that leaves a network.
+//! The report on a machine that leaves a network.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,24 +11,24 @@ pub struct MachineRemove {
     pub id: MachineId,
     /// Whether the machine itself was left alone.
     pub force: bool,
-    /// What was done, in this order.
+    /// The steps, in their order.
     pub cleanup: Vec<CleanupStep>,
 }
 
-/// One step of a removal.
+/// A step of a removal.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CleanupStep {
-    /// What was cleaned up.
+    /// The name of the step.
     pub step: String,
     /// Whether it is clean.
     pub ok: bool,
-    /// One sentence about it.
+    /// A sentence about the result.
     pub message: String,
 }
 
 /// A machine has done its own part of its removal, as far as it could.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachineRetired {
-    /// What was done, in this order; the first step that failed is the last one.
+    /// The steps, in their order; the first step that failed is the last one.
     pub cleanup: Vec<CleanupStep>,
 }

@@ -1,4 +1,4 @@
-//! What a daemon can be asked.
+//! The requests of the management protocol.
 
 mod table;
 
@@ -21,17 +21,17 @@ use crate::workload::{DeployRequest, WorkloadName};
 
 pub use table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 
-/// How long an invite lasts unless somebody says otherwise.
+/// The default lifetime of an invite.
 pub const TTL_SECS_DEFAULT: u64 = 600;
 
-/// A week: an invite that lies about for longer is forgotten by everybody but its finder.
+/// A week: an invite that is older is more likely to be found than to be used.
 pub const TTL_SECS_MAX: u64 = 7 * 24 * 3600;
 
-/// One request, of which a stream carries one.
+/// A request; a stream carries one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What is this daemon, and how is it?
+    /// Report the daemon's version and state.
     Status,
     /// Found a network here.
     MeshInit(MeshInitRequest),
@@ -55,7 +55,8 @@ pub enum Request {
     MachineList,
     /// How far are they from one another? There is an answer for each machine that measures.
     MachineRtt {
-        /// Only pairs in which one of these takes part: an id, a name, or the unique beginning of either. All if it is empty.
+        /// Only pairs in which one of these takes part: an id, a name, or the unique beginning of either. All if it is
+        /// empty.
         machines: Vec<String>,
         /// Only what so many new round trips say; a few are added to those that are known if it is not said.
         count: Option<u16>,
@@ -69,7 +70,7 @@ pub enum Request {
     MachineRename {
         /// An id, a name, or the unique beginning of either.
         machine: String,
-        /// What to call it.
+        /// The name.
         name: Name,
     },
     /// Change a machine's labels.
@@ -103,8 +104,8 @@ pub enum Request {
         /// Without asking the machine itself to clean up.
         force: bool,
     },
-    /// Get out of the network, and take down what there is of it and of the daemon. Only who holds the store may ask that of
-    /// another machine, which it is about to remove.
+    /// Get out of the network, and take down what there is of it and of the daemon. Only who holds the store may ask
+    /// that of another machine, which it is about to remove.
     MachineRetire,
     /// Place a workload on a machine.
     WorkloadDeploy(DeployRequest),
@@ -135,7 +136,7 @@ pub enum Request {
     StoragePromote(StorageRequest),
     /// Have fewer machines hold it.
     StorageDemote(StorageRequest),
-    /// Who holds it, and how well?
+    /// List the holders of the store and their health.
     StorageList,
     /// From the machine that coordinates such a change: do this.
     StorageStep(StorageStep),
@@ -164,21 +165,21 @@ pub enum Request {
     },
     /// From the joining daemon to a coordinator: let me in.
     InviteRedeem(RedeemRequest),
-    /// Certify somebody.
+    /// Create a credential.
     CredentialCreate(CredentialRequest),
-    /// Who has been certified?
+    /// List the credentials.
     CredentialList,
     /// Believe a certificate no more.
     CredentialRevoke {
         /// Which one.
         credential_id: CredentialId,
     },
-    /// What is wrong here, or with a pair of machines?
+    /// Diagnose this machine, or a pair of machines.
     Doctor {
         /// The other machine, by its id, its name, or the unique beginning of either.
         machine: Option<String>,
     },
-    /// What have you to say of this machine?
+    /// Report on a machine, for the diagnosis of a pair.
     PairReport {
         /// Which one.
         machine: MachineId,
@@ -190,7 +191,7 @@ pub enum Request {
         /// As in [`Self::MachineRtt`].
         count: Option<u16>,
     },
-    /// Who did what?
+    /// List events.
     Events {
         /// Go on saying so, each event in a frame of its own, after the list of those that were.
         follow: bool,
@@ -211,11 +212,11 @@ pub enum Request {
         /// Which one.
         destination: Destination,
     },
-    /// From machine to machine: what follows on this stream is a TLS session of somebody else's.
+    /// From machine to machine: the stream carries the TLS session of another client from here on.
     Relayed,
 }
 
-/// Where a relayed request goes.
+/// The destination of a relayed request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Destination {
@@ -225,15 +226,15 @@ pub enum Destination {
     Coordinator,
 }
 
-/// Whom to certify.
+/// The terms of a new credential.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialRequest {
-    /// What they may do.
+    /// The role of the holder.
     pub role: Role,
     /// For how long; for ever if it is not said.
     pub ttl_secs: Option<u64>,
-    /// Whose it is, for the list.
+    /// The name of the holder, for the list.
     pub name: Option<Name>,
 }
 
@@ -241,25 +242,25 @@ pub struct CredentialRequest {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeshInitRequest {
-    /// What to call it.
+    /// The name.
     pub name: Name,
-    /// Where subnets come from.
+    /// The range that subnets come from.
     pub cluster_cidr: Option<Ipv4Net>,
     /// How large each is.
     pub subnet_prefix_len: Option<u8>,
     /// WireGuard's UDP port on this machine; what the daemon was started with if none is given.
     pub wg_port: Option<u16>,
-    /// Where the others reach this machine's WireGuard; its own addresses if none is given.
+    /// The endpoints at which others reach this machine's WireGuard; its own addresses if none is given.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// What kind of invite.
+/// The terms of a new invite.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InviteRequest {
     /// How long it can be used.
     pub ttl_secs: u64,
-    /// What the machine that uses it will be called.
+    /// The name of the machine that uses it.
     pub name: Option<Name>,
     /// Its region, whatever it says itself.
     #[serde(default)]
@@ -285,43 +286,43 @@ impl InviteRequest {
     }
 }
 
-/// What a client says that makes machines out of hosts: the work is its own, and the store is told how far it is.
+/// A report of a client that provisions hosts: the client does the work, and the store records its progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProvisionReport {
-    /// It begins with these.
+    /// The work begins, with these hosts.
     Begin {
         /// The network that they are for; it has to be this one.
         network: Name,
-        /// Where ssh gets to them.
+        /// The hosts as ssh takes them.
         targets: Vec<String>,
     },
-    /// It goes on; whoever does not say so for [`LEASE_SECS`](crate::LEASE_SECS) counts as dead.
+    /// The work continues; a client that is silent for [`LEASE_SECS`](crate::LEASE_SECS) counts as dead.
     Alive {
-        /// Which work.
+        /// The operation.
         operation_id: OperationId,
     },
     /// The next stage of one host begins.
     Stage {
-        /// Which work.
+        /// The operation.
         operation_id: OperationId,
-        /// Which host.
+        /// The host.
         target: String,
-        /// What is done in it.
+        /// The name of the stage.
         stage: String,
     },
-    /// One host is done with.
+    /// The work on a host has ended.
     Ended {
-        /// Which work.
+        /// The operation.
         operation_id: OperationId,
-        /// Which host.
+        /// The host.
         target: String,
         /// Why it could not be done; none if it was.
         cause: Option<String>,
     },
     /// All of them are.
     End {
-        /// Which work.
+        /// The operation.
         operation_id: OperationId,
         /// `OK`, or the code of the first that could not be done.
         code: Code,
@@ -330,7 +331,7 @@ pub enum ProvisionReport {
     },
 }
 
-/// What a machine shows of itself to be let in. No secret key is among it: those never leave their machine.
+/// The data that a machine shows to be admitted. No secret key is among it: those never leave their machine.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedeemRequest {
@@ -338,9 +339,9 @@ pub struct RedeemRequest {
     pub invite_id: InviteId,
     /// Its secret, in hexadecimal digits.
     pub secret: Secret,
-    /// Who wants to join.
+    /// The machine that wants to join.
     pub machine_id: MachineId,
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub name: Name,
     /// Its region.
     pub region: String,
@@ -350,6 +351,6 @@ pub struct RedeemRequest {
     pub nkey: String,
     /// The key that its certificate will be for: an uncompressed point of P-256, in hexadecimal digits.
     pub certificate_key: String,
-    /// Where its WireGuard can be reached.
+    /// The endpoints of its WireGuard.
     pub endpoints: Vec<SocketAddr>,
 }

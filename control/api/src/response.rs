@@ -1,4 +1,4 @@
-//! What a daemon answers, which is also what `--json` prints.
+//! The answers of a daemon, which `--json` prints as well.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,12 +30,12 @@ use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName,
 /// How a request ended.
 pub type Outcome = Result<Success, Failure>;
 
-/// It was done.
+/// A request that was carried out.
 #[derive(Debug)]
 pub struct Success {
-    /// One sentence about it; empty when the payload says it all.
+    /// A sentence about it; empty when the payload says it all.
     pub message: String,
-    /// What there is to know.
+    /// The result.
     pub payload: Option<Payload>,
 }
 
@@ -48,13 +48,13 @@ impl From<Payload> for Success {
     }
 }
 
-/// It was not, and nothing has changed.
+/// A request that was refused or failed, and changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     /// Which kind.
     pub code: Code,
-    /// What happened.
+    /// The cause, in a sentence.
     pub message: String,
     /// The command that mends it.
     pub hint: Option<String>,
@@ -85,12 +85,12 @@ pub struct Response {
     pub ok: bool,
     /// `OK`, or why not.
     pub code: Code,
-    /// One sentence.
+    /// A sentence about the result.
     pub message: String,
     /// The command that mends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// What there is to know.
+    /// The result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
 }
@@ -141,7 +141,7 @@ impl From<Response> for Outcome {
     }
 }
 
-/// What an answer carries.
+/// The payload of an answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "each is named as its content is")]
@@ -193,9 +193,9 @@ pub enum Payload {
 pub struct Status {
     /// The daemon's.
     pub version: String,
-    /// Who it is.
+    /// The machine's id.
     pub id: MachineId,
-    /// What it is called.
+    /// The machine's name.
     pub name: Name,
     /// The network that it is in.
     pub network: Option<Name>,
@@ -203,7 +203,7 @@ pub struct Status {
     pub network_state: Option<NetworkState>,
     /// That network's id.
     pub network_id: Option<NetworkId>,
-    /// What the operator wants of it.
+    /// The lifecycle that the operator wants.
     pub lifecycle: Option<Posture>,
     /// Whether it was removed from that network without being asked.
     #[serde(default)]
@@ -212,7 +212,7 @@ pub struct Status {
     pub overlay_ip: Option<Ipv4Addr>,
     /// And its IPv6 one.
     pub overlay_ip6: Option<Ipv6Addr>,
-    /// What runs workloads: `docker` or `host`.
+    /// The runtime for workloads: `docker` or `host`.
     pub runtime: String,
     /// How the daemon came here.
     #[serde(default)]
@@ -240,7 +240,7 @@ pub struct DataPlane {
     pub details: BTreeMap<String, String>,
 }
 
-/// What a machine has to do with the store.
+/// A machine's part in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum StorageState {
@@ -250,10 +250,10 @@ pub enum StorageState {
     Running {
         /// Its process.
         pid: u32,
-        /// What it answered to `--version`.
+        /// The version that it reported.
         version: String,
     },
-    /// It should run, and does not.
+    /// The server should run, and does not.
     Down,
 }
 
@@ -293,7 +293,7 @@ pub struct MeshList {
     pub rows: Vec<MeshRow>,
 }
 
-/// One network.
+/// A network.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named as in the command line's contract")]
 pub struct MeshRow {
@@ -343,7 +343,7 @@ pub struct MachineList {
     pub rows: Vec<MachineRow>,
 }
 
-/// One machine.
+/// A machine.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named as in the command line's contract")]
 pub struct MachineRow {
@@ -368,7 +368,7 @@ pub struct MachineRow {
     pub labels: BTreeMap<String, String>,
 }
 
-/// One machine with everything known about it: the operator's word and its own, apart.
+/// Everything known about a machine: desired and observed apart.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachineInspect {
     /// As in the list.
@@ -377,7 +377,7 @@ pub struct MachineInspect {
     pub desired: Value,
     /// Its record in `observed`.
     pub observed: Option<Value>,
-    /// Where this daemon last heard from it.
+    /// The endpoint that this daemon last heard from it.
     pub endpoint: Option<SocketAddr>,
     /// Bytes that this daemon got from it.
     pub rx_bytes: Option<u64>,
@@ -385,14 +385,14 @@ pub struct MachineInspect {
     pub tx_bytes: Option<u64>,
 }
 
-/// What the operator wants of a machine now.
+/// A change of a machine's lifecycle.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachineLifecycle {
     /// Which one.
     pub id: MachineId,
-    /// What it was before; the same if it was so already.
+    /// The former lifecycle; the same as `to` if nothing changed.
     pub from: Posture,
-    /// What it is.
+    /// The present lifecycle.
     pub to: Posture,
     /// How many workloads it holds.
     pub workloads: u32,
@@ -405,7 +405,7 @@ pub struct MachineLifecycle {
 pub struct Invite {
     /// Its id.
     pub invite_id: InviteId,
-    /// What the joining machine needs; nobody can be told it again.
+    /// The token for the joining machine; it cannot be shown again.
     pub token: Secret,
     /// Seconds since 1970.
     pub expires_at: u64,
@@ -418,7 +418,7 @@ pub struct InviteList {
     pub invites: Vec<InviteRow>,
 }
 
-/// One invite.
+/// An invite.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named as in the command line's contract")]
 pub struct InviteRow {
@@ -440,20 +440,20 @@ pub struct MachineJoin {
     pub status: String,
 }
 
-/// What a coordinator gives a machine that it lets in.
+/// The data that a coordinator gives a machine that it admits.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Redeemed {
     /// The network's id.
     pub network_id: NetworkId,
     /// The network's name.
     pub network: Name,
-    /// Where its subnets come from.
+    /// The range that subnets come from.
     pub cluster_cidr: Ipv4Net,
     /// Its authority.
     pub ca_pem: String,
     /// The joiner's certificate.
     pub certificate_pem: String,
-    /// Where the store is, in the overlay.
+    /// The servers of the store, in the overlay.
     pub store: Vec<(IpAddr, u16)>,
     /// How many stores there were before it.
     #[serde(default)]
@@ -467,11 +467,11 @@ pub struct Redeemed {
 pub struct NewCredential {
     /// Its id, which is also the subject of its certificate.
     pub credential_id: CredentialId,
-    /// What its holder may do.
+    /// The role of the holder.
     pub role: Role,
     /// Seconds since 1970; never if there is none.
     pub expires_at: Option<u64>,
-    /// What its holder needs; nobody can be told it again.
+    /// The context for its holder; it cannot be shown again.
     pub context: Context,
 }
 
@@ -482,7 +482,7 @@ pub struct CredentialList {
     pub credentials: Vec<CredentialRow>,
 }
 
-/// One credential.
+/// A credential.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named as the flags of `credential create` are")]
 pub struct CredentialRow {

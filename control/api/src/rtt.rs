@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 use crate::id::MachineId;
 use crate::name::Name;
 
-/// Round trips that can be asked for at a time: as many as a machine keeps of each of its peers, so that all of them are in the
-/// figures.
+/// Round trips that can be asked for at a time: as many as a machine keeps of each of its peers, so that all of them
+/// are in the figures.
 pub const RTT_COUNT_MAX: u16 = 256;
 
-/// What a machine has measured, in bucket `rtt`, under its id.
+/// The measurements of a machine, in bucket `rtt`, under its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "docs/protocol.md describes every field")]
 pub struct RttRecord {
@@ -23,8 +23,9 @@ pub struct RttRecord {
     pub unknown: Map<String, Value>,
 }
 
-/// The round trips to one peer: those of the last samples in nanoseconds, and what became of the tests since the session began.
-/// There are as many of these in a record as there are machines, so the names are short and zeros are left out.
+/// The round trips to one peer: those of the last samples in nanoseconds, and what became of the tests since the
+/// session began. There are as many of these in a record as there are machines, so the names are short and zeros are
+/// left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "docs/protocol.md describes every field")]
 pub struct PeerRtt {

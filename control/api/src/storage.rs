@@ -11,7 +11,7 @@ use crate::machine::Authority;
 use crate::name::Name;
 use crate::secret::Secret;
 
-/// Who is to hold the store.
+/// The machines that are to hold the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageRequest {
@@ -23,7 +23,7 @@ pub struct StorageRequest {
     pub dry_run: bool,
 }
 
-/// One step on one machine, asked for by the machine that coordinates a change of who holds the store.
+/// A step on one machine, requested by the coordinator of a change of the store's holders.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StorageStep {
@@ -32,7 +32,7 @@ pub enum StorageStep {
     /// Run an empty server of the next store beside whatever there is.
     Prepare(Box<NextStore>),
     /// The store is there from now on.
-    Adopt(StorePlace),
+    Adopt(StoreLocation),
     /// The next store of this number will not be.
     Abandon {
         /// Which one.
@@ -45,10 +45,10 @@ pub enum StorageStep {
     },
 }
 
-/// Where a store is. The one with the higher number counts.
+/// The location of a store. The one with the higher number counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StorePlace {
+pub struct StoreLocation {
     /// How many stores there were before it.
     pub epoch: u32,
     /// The overlay addresses and ports of those that hold it.
@@ -59,9 +59,10 @@ pub struct StorePlace {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NextStore {
-    /// Where it will be.
-    pub place: StorePlace,
-    /// Who fills it.
+    /// The location of the next store.
+    #[serde(rename = "place")]
+    pub location: StoreLocation,
+    /// The machine that fills it.
     pub coordinator: MachineId,
     /// The network's authority, key and all: JSON.
     pub authority: Secret,
@@ -74,8 +75,8 @@ pub struct NextStore {
 pub struct StorageReport {
     /// The daemon's version.
     pub version: String,
-    /// The port that its server would have in the overlay. The three after it are the routes' and those of a store that is not
-    /// yet the one that counts.
+    /// The port that its server would have in the overlay. The three after it are the routes' and those of a store that
+    /// is not yet the one that counts.
     pub port: u16,
     /// The number of the store that it knows.
     pub epoch: u32,
@@ -111,21 +112,21 @@ pub struct FailedPromotion {
     pub message: String,
 }
 
-/// Who holds the store, and how well.
+/// The holders of the store and their health.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StorageList {
-    /// How many the store is made for.
+    /// The number of replicas of the store.
     pub replicas: u32,
     /// By name.
     pub rows: Vec<StorageRow>,
 }
 
-/// One machine.
+/// A machine and its part in the store.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StorageRow {
     /// Which one.
     pub id: MachineId,
-    /// What it is called.
+    /// The name of the machine.
     pub name: Name,
     /// `storage` or `compute`.
     pub role: Authority,
@@ -135,7 +136,7 @@ pub struct StorageRow {
     pub current: Option<bool>,
     /// How many writes it is behind in the stream where that is most.
     pub lag: Option<u64>,
-    /// What the streams that it holds take, in bytes.
+    /// The size of the streams that it holds, in bytes.
     pub disk: Option<u64>,
     /// How many streams it holds.
     pub streams: Option<u32>,

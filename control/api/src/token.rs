@@ -22,7 +22,7 @@ const CHECKSUM_LEN: usize = 8;
 /// Some 400 bytes with two endpoints; a daemon has a handful of addresses.
 const LEN_MAX: usize = 8 * 1024;
 
-/// What a token says.
+/// The content of a token.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -30,11 +30,11 @@ pub struct Token {
     pub network_id: NetworkId,
     /// SHA-256 of its CA's certificate, in hexadecimal digits.
     pub ca_fingerprint: String,
-    /// Where coordinators listen, tried in this order.
+    /// The endpoints of coordinators, tried in this order.
     pub endpoints: Vec<SocketAddr>,
     /// Which invite.
     pub invite_id: InviteId,
-    /// What proves that the token was given, in hexadecimal digits.
+    /// The secret of the invite, in hexadecimal digits.
     pub secret: Secret,
     /// Seconds since 1970.
     pub expires_at: u64,
@@ -42,7 +42,7 @@ pub struct Token {
 
 /// Text that is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no invite token: it was cut or changed on its way")]
+#[error("not an invite token: it is truncated or altered")]
 pub struct InvalidToken;
 
 impl Token {

@@ -18,11 +18,11 @@ pub struct UpdateRequest {
     pub version: Option<String>,
     /// After so many machines they are watched for a while before the others follow.
     pub canary: Option<u32>,
-    /// Whether a machine that does not come back healthy goes back by itself.
+    /// Roll a machine back that is not healthy after the switch.
     pub rollback: bool,
 }
 
-/// One step on one machine, asked for by the machine that coordinates the update.
+/// A step on one machine, requested by the coordinator of the update.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum UpdateStep {
@@ -31,10 +31,10 @@ pub enum UpdateStep {
         /// Which one.
         version: String,
         /// From where.
-        #[serde(default, skip_serializing_if = "ReleaseWay::is_base")]
-        way: ReleaseWay,
+        #[serde(default, skip_serializing_if = "ReleaseSource::is_base")]
+        way: ReleaseSource,
     },
-    /// Keep a piece of a version that is passed on, until it is fetched by [`ReleaseWay::Coordinator`].
+    /// Keep a piece of a mirrored version, until it is fetched by [`ReleaseSource::Coordinator`].
     Piece(ReleasePiece),
     /// How are you?
     Health,
@@ -51,24 +51,24 @@ pub enum UpdateStep {
     Revert,
 }
 
-/// How a version gets to a machine. Either way that looks at signature and digest itself.
+/// The source that a machine gets a version from. It verifies signature and digest itself in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReleaseWay {
-    /// It fetches it where releases are from.
+pub enum ReleaseSource {
+    /// The machine fetches it from the release base.
     #[default]
     Base,
-    /// It cannot, and was given it by the machine that coordinates the update.
+    /// The coordinator of the update has given it to the machine, which cannot reach the release base.
     Coordinator,
 }
 
-impl ReleaseWay {
+impl ReleaseSource {
     const fn is_base(&self) -> bool {
         matches!(self, Self::Base)
     }
 }
 
-/// One of the files that a version consists of, for one architecture.
+/// A file of a version, for one architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseFile {
@@ -112,10 +112,10 @@ impl fmt::Debug for ReleasePiece {
     }
 }
 
-/// What came of [`UpdateStep::Fetch`].
+/// The result of [`UpdateStep::Fetch`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReleaseFetched {
-    /// What the machine's programs are built for.
+    /// The architecture of the machine's programs.
     pub arch: String,
     /// Why it could not read the version where releases are from; none if the version lies there now.
     pub unreachable: Option<String>,
@@ -142,7 +142,7 @@ pub struct MachineHealth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Switch {
-    /// Nothing has been exchanged, or nobody knows.
+    /// No switch has taken place, or its state is unknown.
     #[default]
     None,
     /// The new version is being started, and is watched.
@@ -151,7 +151,7 @@ pub enum Switch {
     Confirmed,
     /// The former version runs again.
     Reverted,
-    /// The new version was not confirmed and stays, as somebody wanted it to.
+    /// The new version was not confirmed and stays, as requested.
     Kept,
 }
 
@@ -160,7 +160,7 @@ pub enum Switch {
 pub struct MachineUpdate {
     /// Under which it is found.
     pub operation_id: OperationId,
-    /// What all are to have.
+    /// The version to install.
     pub version: String,
     /// Those that have it now, in the order in which they got it.
     pub updated: Vec<UpdatedMachine>,
@@ -189,7 +189,7 @@ pub struct UpdatedMachine {
     pub to: String,
     /// How it got there.
     #[serde(default)]
-    pub release_from: ReleaseWay,
+    pub release_from: ReleaseSource,
     /// For how long no traffic went through; none if none was waiting.
     pub gap_ms: Option<u64>,
 }
@@ -215,5 +215,5 @@ pub struct UpdatingMachine {
     pub name: Name,
     pub before: MachineHealth,
     #[serde(default)]
-    pub release_from: ReleaseWay,
+    pub release_from: ReleaseSource,
 }

@@ -1,4 +1,4 @@
-//! What workloads are called, what they are made of, and how they are.
+//! Workloads: their names, specifications and states.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,22 +10,22 @@ use crate::id::{InstanceId, MachineId};
 use crate::name::Name;
 use crate::secret::Secret;
 
-/// Where workloads are that nobody has put elsewhere.
+/// The namespace of a workload that is named without one.
 const NAMESPACE_DEFAULT: &str = "default";
 
 /// A workload's namespace and name, as in `default/web`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct WorkloadName {
-    /// Whose it is.
+    /// The namespace.
     pub namespace: Name,
-    /// What it is called there.
+    /// The name within the namespace.
     pub name: Name,
 }
 
 /// Text that is no workload's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no workload: say namespace/name, or a name in the namespace `default`")]
+#[error("'{0}' is not a workload: give namespace/name, or a name in the namespace `default`")]
 pub struct InvalidWorkload(String);
 
 impl fmt::Display for WorkloadName {
@@ -61,11 +61,11 @@ impl From<WorkloadName> for String {
     }
 }
 
-/// What a workload is made of. Values of its environment are shown to nobody but the machine that runs it.
+/// The specification of a workload. Only the machine that runs it is shown the values of its environment.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadSpec {
-    /// What runs.
+    /// The program that runs.
     pub program: Program,
     /// Its environment, beside what it gets anyway.
     pub env: BTreeMap<String, Secret>,
@@ -75,7 +75,7 @@ pub struct WorkloadSpec {
     pub publish: Vec<PublishedPort>,
 }
 
-/// What runs.
+/// The program that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Program {
@@ -117,22 +117,22 @@ pub struct PublishedPort {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
     /// Nothing would run.
-    #[error("there is nothing to run")]
+    #[error("the image or command is empty")]
     Nothing,
     /// No name of a variable.
-    #[error("'{0}' is no name of an environment variable: use letters, digits and _")]
+    #[error("'{0}' is not the name of an environment variable: use letters, digits and _")]
     Variable(String),
     /// A value that no environment can hold.
-    #[error("the value of {0} holds a NUL")]
+    #[error("the value of {0} contains a NUL byte")]
     Value(String),
     /// Not a place in a file system.
-    #[error("'{0}' is no absolute path without '..', ':' and control characters")]
+    #[error("'{0}' is not an absolute path without '..', ':' and control characters")]
     Path(String),
     /// A process of the host has no ports but the host's.
-    #[error("a command of the host listens on the host's own ports: there is nothing to publish")]
+    #[error("a command of the host listens on the host's own ports: only containers publish ports")]
     Publish,
-    /// It has to fit into a record.
-    #[error("it has {len} bytes as JSON, and may have {SPEC_LEN_MAX}")]
+    /// The specification has to fit into a record.
+    #[error("the workload has {len} bytes as JSON; {SPEC_LEN_MAX} are allowed")]
     TooLong {
         /// How long it is.
         len: usize,
@@ -187,19 +187,19 @@ impl WorkloadSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkloadState {
-    /// Nobody has said yet, or for a while.
+    /// No machine has reported on it yet, or for a while.
     Unknown,
     /// Its volumes come from the machine that it is moved from.
     Copying,
     /// Another machine is to run it, and copies its volumes.
     Paused,
-    /// It is about to run.
+    /// The workload is about to run.
     Starting,
-    /// It runs.
+    /// The workload is running.
     Running,
-    /// It has failed, and is started again after a while.
+    /// The workload has failed, and is started again after a while.
     Waiting,
-    /// It has ended well, and stays so.
+    /// The workload has ended with success, and is not started again.
     Exited,
 }
 
@@ -217,15 +217,15 @@ impl fmt::Display for WorkloadState {
     }
 }
 
-/// What to deploy, and where.
+/// A workload to deploy, and the machine to place it on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
-    /// What to call it.
+    /// The name of the workload.
     pub workload: WorkloadName,
     /// On which machine; the one that has the fewest if none is given.
     pub machine: Option<String>,
-    /// What it is.
+    /// The specification of the workload.
     pub spec: WorkloadSpec,
 }
 
@@ -236,7 +236,7 @@ pub struct WorkloadList {
     pub rows: Vec<WorkloadRow>,
 }
 
-/// One of them.
+/// A workload in the list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is named as its content is")]
 pub struct WorkloadRow {
@@ -259,7 +259,7 @@ pub struct WorkloadInspect {
     pub publish: Vec<PublishedPort>,
 }
 
-/// What a workload has written to stdout and stderr.
+/// The output of a workload, from stdout and stderr.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkloadLogs {
     /// Which one.

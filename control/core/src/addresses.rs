@@ -7,9 +7,9 @@ use ployz_api::NetworkId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What an operator who says nothing gets: 256 machines with 254 addresses each.
+/// The default range: 256 machines with 254 addresses each.
 pub const CLUSTER_CIDR_DEFAULT: &str = "10.101.0.0/16";
-/// One /24 a machine.
+/// A /24 for each machine.
 pub const SUBNET_PREFIX_LEN_DEFAULT: u8 = 24;
 
 /// A machine, one address for it, and one for a workload need two bits.
@@ -24,7 +24,7 @@ pub struct AddressPlan {
     subnet_prefix_len: u8,
 }
 
-/// What machine number `n` gets.
+/// The addresses of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// For the machine and its workloads.
@@ -41,9 +41,9 @@ pub enum AddressError {
     /// Host bits in a network.
     #[error("{given} is an address, not a network: did you mean {meant}?")]
     HostBits {
-        /// What was given.
+        /// The given prefix.
         given: Ipv4Net,
-        /// What was probably meant.
+        /// The prefix that was probably meant.
         meant: Ipv4Net,
     },
     /// Nothing fits.
@@ -51,9 +51,9 @@ pub enum AddressError {
         "subnets of /{subnet} do not fit into {cidr}: choose --subnet-prefix-len between {least} and {most}"
     )]
     SubnetLen {
-        /// What was asked for.
+        /// The requested prefix length.
         subnet: u8,
-        /// Where it has to fit.
+        /// The range that subnets have to fit into.
         cidr: Ipv4Net,
         /// The shortest prefix that fits.
         least: u8,
@@ -90,7 +90,7 @@ impl AddressPlan {
         })
     }
 
-    /// Where subnets come from.
+    /// The range that subnets come from.
     pub const fn cluster_cidr(&self) -> Ipv4Net {
         self.cluster_cidr
     }
@@ -100,7 +100,7 @@ impl AddressPlan {
         1 << (self.subnet_prefix_len - self.cluster_cidr.prefix_len())
     }
 
-    /// What machine number `index` gets; `None` when the network is full.
+    /// The addresses of machine number `index`; `None` when the network is full.
     pub fn addresses(&self, network: NetworkId, index: u32) -> Option<Addresses> {
         if index >= self.capacity() {
             return None;

@@ -117,7 +117,8 @@ mod tests {
         );
         assert_eq!(of(2).map(|(_, port)| *port).collect::<Vec<_>>(), [1; 4]);
         assert_eq!(of(3).count(), 0);
-        // One that falls silent is tried elsewhere after a whole span, and one whose endpoints change from the first on.
+        // One that falls silent is tried elsewhere after a whole span, and one whose endpoints change from the first
+        // on.
         let silent = begin + ATTEMPT_SPAN * 5;
         attempts.restart(&key(1));
         let none = BTreeMap::new();

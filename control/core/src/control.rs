@@ -1,6 +1,6 @@
 //! The control task without I/O.
 //!
-//! Whoever drives it passes in what the store says and what time it is, carries out the effects, and calls
+//! The driver passes in changes of the store and the time, carries out the effects, and calls
 //! [`Control::handle_timeout`] when [`Control::poll_timeout`] says so:
 //!
 //! ```text
@@ -46,10 +46,10 @@ pub struct Now {
     pub unix_secs: u64,
 }
 
-/// What happens to a control task.
+/// An event for the control task.
 #[derive(Debug)]
 pub enum Input {
-    /// What was on disk.
+    /// The view that was on disk.
     Restored(SavedView),
     /// All machines, each with the revision of its record.
     Listed(Vec<(MachineRecord, u64)>),
@@ -72,12 +72,12 @@ pub enum Change {
     Credential(CredentialRecord),
 }
 
-/// What is to be done.
+/// An effect for the driver to carry out.
 #[derive(Debug)]
 pub enum Effect {
     /// Change these peers.
     Configure(Vec<PeerUpdate>),
-    /// Let these, and nobody else, connect to the store: each with its key for it.
+    /// Let exactly these machines connect to the store, each with its key.
     Admit(BTreeMap<MachineId, String>),
     /// Write the view to disk: [`View::saved`].
     Save,
@@ -122,7 +122,7 @@ impl Control {
         }
     }
 
-    /// What it knows.
+    /// The current view.
     pub const fn view(&self) -> &View {
         &self.view
     }
@@ -133,8 +133,8 @@ impl Control {
             Input::Restored(saved) => self.restore(saved),
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
-                self.hear_of(*record, revision, now);
-                self.settle(true);
+                self.record_machine(*record, revision, now);
+                self.reconcile(true);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
@@ -142,7 +142,7 @@ impl Control {
                     self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
-                    self.settle(true);
+                    self.reconcile(true);
                 }
             }
             Input::Sessions(sessions) => {
@@ -152,7 +152,7 @@ impl Control {
                 if !updates.is_empty() {
                     self.effects.push_back(Effect::Configure(updates));
                 }
-                if self.view.hear_from(&sessions) {
+                if self.view.record_sessions(&sessions) {
                     self.effects.push_back(Effect::Save);
                 }
             }
@@ -162,13 +162,13 @@ impl Control {
             Input::Changed(Change::Credential(record)) => {
                 // What was taken back stays so, in whatever order news comes.
                 if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
-                    self.settle(true);
+                    self.reconcile(true);
                 }
             }
         }
     }
 
-    /// It is time.
+    /// Call when the time of [`Self::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.resync_at {
             self.resync_at = now.instant + RESYNC_INTERVAL;
@@ -189,7 +189,7 @@ impl Control {
         self.resync_at.min(self.observe_at).min(self.listen_at)
     }
 
-    /// What is to be done next.
+    /// The next effect.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -208,7 +208,7 @@ impl Control {
         }
         self.view.revoked.extend(saved.revoked);
         self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
-        self.settle(false);
+        self.reconcile(false);
     }
 
     fn list(&mut self, machines: Vec<(MachineRecord, u64)>, now: Now) {
@@ -231,14 +231,14 @@ impl Control {
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {
-            self.hear_of(record, revision, now);
+            self.record_machine(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
-        self.settle(true);
+        self.reconcile(true);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
-    fn hear_of(&mut self, record: MachineRecord, revision: u64, now: Now) {
+    fn record_machine(&mut self, record: MachineRecord, revision: u64, now: Now) {
         if revision > self.view.newest.0 {
             self.view.newest = (revision, now.unix_secs);
         }
@@ -249,7 +249,7 @@ impl Control {
     }
 
     /// Draws the consequences of a new view.
-    fn settle(&mut self, save: bool) {
+    fn reconcile(&mut self, save: bool) {
         let peers = plan(self.own, self.view.machines());
         let updates = changes(&self.peers, &peers);
         let moved = updates.iter().filter(|update| update.endpoint.is_some());

@@ -15,7 +15,7 @@ pub struct CredentialRecord {
     pub name: Option<Name>,
     pub role: Role,
     pub created_at: u64,
-    /// What its certificate says as well.
+    /// The end of its validity, which its certificate states as well.
     pub expires_at: Option<u64>,
     pub revoked_at: Option<u64>,
     #[serde(flatten)]
@@ -43,7 +43,7 @@ impl CredentialRecord {
         }
     }
 
-    /// What has become of it by `now`, in seconds since 1970.
+    /// The status at `now`, in seconds since 1970.
     pub fn status(&self, now: u64) -> CredentialStatus {
         if self.revoked_at.is_some() {
             CredentialStatus::Revoked

@@ -31,7 +31,7 @@ pub struct InviteRecord {
     secret_digest: String,
     created_at: u64,
     expires_at: u64,
-    /// What the machine that uses it will be called.
+    /// The name of the machine that uses it.
     name: Option<Name>,
     /// Its region, whatever it says itself.
     #[serde(default)]
@@ -52,7 +52,7 @@ pub struct InviteRecord {
     unknown: Map<String, Value>,
 }
 
-/// How an invite lets somebody in.
+/// The way in which an invite admits a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redemption {
     /// For the first time: the record has to be written before anything else happens.
@@ -61,7 +61,7 @@ pub enum Redemption {
     Again,
 }
 
-/// Why an invite lets nobody in.
+/// The reason why an invite admits no machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InviteRefusal {
     /// There is no such invite, or the secret is wrong: a stranger is not told which.
@@ -73,7 +73,7 @@ pub enum InviteRefusal {
     /// Another machine has used it.
     #[error("the invite has been used by another machine")]
     Consumed,
-    /// It was taken back.
+    /// The invite was revoked.
     #[error("the invite has been revoked")]
     Revoked,
 }
@@ -116,7 +116,7 @@ impl InviteRecord {
         }
     }
 
-    /// What it is at this time.
+    /// The status at this time.
     pub const fn status(&self, unix_secs: u64) -> InviteStatus {
         if self.consumed_by.is_some() {
             InviteStatus::Consumed
@@ -176,7 +176,7 @@ impl InviteRecord {
         }
     }
 
-    /// What the machine that uses it will be called, if the operator has said so.
+    /// The name of the machine that uses it, if the operator has given one.
     pub const fn name(&self) -> Option<&Name> {
         self.name.as_ref()
     }
@@ -219,7 +219,8 @@ impl InviteRecord {
     }
 }
 
-/// What the store holds in a secret's place. The secret has 128 random bits, so a plain hash cannot be turned round.
+/// The digest that the store holds instead of the secret. The secret has 128 random bits, so a plain hash cannot be
+/// inverted.
 pub fn secret_digest(secret: &str) -> String {
     fingerprint(secret.as_bytes())
 }
@@ -287,7 +288,8 @@ mod tests {
         }
     }
 
-    /// One that was removed before it was invited anew may come back, and try again; one that was removed after, not.
+    /// A machine that was removed before the new invite may come back, and try again; one that was removed after it may
+    /// not.
     #[test]
     fn a_removal_ends_what_the_invite_was_good_for() {
         let never = consumed();
@@ -312,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is shown instead of the secret, whoever shows it, and whenever: nothing is told, nothing is written.
+        /// A wrong secret, from any machine and at any time, reveals nothing and writes nothing.
         #[test]
         fn nothing_but_the_secret_is_the_secret(
             shown in ".{0,40}", number in any::<u128>(), at in any::<u64>(), removed in any::<Option<u64>>(),

@@ -1,4 +1,5 @@
-//! The control plane without I/O: what is in the store, who may ask for what, and what follows from it for this machine.
+//! The control plane without I/O: what is in the store, who may ask for what, and what follows from it for this
+//! machine.
 //!
 //! [`Control`] is the control task: store changes and time go in, effects come out. Everything else here is a pure
 //! function over records. Clocks and chance are arguments.
@@ -32,7 +33,7 @@ pub use addresses::{
 pub use control::{Change, Control, Effect, Input, Now};
 pub use credentials::CredentialRecord;
 pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
-pub use lease::{Lease, NAME_REST_SECS, SUBNET_REST_SECS, Standing};
+pub use lease::{HolderState, Lease, NAME_REST_SECS, SUBNET_REST_SECS};
 pub use lifecycle::{Transition, TransitionRefusal, may_place};
 pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
 pub use operation::OperationRecord;
@@ -46,7 +47,7 @@ pub use procedure::{
 pub use removal::{RemovalRefusal, may_remove};
 pub use storage::{StoragePlan, StorageWish, plan_storage};
 pub use supervision::{Seen, Supervision};
-pub use update::{Candidate, UpdatePlan, VersionStep, judge, plan_update};
+pub use update::{Candidate, UpdatePlan, VersionStep, compare_health, plan_update};
 pub use view::{SavedView, SelectError, View};
 pub use workloads::{HELD_MAX, InstanceRecord, ServiceRecord, pick, void_claims};
 

@@ -1,4 +1,4 @@
-//! What an operator may want of a machine next.
+//! The lifecycle of a machine, and the transitions that an operator may ask for.
 //!
 //! ```text
 //!               ┌────────── activate ───────────┐
@@ -33,29 +33,29 @@ pub enum Transition {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionRefusal {
     /// There is no such way.
-    #[error("{machine} is {from}, and cannot be {to} next")]
+    #[error("{machine} is {from} and cannot become {to}")]
     Invalid {
-        /// What it is called.
+        /// The name of the machine.
         machine: String,
-        /// What it is.
+        /// The present lifecycle of the machine.
         from: Posture,
-        /// What it was to be.
+        /// The lifecycle that was asked for.
         to: Lifecycle,
     },
-    /// It is not parked with workloads on it.
+    /// A machine with workloads does not go on standby.
     #[error("{machine} holds {workloads}")]
     Holds {
-        /// What it is called.
+        /// The name of the machine.
         machine: String,
         /// Their names.
         workloads: String,
     },
-    /// It takes no workloads.
-    #[error("{machine} is {posture}, and takes no workloads")]
+    /// The machine accepts no workloads.
+    #[error("{machine} is {posture} and accepts no workloads")]
     NotActive {
-        /// What it is called.
+        /// The name of the machine.
         machine: String,
-        /// What it is.
+        /// The present lifecycle of the machine.
         posture: Posture,
     },
 }
@@ -79,7 +79,7 @@ impl From<TransitionRefusal> for Failure {
 }
 
 impl Transition {
-    /// What the machine is to be.
+    /// The lifecycle that the transition leads to.
     pub const fn to(self) -> Lifecycle {
         match self {
             Self::Activate => Lifecycle::Active,
@@ -88,7 +88,7 @@ impl Transition {
         }
     }
 
-    /// What the machine is after it.
+    /// The lifecycle of the machine after the transition.
     ///
     /// # Errors
     /// [`TransitionRefusal`]; never for what it already is.

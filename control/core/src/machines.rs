@@ -12,7 +12,7 @@ use ployz_engine::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What is written; N-1 is read as well, once there is one.
+/// The version that is written; the one before it is read as well, once there is one.
 pub const RECORD_VERSION: u32 = 1;
 
 /// A machine in bucket `machines`, under its id: the coordinators' word. Fields that we do not know are kept.
@@ -32,14 +32,14 @@ pub struct MachineRecord {
     pub subnet: Option<Ipv4Net>,
     pub wireguard_key: String,
     pub nkey: String,
-    /// Where its WireGuard is reached, the best first.
+    /// The endpoints of its WireGuard, the best first.
     pub endpoints: Vec<SocketAddr>,
     /// The port of its store, if it has one.
     pub store_port: Option<u16>,
     pub created_at: u64,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What it holds: to place a workload is to write it here, while the machine is active.
+    /// The workloads that it holds: a workload is placed by writing it here, while the machine is active.
     #[serde(default)]
     pub workloads: BTreeMap<InstanceId, WorkloadName>,
     #[serde(flatten)]
@@ -52,13 +52,13 @@ impl MachineRecord {
         PublicKey::from_base64(&self.wireguard_key).ok()
     }
 
-    /// What the operator wants of it, and how far it is.
+    /// The lifecycle that the operator wants, and its progress.
     pub fn posture(&self) -> Posture {
         Posture::of(self.lifecycle, self.workloads.len())
     }
 }
 
-/// A machine in bucket `observed`, under its id: its own word, which nobody else writes.
+/// The observed state of a machine, in bucket `observed`, under its id; only the machine itself writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "docs/protocol.md describes every field")]
 pub struct ObservedRecord {
@@ -72,15 +72,15 @@ pub struct ObservedRecord {
     /// How each is that it holds.
     #[serde(default)]
     pub instances: BTreeMap<InstanceId, WorkloadState>,
-    /// What runs workloads there: `docker` or `host`.
+    /// The runtime for workloads there: `docker` or `host`.
     #[serde(default)]
     pub runtime: String,
     /// Peers that it has a session with.
     pub sessions: u32,
-    /// What its clock said when it wrote this, in seconds since 1970. The store says when it got it.
+    /// The machine's clock when it wrote this, in seconds since 1970. The store has its own time of receipt.
     #[serde(default)]
     pub clock_unix_secs: Option<u64>,
-    /// Where its management server is reached.
+    /// The endpoints of its management server.
     #[serde(default)]
     pub management: Vec<SocketAddr>,
     #[serde(flatten)]

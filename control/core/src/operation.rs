@@ -6,8 +6,8 @@
 //!              └stage┘  └─ interrupt ───▶ Interrupted
 //! ```
 //!
-//! What is over stays as it is. A client's work has a lease, which it renews: when that has run out, the work is shown as
-//! interrupted, and nobody has to write that.
+//! An operation that is over stays as it is. A client's work has a lease, which it renews: when that has run out, the
+//! work is shown as interrupted, without a write.
 
 use ployz_api::{
     Code, Failure, LEASE_SECS, MachineId, MachineUpdate, OperationId, OperationRow, Stage,
@@ -72,7 +72,7 @@ impl OperationRecord {
     /// The same for one of several targets, each of which has stages of its own.
     pub fn stage_of(&mut self, target: Option<&str>, stage: &str, now: u64) {
         if self.row.state == WorkState::Running {
-            self.settle(target, WorkState::Done);
+            self.end_stage(target, WorkState::Done);
             self.row.stages.push(Stage {
                 stage: stage.to_owned(),
                 target: target.map(str::to_owned),
@@ -82,23 +82,23 @@ impl OperationRecord {
         }
     }
 
-    /// One of several targets is done with.
+    /// Ends one of several targets.
     pub fn end_of(&mut self, target: &str, cause: Option<&str>) {
         if self.row.state != WorkState::Running {
             return;
         }
         let Some(cause) = cause else {
-            self.settle(Some(target), WorkState::Done);
+            self.end_stage(Some(target), WorkState::Done);
             return;
         };
-        self.settle(Some(target), WorkState::Failed);
+        self.end_stage(Some(target), WorkState::Failed);
         if !self.row.message.is_empty() {
             self.row.message += "; ";
         }
         self.row.message += &format!("{target}: {cause}");
     }
 
-    /// It is over.
+    /// Ends the operation.
     pub fn end(&mut self, failure: Option<&Failure>, now: u64) {
         match failure {
             None => self.finish(WorkState::Done, Code::Ok, "", now),
@@ -113,9 +113,9 @@ impl OperationRecord {
         self.row.update = Some(Box::new(update));
     }
 
-    /// Whoever did it is no more.
+    /// Ends an operation whose daemon has ended.
     pub fn interrupt(&mut self, now: u64) {
-        let message = "the daemon that did it has ended meanwhile";
+        let message = "the daemon that ran this operation has ended";
         self.finish(WorkState::Interrupted, Code::Internal, message, now);
     }
 
@@ -128,7 +128,7 @@ impl OperationRecord {
     pub fn shown(&self, now: u64) -> OperationRow {
         let mut shown = self.clone();
         if let Some(until) = self.row.lease_until.filter(|until| *until <= now) {
-            let message = "the client that did it was not heard of any more";
+            let message = "the client that ran this operation stopped reporting";
             shown.finish(WorkState::Interrupted, Code::Timeout, message, until);
         }
         shown.row
@@ -149,7 +149,7 @@ impl OperationRecord {
     }
 
     /// The stage of this target that runs is in this state from now on.
-    fn settle(&mut self, target: Option<&str>, state: WorkState) {
+    fn end_stage(&mut self, target: Option<&str>, state: WorkState) {
         let running =
             self.row.stages.iter_mut().rev().find(|stage| {
                 stage.target.as_deref() == target && stage.state == WorkState::Running

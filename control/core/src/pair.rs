@@ -6,12 +6,12 @@ use ployz_api::{Check, PairReport, PeerReport};
 pub const SESSION_SECS: u64 = 180;
 /// Past this age a view may be wrong: three listings have been missed.
 pub const STALE_SECS: u64 = 60;
-/// What certificates and the age of records can bear.
+/// The skew that certificates and the age of records tolerate.
 const CLOCK_SKEW_MS_MAX: u64 = 5_000;
 /// WireGuard's and UDP's headers, and padding: what a datagram is longer than the packet in it; with IPv4.
 const OVERHEAD_LEN: u64 = 60;
 
-/// One machine at two times.
+/// A machine at two times.
 #[derive(Clone, Debug)]
 pub struct Side {
     /// When it was first asked.
@@ -20,14 +20,14 @@ pub struct Side {
     pub after: PairReport,
 }
 
-/// What is known of a pair.
+/// The reports about a pair.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// This machine.
     pub here: Side,
     /// The other one, or why it cannot be asked.
     pub there: Result<Side, String>,
-    /// What the other one is called.
+    /// The name of the other machine.
     pub name: String,
     /// How much later the other one's clock is, in milliseconds.
     pub skew_ms: i64,
@@ -42,7 +42,7 @@ impl Side {
         self.grown(|peer| peer.rx_bytes)
     }
 
-    /// Datagrams arrive, be they authentic or not. The latter may be anybody's: it is a hint.
+    /// Datagrams arrive, authentic or not. A datagram that is not authentic may come from anywhere and is a hint only.
     fn has_heard(&self) -> bool {
         self.has_received() || self.after.refused > self.before.refused
     }
@@ -62,7 +62,7 @@ impl Side {
     }
 }
 
-/// What is wrong, and what is not.
+/// Diagnoses the pair: every check with its verdict.
 pub fn diagnose(pair: &Pair) -> Vec<Check> {
     let Pair { here, name, .. } = pair;
     let mut checks = vec![
@@ -73,8 +73,8 @@ pub fn diagnose(pair: &Pair) -> Vec<Check> {
         Err(cause) => {
             checks.push(Check::fail(
                 "asked",
-                format!("{name} cannot be asked, neither through the tunnel nor beside it: {cause}"),
-                format!("ployzctl doctor (on {name}), and open UDP to it: WireGuard's port and that of --listen"),
+                format!("{name} does not answer, neither through the tunnel nor directly: {cause}"),
+                format!("ployzctl doctor (on {name}), and allow UDP to it: the WireGuard port and the port of --listen"),
             ));
             checks.push(udp_unasked(here, name));
         }
@@ -95,7 +95,7 @@ pub fn diagnose(pair: &Pair) -> Vec<Check> {
 fn view(whose: &str, report: &PairReport) -> Check {
     if report.view_age_secs > STALE_SECS {
         let cause = format!(
-            "stale: the store confirmed the view of {whose} {} s ago",
+            "stale: the store last confirmed the view of {whose} {} s ago",
             report.view_age_secs
         );
         return Check::fail(
@@ -116,12 +116,15 @@ fn view(whose: &str, report: &PairReport) -> Check {
 
 fn route(whose: &str, side: &Side) -> Check {
     let Some(peer) = side.peer() else {
-        return Check::ok("route", format!("{whose} has no such peer to send to"));
+        return Check::ok(
+            "route",
+            format!("{whose} has no WireGuard peer for the other machine"),
+        );
     };
     match (peer.endpoint, &peer.no_route) {
         (None, _) => Check::fail(
             "route",
-            format!("{whose} does not know where to send to"),
+            format!("{whose} knows no endpoint of the other machine"),
             "ployzd run --wg-endpoint ADDR:PORT (on the other machine)",
         ),
         (Some(endpoint), Some(error)) => Check::fail(
@@ -129,7 +132,7 @@ fn route(whose: &str, side: &Side) -> Check {
             format!("no route from {whose} to {endpoint}: {error}"),
             format!("ip route get {}", endpoint.ip()),
         ),
-        (Some(endpoint), None) => Check::ok("route", format!("{whose} has one to {endpoint}")),
+        (Some(endpoint), None) => Check::ok("route", format!("{whose} has a route to {endpoint}")),
     }
 }
 
@@ -142,11 +145,11 @@ fn keys(here: &Side, there: &Side) -> Check {
             return Check::fail(
                 "key",
                 format!(
-                    "wrong key: {} has another WireGuard key than the network's records say",
+                    "wrong key: the WireGuard key of {} differs from the network's record",
                     known.name
                 ),
                 format!(
-                    "restore identity.json of {}, or remove it from the network and have it join anew",
+                    "restore identity.json on {}, or remove the machine from the network and let it join again",
                     known.name
                 ),
             );
@@ -159,13 +162,13 @@ fn keys(here: &Side, there: &Side) -> Check {
                     knowing.name, known.name
                 ),
                 format!(
-                    "restart ployzd on {}: somebody has changed its peers",
+                    "restart ployzd on {}: its peers were changed from outside",
                     knowing.name
                 ),
             );
         }
     }
-    Check::ok("key", "each has the other's")
+    Check::ok("key", "each machine has the other's key")
 }
 
 fn udp(here: &Side, there: &Side) -> Check {
@@ -174,7 +177,7 @@ fn udp(here: &Side, there: &Side) -> Check {
     let blocked = |from: &Side, to: &Side| {
         let endpoint = from.peer().and_then(|peer| peer.endpoint);
         let port = endpoint.map_or_else(String::new, |it| format!(" port {}", it.port()));
-        format!("let UDP{port} in on {}", to.after.name)
+        format!("allow incoming UDP{port} on {}", to.after.name)
     };
     match (lost(here, there), lost(there, here)) {
         (true, true) => Check::fail(
@@ -184,12 +187,12 @@ fn udp(here: &Side, there: &Side) -> Check {
         ),
         (true, false) => Check::fail(
             "udp",
-            format!("UDP is blocked one way: nothing of {a} arrives at {b}"),
+            format!("UDP is blocked one way: nothing from {a} arrives at {b}"),
             blocked(here, there),
         ),
         (false, true) => Check::fail(
             "udp",
-            format!("UDP is blocked one way: nothing of {b} arrives at {a}"),
+            format!("UDP is blocked one way: nothing from {b} arrives at {a}"),
             blocked(there, here),
         ),
         (false, false) if here.has_heard() && there.has_heard() => {
@@ -197,8 +200,8 @@ fn udp(here: &Side, there: &Side) -> Check {
         }
         (false, false) => Check::warn(
             "udp",
-            "neither has sent anything: there is nothing to tell",
-            "see what is wrong above, and run it again",
+            "neither machine has sent anything, so the path cannot be judged",
+            "fix the failed checks above, then run this again",
         ),
     }
 }
@@ -206,11 +209,11 @@ fn udp(here: &Side, there: &Side) -> Check {
 /// All that one side can tell.
 fn udp_unasked(here: &Side, name: &str) -> Check {
     if here.has_received() {
-        return Check::ok("udp", format!("datagrams of {name} arrive here"));
+        return Check::ok("udp", format!("datagrams from {name} arrive here"));
     }
     Check::fail(
         "udp",
-        format!("no datagram of {name} arrives here: it is down, or UDP is blocked"),
+        format!("no datagram from {name} arrives here: the machine is down, or UDP is blocked"),
         format!("ployzctl status (on {name})"),
     )
 }
@@ -221,21 +224,24 @@ fn handshake(here: &Side, there: &Side) -> Check {
     let is_understood = here.has_received() && there.has_received();
     let is_recent = here.has_session() && there.has_session();
     if is_recent && (is_understood || !is_heard) {
-        return Check::ok("handshake", "there has been one within three minutes");
+        return Check::ok(
+            "handshake",
+            "the last handshake is less than three minutes old",
+        );
     }
     if is_heard {
         return Check::fail(
             "handshake",
             format!(
-                "no handshake between {a} and {b}, though datagrams arrive both ways: a preshared key on one side, or a clock that went back"
+                "no handshake between {a} and {b}, although datagrams arrive both ways: one side has a preshared key, or a clock was set back"
             ),
-            format!("wg show (on {a} and {b}), and restart ployzd on the one that differs"),
+            format!("compare wg show on {a} and {b}, and restart ployzd on the one that differs"),
         );
     }
     Check::fail(
         "handshake",
         format!("no handshake between {a} and {b}"),
-        "see what is wrong above",
+        "fix the failed checks above",
     )
 }
 
@@ -245,19 +251,19 @@ fn mtu(here: &Side, name: &str) -> Check {
         Some(mtu) if mtu < needed => Check::warn(
             "mtu",
             format!(
-                "the path to {name} takes packets of {mtu} bytes, and the interface's MTU of {} needs {needed}: what is longer is cut or refused",
+                "the path to {name} carries packets of {mtu} bytes, but the interface's MTU of {} needs {needed}: longer packets are fragmented or dropped",
                 here.after.mtu
             ),
             format!(
-                "ployzd run --mtu {}, or raise the path's",
+                "ployzd run --mtu {}, or raise the MTU of the path",
                 mtu.saturating_sub(OVERHEAD_LEN).max(1280)
             ),
         ),
-        Some(mtu) => Check::ok("mtu", format!("the path takes packets of {mtu} bytes")),
+        Some(mtu) => Check::ok("mtu", format!("the path carries packets of {mtu} bytes")),
         None => Check::warn(
             "mtu",
-            format!("the path to {name} was not measured: nothing large gets through it"),
-            "see what is wrong above",
+            format!("the MTU of the path to {name} was not measured: no large packet gets through"),
+            "fix the failed checks above",
         ),
     }
 }
@@ -265,16 +271,16 @@ fn mtu(here: &Side, name: &str) -> Check {
 fn clock(skew_ms: i64, name: &str) -> Check {
     let skew = skew_ms.unsigned_abs();
     if skew <= CLOCK_SKEW_MS_MAX {
-        return Check::ok("clock", "both say the same");
+        return Check::ok("clock", "both clocks agree");
     }
-    let direction = if skew_ms > 0 { "ahead" } else { "behind" };
+    let direction = if skew_ms > 0 { "ahead of" } else { "behind" };
     Check::fail(
         "clock",
         format!(
-            "the clock of {name} is {} s {direction} of this machine's",
+            "the clock of {name} is {} s {direction} this machine's clock",
             (skew + 500) / 1_000
         ),
-        "timedatectl set-ntp true (on the one that is wrong)",
+        "timedatectl set-ntp true (on the machine whose clock is wrong)",
     )
 }
 

@@ -13,7 +13,7 @@ use crate::machines::MachineRecord;
 /// handshake tells whether a machine is reachable.
 const KEEPALIVE_SECS: u16 = 25;
 
-/// One peer as it should be.
+/// The planned state of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerPlan {
     /// The best first.
@@ -52,8 +52,8 @@ fn allowed_ips(machine: &MachineRecord) -> Vec<IpNet> {
     vec![subnet.into(), Ipv6Net::from(machine.overlay_ip6).into()]
 }
 
-/// What leads from one plan to another. An endpoint is said only when it is news: the data plane follows a peer that
-/// roams, and to repeat where it used to be would lead it astray.
+/// The changes from one plan to another. An endpoint is given only when it is new: the data plane follows a peer that
+/// roams, and repeating a former endpoint would mislead it.
 pub fn changes(
     before: &BTreeMap<PublicKey, PeerPlan>,
     after: &BTreeMap<PublicKey, PeerPlan>,

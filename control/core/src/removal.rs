@@ -1,20 +1,18 @@
-//! Whether a machine may be taken out of the network.
+//! The decision whether a machine may be removed from the network.
 
 use ployz_api::{Authority, Code, Failure, MachineId};
 
 use crate::machines::MachineRecord;
 
-/// Why it stays.
+/// The reason why the machine stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalRefusal {
-    /// Nobody saws off the branch that they sit on.
-    #[error(
-        "this is the machine that you are asking, or that would have to do it: it cannot remove itself"
-    )]
+    /// A machine cannot remove itself.
+    #[error("a machine cannot remove itself")]
     Own,
     /// The store would have no majority.
     #[error(
-        "it holds the store: without it {remaining} of {needed} machines that have to be there for a majority would be"
+        "the machine holds the store, and a majority needs {needed} machines: without it {remaining} would remain"
     )]
     Quorum {
         /// Machines with the store that would be left and that answer.
@@ -28,16 +26,16 @@ impl From<RemovalRefusal> for Failure {
     fn from(refusal: RemovalRefusal) -> Self {
         match refusal {
             RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
-                .hint("ask another machine, or through another one: ployzctl --connect quic://…"),
+                .hint("run this on another machine, or ask another one: ployzctl --connect quic://…"),
             RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
-                .hint("ployzctl machine storage promote <machine...>: others have to hold the store first"),
+                .hint("let other machines hold the store first: ployzctl machine storage promote <machine...>"),
         }
     }
 }
 
-/// Judges the removal of `target` by machine `own`, `asked_there` if by somebody who sits at the target or asks through it.
-/// `answers` says which machines can be reached. The store is made for `replicas` machines: those that were removed since it was made
-/// still count for its majority.
+/// Decides on the removal of `target` by machine `own`; `asked_there` if the request came from the target or through
+/// it. `answers` tells which machines can be reached. The store has `replicas` servers: those that were removed since
+/// it was made still count for its majority.
 ///
 /// # Errors
 /// [`RemovalRefusal`].
@@ -76,16 +74,16 @@ mod tests {
     use crate::machines::examples::{id, machine};
 
     /// The first `storage` of five machines hold the store; machine 0 is asked.
-    fn judge(
+    fn evaluate(
         asked_there: bool,
         storage: u8,
         target: u8,
         silent: &[u8],
     ) -> Result<(), RemovalRefusal> {
-        judge_made_for(usize::from(storage), asked_there, storage, target, silent)
+        evaluate_with_replicas(usize::from(storage), asked_there, storage, target, silent)
     }
 
-    fn judge_made_for(
+    fn evaluate_with_replicas(
         replicas: usize,
         asked_there: bool,
         storage: u8,
@@ -127,14 +125,14 @@ mod tests {
             (5, 4, &[2, 3], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge(target == 0, storage, target, silent),
+                evaluate(target == 0, storage, target, silent),
                 expected,
                 "{storage} hold the store, {target} goes, {silent:?} are silent"
             );
         }
     }
 
-    /// Who was removed is missing in the store, and not only in the list.
+    /// A removed holder is missing in the store, and not only in the list.
     #[test]
     fn those_that_were_removed_count_for_the_majority() {
         let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
@@ -146,7 +144,7 @@ mod tests {
             (5, 3, &[], quorum(2, 3)),
         ] {
             assert_eq!(
-                judge_made_for(replicas, false, storage, 1, silent),
+                evaluate_with_replicas(replicas, false, storage, 1, silent),
                 expected,
                 "{storage} of {replicas} are left, {silent:?} are silent"
             );
@@ -156,10 +154,10 @@ mod tests {
     #[test]
     fn who_does_not_sit_at_the_machine_is_told_what_the_network_would_lose() {
         let quorum = |remaining, needed| Err(RemovalRefusal::Quorum { remaining, needed });
-        assert_eq!(judge(false, 1, 0, &[]), quorum(0, 1));
-        assert_eq!(judge(false, 3, 0, &[1]), quorum(1, 2));
-        assert_eq!(judge(false, 3, 0, &[]), Err(RemovalRefusal::Own));
-        assert_eq!(judge(false, 3, 1, &[]), Ok(()));
-        assert_eq!(judge(true, 3, 4, &[]), Err(RemovalRefusal::Own));
+        assert_eq!(evaluate(false, 1, 0, &[]), quorum(0, 1));
+        assert_eq!(evaluate(false, 3, 0, &[1]), quorum(1, 2));
+        assert_eq!(evaluate(false, 3, 0, &[]), Err(RemovalRefusal::Own));
+        assert_eq!(evaluate(false, 3, 1, &[]), Ok(()));
+        assert_eq!(evaluate(true, 3, 4, &[]), Err(RemovalRefusal::Own));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ployz_api::{MachineId, PeerRtt};
 use ployz_engine::{RttSnapshot, Stamper};
 
-/// What a data plane knows of the round trips to a peer, in the words of records. Without samples the times are zero.
+/// Converts a data plane's round-trip times to a peer into a record. Without samples the times are zero.
 pub fn peer_rtt(peer: MachineId, rtt: &RttSnapshot) -> PeerRtt {
     let network = rtt.window.network().unwrap_or_default();
     let tunnel = rtt.window.tunnel().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! Who is to hold the store: a pure function of who does, and of what is wished.
+//! The holders of the store: a pure function of the present holders and the request.
 //!
-//! A store is never changed in place. A standalone JetStream that is restarted as a member of a cluster deletes its streams, a cluster of one
-//! elects nobody, and a cluster forgets no member by itself; so the next store is always a fresh one, of one, three or five servers,
-//! and gets a copy. Every change is the same few steps, whether it adds holders, takes them away, or moves the store.
+//! A store is never changed in place. A standalone JetStream that is restarted as a member of a cluster deletes its
+//! streams, a cluster of one elects no leader, and a cluster drops no member by itself; so the next store is always a
+//! fresh one, of one, three or five servers, and gets a copy. Every change is the same few steps, whether it adds
+//! holders, takes them away, or moves the store.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ use crate::machines::MachineRecord;
 /// How many holders have majorities that are worth having.
 const SIZES: [usize; 3] = [1, 3, 5];
 
-/// What is wished of the machines that are named.
+/// The requested change for the named machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageWish {
     /// That they begin to hold the store, so many in the end.
@@ -22,7 +23,7 @@ pub enum StorageWish {
     Demote(Option<u32>),
 }
 
-/// Who will hold the store.
+/// The planned holders of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoragePlan {
     /// All of them.
@@ -44,10 +45,12 @@ impl StoragePlan {
     }
 }
 
-/// Plans a change. `named` are records of `machines`; the store is made for `replicas`, of which some may have been removed since.
+/// Plans a change. `named` are records of `machines`; the store is made for `replicas`, of which some may have been
+/// removed since.
 ///
 /// # Errors
-/// `INVALID_REPLICAS` if it is not one, three or five that would hold it, `INVALID_TRANSITION` if one that is to hold it is not active.
+/// `INVALID_REPLICAS` if it is not one, three or five that would hold it, `INVALID_TRANSITION` if one that is to hold
+/// it is not active.
 pub fn plan_storage<'a>(
     wish: StorageWish,
     named: &[MachineId],
@@ -90,7 +93,8 @@ fn members(
     let (members, wanted) = match wish {
         StorageWish::Promote(wanted) => {
             let all: BTreeSet<MachineId> = named | now;
-            // Whoever names as many as there are to be names them all: so the store moves, and a dead holder is replaced.
+            // A request that names as many machines as there are replicas names all holders: so the store moves, and a
+            // dead holder is replaced.
             let names_all = wanted.is_some_and(|it| it as usize == named.len());
             let fits = wanted.is_none_or(|it| it as usize == all.len());
             (
@@ -108,13 +112,13 @@ fn members(
     let differs = wanted.is_some_and(|it| it as usize != count);
     if !SIZES.contains(&count) || differs {
         let wanted = wanted.map_or_else(
-            || "1, 3 or 5 do".to_owned(),
-            |it| format!("it is to be {it}"),
+            || "allowed are 1, 3 or 5".to_owned(),
+            |it| format!("--replicas asks for {it}"),
         );
         let message =
-            format!("{count} machines would hold the store, and {wanted}: nothing was changed");
+            format!("{count} machines would hold the store, but {wanted}: nothing was changed");
         return Err(Failure::new(Code::InvalidReplicas, message).hint(
-            "ployzctl machine storage promote --replicas N <machine...>, with 1, 3 or 5 for N, and all of the machines that are to hold it",
+            "ployzctl machine storage promote --replicas N <machine...>, where N is 1, 3 or 5, naming every machine that is to hold the store",
         ));
     }
     Ok(members)
@@ -131,17 +135,17 @@ fn steps(
         names.join(", ")
     };
     let mut steps = vec![
-        format!("ask {} whether they can hold the store", names(members)),
+        format!("check that {} can hold the store", names(members)),
         format!("prepare an empty store on {}", names(members)),
-        "refuse writes to the present store; reading goes on".to_owned(),
+        "refuse writes to the current store; reads continue".to_owned(),
         "copy every record, and compare both stores record by record".to_owned(),
-        format!("cut over to {}: every machine is told", names(members)),
-        "wait until every holder has everything".to_owned(),
+        format!("switch every machine over to {}", names(members)),
+        "wait until every holder is in sync".to_owned(),
     ];
     let leavers: BTreeSet<MachineId> = now - members;
     if !leavers.is_empty() {
         steps.push(format!(
-            "take the store and the network's authority away from {}",
+            "remove the store and the network's CA from {}",
             names(&leavers)
         ));
     }

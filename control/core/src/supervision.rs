@@ -13,23 +13,23 @@ use ployz_api::WorkloadState;
 /// The first wait after a failure, and the longest.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Whoever has run for so long has not failed at once.
+/// An instance that has run for so long has not failed at once.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// What there is to be seen of an instance.
+/// The observed state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// No process, and no word of one.
     Nothing,
-    /// It runs.
+    /// The instance is running.
     Running,
-    /// It ended well.
+    /// The instance has ended with success.
     Succeeded,
-    /// It did not.
+    /// The instance has ended with a failure.
     Failed,
 }
 
-/// One instance, as its machine looks after it.
+/// An instance under the supervision of its machine.
 #[derive(Debug, Default)]
 pub struct Supervision {
     running_since: Option<Instant>,
@@ -38,8 +38,8 @@ pub struct Supervision {
 }
 
 impl Supervision {
-    /// What is to be shown, and whether it has to be started now. Whoever could not start it says that it has
-    /// [`Seen::Failed`].
+    /// Takes an observation; returns the state to show, and whether to start the instance now. A start that fails is
+    /// reported as [`Seen::Failed`].
     pub fn handle(&mut self, seen: Seen, now: Instant) -> (WorkloadState, bool) {
         match seen {
             Seen::Running => {

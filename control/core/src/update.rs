@@ -1,13 +1,13 @@
-//! Which machine is updated when, and whether one that was is as well as before: pure functions.
+//! The order of an update, and the health of a machine after it: pure functions.
 
 use ployz_api::{Code, Failure, MachineHealth, MachineId};
 
-/// A machine that somebody wants to have another version.
+/// A machine to be updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which one.
+    /// The id of the machine.
     pub id: MachineId,
-    /// What it is called.
+    /// The name of the machine.
     pub name: String,
     /// Whether it holds the store.
     pub is_storage: bool,
@@ -18,17 +18,17 @@ pub struct Candidate {
 /// From one version to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionStep {
-    /// It has it.
+    /// The machine has the version.
     None,
-    /// It is to have another one, or has not said which it has.
+    /// The machine has an earlier version, or has not reported one.
     Ahead,
-    /// It has a later one.
+    /// The machine has a later version.
     Back,
     /// Versions so far apart do not work together.
     TooFar,
 }
 
-/// Who is updated, one after the other.
+/// The machines to update, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdatePlan {
     /// In this order.
@@ -37,18 +37,22 @@ pub struct UpdatePlan {
     pub unchanged: Vec<MachineId>,
 }
 
-/// Plans an update: machines that hold the store come behind all others, the one that coordinates it behind them, and ids decide
-/// otherwise. One at a time, so the store loses at most one machine for as long as a restart takes.
+/// Plans an update: machines that hold the store come behind all others, the one that coordinates it behind them, and
+/// ids decide otherwise. One at a time, so the store loses at most one machine for as long as a restart takes.
 ///
 /// # Errors
-/// `VERSION_MISMATCH`, which names the machines, if one would go back or has a version that does not work together with the new one. Then
-/// nothing is to be done to any of them.
+/// `VERSION_MISMATCH`, which names the machines, if one would go back or has a version that does not work together with
+/// the new one. Then nothing is to be done to any of them.
 pub fn plan_update(own: MachineId, candidates: &[Candidate]) -> Result<UpdatePlan, Failure> {
-    refuse(candidates, VersionStep::Back, "a later version runs on")?;
+    refuse(
+        candidates,
+        VersionStep::Back,
+        "a newer version is running on",
+    )?;
     refuse(
         candidates,
         VersionStep::TooFar,
-        "versions in between are missing on",
+        "the update would skip a version on",
     )?;
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by_key(|it| (it.id == own, it.is_storage, it.id));
@@ -72,17 +76,22 @@ fn refuse(candidates: &[Candidate], step: VersionStep, what: &str) -> Result<(),
         return Ok(());
     }
     let message = format!("{what} {}: nothing was changed", names.join(", "));
-    Err(Failure::new(Code::VersionMismatch, message)
-        .hint("ployzctl machine ls --wide shows who has which; say another --version"))
+    Err(Failure::new(Code::VersionMismatch, message).hint(
+        "ployzctl machine ls --wide shows the version of every machine; choose another --version",
+    ))
 }
 
-/// Whether a machine is as well with this version as it was before; if not, why not (yet).
+/// Compares a machine's health with that before the update.
 ///
 /// # Errors
-/// What is missing, in words.
-pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Result<(), String> {
+/// The first thing that is missing, in words.
+pub fn compare_health(
+    before: &MachineHealth,
+    after: &MachineHealth,
+    version: &str,
+) -> Result<(), String> {
     if after.version != version {
-        return Err(format!("{} answers", after.version));
+        return Err(format!("version {} is still running", after.version));
     }
     let missing = before.sessions.difference(&after.sessions).count();
     if missing > 0 {
@@ -90,13 +99,13 @@ pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Re
         return Err(format!("{missing} of its {of} peers have no session yet"));
     }
     if before.store && !after.store {
-        return Err("the store does not answer it".to_owned());
+        return Err("the machine does not reach the store".to_owned());
     }
     for (peer, then_ns) in &before.p50_ns {
         let now_ns = after.p50_ns.get(peer).copied().unwrap_or_default();
         if now_ns > round_trip_ns_max(*then_ns) {
             return Err(format!(
-                "the round trip to {peer} takes {} us, and took {} us",
+                "the round-trip time to {peer} is {} us; before the update it was {} us",
                 now_ns / 1_000,
                 then_ns / 1_000
             ));
@@ -105,8 +114,8 @@ pub fn judge(before: &MachineHealth, after: &MachineHealth, version: &str) -> Re
     Ok(())
 }
 
-/// What a median round trip may take after an update. A few round trips on a path of less than a millisecond differ by the slices of a
-/// scheduler, some 3 ms each; on a longer path half as much again is another path.
+/// The bound on a median round trip after an update. A few round trips on a path of less than a millisecond differ by
+/// the slices of a scheduler, some 3 ms each; on a longer path half as much again is another path.
 const fn round_trip_ns_max(before_ns: u64) -> u64 {
     const SCHEDULER_NS: u64 = 5_000_000;
     before_ns
@@ -134,7 +143,7 @@ mod tests {
     #[test]
     fn one_that_would_go_back_or_is_too_far_away_refuses_all() {
         use VersionStep::{Ahead, Back, TooFar};
-        for (step, word) in [(Back, "later"), (TooFar, "in between")] {
+        for (step, word) in [(Back, "newer"), (TooFar, "skip")] {
             let candidates = [candidate(1, false, Ahead), candidate(2, true, step)];
             let refused = plan_update(candidates[0].id, &candidates).unwrap_err();
             assert_eq!(refused.code, Code::VersionMismatch);
@@ -144,7 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// Everybody is in exactly one list; whoever has the version is left alone; and what is said of the order holds for every pair.
+        /// Every machine is in exactly one list; one that has the version is left alone; and the order holds for every
+        /// pair.
         #[test]
         fn every_plan_keeps_the_order(
             machines in prop::collection::btree_map(0_u8..12, (any::<bool>(), any::<bool>()), 0..10),
@@ -186,22 +196,22 @@ mod tests {
             (health("1.1.0", &[peer], true, 35_000), None),
             (
                 health("1.0.0", &[peer], true, 20_000),
-                Some("1.0.0 answers"),
+                Some("1.0.0 is still running"),
             ),
             (health("1.1.0", &[], true, 20_000), Some("no session")),
             (health("1.1.0", &[peer], false, 20_000), Some("store")),
-            (health("1.1.0", &[peer], true, 36_000), Some("round trip")),
+            (health("1.1.0", &[peer], true, 36_000), Some("round-trip")),
         ] {
-            let judged = judge(&before, &after, "1.1.0");
+            let compared = compare_health(&before, &after, "1.1.0");
             match cause {
-                None => assert_eq!(judged, Ok(())),
-                Some(cause) => assert!(judged.unwrap_err().contains(cause)),
+                None => assert_eq!(compared, Ok(())),
+                Some(cause) => assert!(compared.unwrap_err().contains(cause)),
             }
         }
-        // What was not there before is nobody's fault.
+        // A peer or store that was missing before is no fault of the update.
         let alone = health("1.0.0", &[], false, 20_000);
         assert_eq!(
-            judge(&alone, &health("1.1.0", &[], false, 0), "1.1.0"),
+            compare_health(&alone, &health("1.1.0", &[], false, 0), "1.1.0"),
             Ok(())
         );
     }

@@ -1,4 +1,4 @@
-//! What this machine knows of the network.
+//! The view: this machine's knowledge of the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +15,9 @@ use crate::peers::{changes, plan};
 pub struct View {
     pub(crate) machines: BTreeMap<MachineId, (MachineRecord, u64)>,
     pub(crate) observed: BTreeMap<MachineId, (ObservedRecord, u64)>,
-    /// Whose certificates are believed no more.
+    /// The credentials that are revoked.
     pub(crate) revoked: BTreeSet<CredentialId>,
-    /// Where machines were last heard from that were not where their records have them.
+    /// The endpoints of machines that were last heard from elsewhere than their records say.
     pub(crate) roamed: BTreeMap<MachineId, SocketAddr>,
     /// When the store last said that this is how it is; seconds since 1970.
     pub(crate) confirmed_at: u64,
@@ -35,7 +35,7 @@ pub struct SavedView {
     /// Credentials that were taken back.
     #[serde(default)]
     pub revoked: BTreeSet<CredentialId>,
-    /// Where machines were last heard from that were not where their records have them first.
+    /// The endpoints of machines that were last heard from elsewhere than their records have first.
     #[serde(default)]
     pub roamed: BTreeMap<MachineId, SocketAddr>,
 }
@@ -65,9 +65,9 @@ pub enum SelectError {
     #[error("there is no machine '{0}'")]
     NotFound(String),
     /// Several do.
-    #[error("'{wanted}' could be any of {candidates}")]
+    #[error("'{wanted}' is ambiguous: it could be {candidates}")]
     Ambiguous {
-        /// What was asked for.
+        /// The text that was asked for.
         wanted: String,
         /// Their names.
         candidates: String,
@@ -90,26 +90,26 @@ impl View {
         self.machines.values().map(|(record, _)| record)
     }
 
-    /// One of them.
+    /// The record of a machine.
     pub fn machine(&self, id: MachineId) -> Option<&MachineRecord> {
         self.machines.get(&id).map(|(record, _)| record)
     }
 
-    /// What a machine last said of itself, and when the store got it, in seconds since 1970.
+    /// The latest observed state of a machine, and its time of receipt by the store, in seconds since 1970.
     pub fn observed(&self, id: MachineId) -> Option<(&ObservedRecord, u64)> {
         self.observed.get(&id).map(|(record, at)| (record, *at))
     }
 
-    /// How far a machine's clock is ahead of the store's, in seconds, as of its last report. What the report took on its
-    /// way and the rest of a second make it wrong by two at most.
+    /// How far a machine's clock is ahead of the store's, in seconds, as of its last report. What the report took on
+    /// its way and the rest of a second make it wrong by two at most.
     pub fn clock_offset_secs(&self, id: MachineId) -> Option<i64> {
         let (record, at) = self.observed(id)?;
         let clock = i64::try_from(record.clock_unix_secs?).ok()?;
         clock.checked_sub(i64::try_from(at).ok()?)
     }
 
-    /// Whether a certificate still says who its holder is: a person's until it is revoked, a machine's while the machine
-    /// is in the network.
+    /// Whether a certificate still says who its holder is: a person's until it is revoked, a machine's while the
+    /// machine is in the network.
     pub fn believes(&self, holder: &CertificateName) -> bool {
         match holder.role {
             Role::Admin | Role::Operator | Role::Reader => {
@@ -134,7 +134,7 @@ impl View {
         there.or_else(|| holders().next())
     }
 
-    /// Where the store is, as the records say: the overlay addresses and ports of those that hold it.
+    /// The servers of the store by the records: the overlay addresses and ports of its holders.
     pub fn store_servers(&self) -> impl Iterator<Item = (IpAddr, u16)> {
         let holders = self
             .machines()
@@ -143,7 +143,7 @@ impl View {
     }
 
     /// Notes where the machines are with whom there is a session; true if that is news.
-    pub(crate) fn hear_from(&mut self, sessions: &BTreeMap<PublicKey, SocketAddr>) -> bool {
+    pub(crate) fn record_sessions(&mut self, sessions: &BTreeMap<PublicKey, SocketAddr>) -> bool {
         let before = self.roamed.clone();
         self.roamed.retain(|id, _| self.machines.contains_key(id));
         for (machine, _) in self.machines.values() {

@@ -1,8 +1,8 @@
 //! The records of workloads: what is called how, and what a machine is told to run.
 //!
 //! That a machine holds a workload is said by the machine's own record, and by nothing else. A workload is written down
-//! before a machine claims it, and its id is made anew for every placement: so a claim whose id no workload has will never
-//! have one again, and is void.
+//! before a machine claims it, and its id is made anew for every placement: so a claim whose id no workload has will
+//! never have one again, and is void.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::may_place;
 use crate::machines::MachineRecord;
 
-/// What one machine holds at most. With names of 63 characters, a claim has some 160 bytes of the 128 KiB that a record may have.
+/// The most workloads that a machine holds. With names of 63 characters, a claim has some 160 bytes of the 128 KiB that
+/// a record may have.
 pub const HELD_MAX: usize = 256;
 
 /// A workload in bucket `workloads`, under `service.<namespace>.<name>`: the coordinators' word.
@@ -23,7 +24,7 @@ pub struct ServiceRecord {
     pub workload: WorkloadName,
     /// The instance that counts.
     pub id: InstanceId,
-    /// Where that is.
+    /// The machine that runs it.
     pub machine: MachineId,
     /// Another one that is to take its place.
     #[serde(default)]
@@ -32,7 +33,8 @@ pub struct ServiceRecord {
     pub created_at: u64,
 }
 
-/// What a machine runs, in bucket `workloads`, under `instance.<machine>.<id>`, which no other machine can read.
+/// An instance that a machine runs, in bucket `workloads`, under `instance.<machine>.<id>`, which no other machine can
+/// read.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "docs/protocol.md describes every field")]
 pub struct InstanceRecord {
@@ -58,7 +60,7 @@ pub fn pick<'a>(
         .map(|machine| machine.id)
 }
 
-/// What a machine claims and no workload is. The workloads have to have been read after the machine's record.
+/// The claims of a machine without a workload. The workloads have to be read after the machine's record.
 pub fn void_claims(
     claims: &BTreeMap<InstanceId, WorkloadName>,
     services: &[ServiceRecord],
@@ -104,7 +106,7 @@ mod tests {
     }
 
     proptest! {
-        /// The twin looks for a machine that nobody beats, one after the other.
+        /// The twin compares every machine with every other.
         #[test]
         fn the_machine_with_the_fewest_is_picked(
             machines in prop::collection::vec((lifecycle(), 0_u8..4, any::<bool>()), 0..8)

@@ -1,4 +1,4 @@
-//! What a program was built for.
+//! The architecture of a program.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// What this program was built for.
+    /// The architecture of this program.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl FromStr for Arch {
             "aarch64" => Ok(Self::Aarch64),
             other => {
                 let message = format!(
-                    "there is no ployz for {other}: x86_64 and aarch64 are what it is built for"
+                    "unsupported architecture {other}: ployz is built for x86_64 and aarch64"
                 );
                 Err(Failure::new(Code::Unsupported, message))
             }

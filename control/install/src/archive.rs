@@ -43,8 +43,8 @@ pub fn pack(programs: &Programs, version: &Version, to: impl Write) -> Result<()
     gzip.finish().and_then(|mut to| to.flush()).map_err(written)
 }
 
-/// Unpacks an artifact of this version into an empty directory, and onto the disk. Whatever is not one of the three programs by
-/// its whole name, and an ordinary file, is refused: so no path leads out of the directory.
+/// Unpacks an artifact of this version into an empty directory, and onto the disk. Whatever is not one of the three
+/// programs by its whole name, and an ordinary file, is refused: so no path leads out of the directory.
 pub(crate) fn unpack(
     artifact: impl Read,
     version: &Version,
@@ -67,7 +67,7 @@ pub(crate) fn unpack(
             .ok_or_else(|| {
                 let path = String::from_utf8_lossy(&path);
                 refused(&format!(
-                    "has {path:?} in it, which is none of the programs"
+                    "contains {path:?}, which is not one of the programs"
                 ))
             })?;
         let to = directory.join(program);
@@ -113,11 +113,11 @@ fn header(kind: EntryType, len: u64) -> Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{Place, programs, version};
+    use crate::testkit::{TestDirectory, programs, version};
 
     #[test]
     fn what_is_packed_is_unpacked_and_packed_again_to_the_same_bytes() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let original = programs(&place.path().join("here"), "1");
         let mut first = Vec::new();
         pack(&original, &version(), &mut first).unwrap();
@@ -147,11 +147,11 @@ mod tests {
             ("ployz-0.2.0/ployzd", EntryType::Fifo),
             ("ployz-0.2.0/ployzd", EntryType::Directory),
         ] {
-            let place = Place::new();
+            let place = TestDirectory::new();
             let directory = place.directory(DIRECTORY);
             let error = unpack(&archive(name, kind)[..], &version(), &directory).unwrap_err();
             assert!(
-                error.message.contains("none of the programs"),
+                error.message.contains("not one of the programs"),
                 "{name}: {error}"
             );
             let left = std::fs::read_dir(&directory).unwrap().count();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn all_three_have_to_be_there_and_each_of_them_once() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let one = archive("ployz-0.2.0/ployzd", EntryType::Regular);
         let error = unpack(&one[..], &version(), &place.directory("one")).unwrap_err();
         assert!(error.message.contains("nats-server is not in"), "{error}");
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_truncated_one_is_an_error_wherever_it_ends() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let mut whole = Vec::new();
         pack(
             &programs(&place.path().join("here"), "1"),

@@ -1,4 +1,4 @@
-//! Where releases lie.
+//! The base of releases: a directory or a URL.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub enum Base {
     Url(String),
 }
 
-/// An answer and, if whoever gives it says so, its length in bytes.
+/// An answer and, where the server gives it, its length in bytes.
 type Opened = (Box<dyn Read>, Option<u64>);
 
 impl Base {
@@ -28,7 +28,7 @@ impl Base {
     pub(crate) fn read(&self, name: &str, len_max: u64) -> Result<String, Failure> {
         let mut bytes = Vec::new();
         self.copy(name, len_max, &mut bytes, &mut |_, _| ())?;
-        String::from_utf8(bytes).map_err(|_| self.failed(name, "it is no text"))
+        String::from_utf8(bytes).map_err(|_| self.failed(name, "the file is not UTF-8 text"))
     }
 
     /// Copies a file of at most so many bytes, and says how far it is: bytes copied, and bytes in all if that is known.
@@ -53,15 +53,15 @@ impl Base {
             };
             copied += read as u64;
             if copied > len_max {
-                return Err(self.failed(name, &format!("it has more than {len_max} bytes")));
+                return Err(self.failed(name, &format!("the file is larger than {len_max} bytes")));
             }
-            let kept = format!("what was read of {}", self.place(name));
+            let kept = format!("the copy of {}", self.location(name));
             to.write_all(&chunk[..read])
                 .map_err(failed(Path::new(&kept)))?;
         }
         match len {
             Some(len) if len != copied => {
-                let cause = format!("it ended after {copied} bytes of {len}");
+                let cause = format!("the transfer ended after {copied} of {len} bytes");
                 Err(self.failed(name, &cause))
             }
             Some(_) | None => Ok(()),
@@ -77,7 +77,7 @@ impl Base {
                 Ok((Box::new(file), Some(len)))
             }
             Self::Url(_) => {
-                let got = http::get(&self.place(name));
+                let got = http::get(&self.location(name));
                 let (body, len) = got.map_err(|error| self.failed(name, &error.to_string()))?;
                 Ok((Box::new(body), len))
             }
@@ -87,11 +87,11 @@ impl Base {
     fn failed(&self, name: &str, cause: &str) -> Failure {
         Failure::new(
             Code::InstallFailed,
-            format!("{}: {cause}", self.place(name)),
+            format!("{}: {cause}", self.location(name)),
         )
     }
 
-    fn place(&self, name: &str) -> String {
+    fn location(&self, name: &str) -> String {
         format!("{self}/{name}")
     }
 }
@@ -113,9 +113,9 @@ impl FromStr for Base {
             return Ok(Self::Url(text.trim_end_matches('/').to_owned()));
         }
         if text.is_empty() || text.contains("://") {
-            let message = format!("{text:?} is not where releases can lie");
+            let message = format!("{text:?} is not a release base");
             return Err(Failure::new(Code::InvalidArgument, message)
-                .hint("say a directory, or a URL that begins with https:// or http://"));
+                .hint("give a directory, or a URL that begins with https:// or http://"));
         }
         Ok(Self::Directory(text.into()))
     }

@@ -15,7 +15,7 @@ pub(crate) struct Changes {
     before: Vec<(PathBuf, Before)>,
 }
 
-/// What was there.
+/// The former state of a path.
 #[derive(Debug)]
 enum Before {
     Nothing,
@@ -49,7 +49,7 @@ impl Changes {
         Ok(true)
     }
 
-    /// What was changed.
+    /// The paths that were changed.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let paths = self.before.iter().map(|(path, _)| path);
         paths.cloned().collect()
@@ -95,7 +95,7 @@ impl Before {
     fn restore(self, path: &Path) -> Result<(), Failure> {
         match self {
             Self::Nothing => remove_file(path),
-            // Unless somebody has put something there since.
+            // This fails, as it should, if there is something in the directory by now.
             Self::NoDirectory => fs::remove_dir(path).map_err(failed(path)),
             Self::File { content, mode } => write(path, &content, mode),
             Self::Link(target) => set_link(path, &target),
@@ -127,11 +127,11 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
     /// A file, a link and something new are changed; how they look after `end`.
     fn changed(end: impl FnOnce(Changes)) -> [Option<String>; 3] {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let [file, link, new] = ["file", "link", "sub/new"].map(|name| place.path().join(name));
         fs::write(&file, "old").unwrap();
         set_link(&link, Path::new("old")).unwrap();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_leaves_nothing_beside() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let directory = place.directory("taken");
         let mut changes = Changes::default();
         assert!(changes.file(&directory, b"x", 0o644).is_err());

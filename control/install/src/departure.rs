@@ -1,4 +1,4 @@
-//! A daemon that takes itself away: it cannot do so while it runs, and so leaves it to a unit that is there for a moment.
+//! Uninstalling from within: a daemon cannot remove itself while it runs, so a transient unit does.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use crate::layout::Layout;
 use crate::systemd::{is_here, systemctl, systemd_run};
 use crate::units::DAEMON_UNIT;
 
-/// What it is called while it waits and works.
+/// The name of the transient unit.
 const UNIT: &str = "ployz-uninstall";
-/// For the answer to whoever has asked, and for what else the daemon has to take leave of.
+/// Time for the answer to the caller, and for the daemon to leave the network.
 const WAIT_SECS: u32 = 3;
 
 impl Layout {

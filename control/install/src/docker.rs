@@ -1,4 +1,4 @@
-//! Whether an engine is there that runs containers.
+//! The check for a container engine.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use ployz_api::{Code, Failure};
 
 /// Docker's, and the one of Podman that is compatible with it.
 const SOCKETS: [&str; 2] = ["run/docker.sock", "run/podman/podman.sock"];
-/// It has nothing to do but to say that it is there.
+/// The engine answers a ping at once.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_LEN_MAX: u64 = 4 << 10;
 
@@ -22,8 +22,12 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
             Err(error) => causes.push(format!("/{socket}: {error}")),
         }
     }
-    let message = format!("no Docker Engine answers here ({})", causes.join("; "));
-    Err(Failure::new(Code::InstallFailed, message).hint("apt install docker.io, or --runtime host"))
+    let message = format!(
+        "no Docker Engine answers on this machine ({})",
+        causes.join("; ")
+    );
+    Err(Failure::new(Code::InstallFailed, message)
+        .hint("install Docker (apt install docker.io), or use --runtime host"))
 }
 
 /// `GET /_ping` (Docker Engine API).
@@ -36,7 +40,7 @@ fn ping(socket: &Path) -> io::Result<()> {
     let status = answer.split_whitespace().nth(1);
     if status != Some("200") {
         let line = answer.lines().next().unwrap_or_default();
-        return Err(io::Error::other(format!("it answers {line:?}")));
+        return Err(io::Error::other(format!("unexpected answer {line:?}")));
     }
     Ok(())
 }
@@ -46,11 +50,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
     #[test]
     fn an_engine_that_answers_is_one_and_silence_or_a_refusal_is_none() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let run = place.directory("run");
         assert!(check(place.path()).unwrap_err().hint.is_some());
         for (answer, is_one) in [

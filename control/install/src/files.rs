@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use ployz_api::{Code, Failure};
 
-/// What went wrong with which file.
+/// The failure for an error with a file.
 pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.display().to_string();
     move |error| {
         let failure = Failure::new(Code::InstallFailed, format!("{path}: {error}"));
         if error.kind() == io::ErrorKind::StorageFull {
-            return failure.hint("make room, and run the same command again");
+            return failure.hint("free disk space, then run the same command again");
         }
         if error.kind() == io::ErrorKind::PermissionDenied {
             return failure.hint("run it as root");

@@ -24,7 +24,7 @@ pub(crate) fn get(url: &str) -> Result<(impl Read + use<>, Option<u64>), ureq::E
 
 fn agent(url: &str) -> Agent {
     Agent::config_builder()
-        // Whoever asks with TLS is not sent on to somewhere without.
+        // A request with TLS does not follow a redirect to a server without.
         .https_only(url.starts_with("https://"))
         .tls_config(tls())
         .max_redirects(REDIRECTS_MAX)

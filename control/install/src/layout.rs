@@ -1,4 +1,4 @@
-//! Where everything of an installation is, and which version is the current one.
+//! The layout of an installation on disk, and its current version.
 //!
 //! ```text
 //! /opt/ployz/versions/0.1.0/{nats-server,ployzctl,ployzd}
@@ -7,7 +7,7 @@
 //!            previous -> versions/0.1.0
 //!            lock
 //!            units, units.former       of the last switch
-//!            passing, passed           of a version on its way from machine to machine
+//!            passing, passed           mirrors of a version, for other machines and from them
 //! /usr/local/bin/{ployzctl,ployzd} -> /opt/ployz/current/…
 //! /etc/ployz/{ployzd.toml,release.pub}
 //! /etc/systemd/system/{ployzd,ployz-nats}.service
@@ -29,7 +29,7 @@ use crate::version::Version;
 /// Versions that are kept: the current one, the one before it, and one more to go back to.
 const VERSIONS_MAX: usize = 3;
 
-/// Where the key lies that later versions are signed with.
+/// The path of the public key of later versions.
 pub(crate) const RELEASE_KEY: &str = "etc/ployz/release.pub";
 
 /// An installation, under a root directory.
@@ -57,7 +57,7 @@ impl Layout {
         }
     }
 
-    /// Where the programs of a version are, if it is installed.
+    /// The directory of a version's programs, if it is installed.
     #[must_use]
     pub fn version_directory(&self, version: &Version) -> PathBuf {
         self.versions().join(version.to_string())
@@ -116,11 +116,11 @@ impl Layout {
         linked(&self.previous_link()).filter(|previous| self.current().as_ref() != Some(previous))
     }
 
-    /// Has a version of a release lie here, beside the others. One that does is not brought a second time.
+    /// Downloads a version of a release, beside the installed ones. An installed version is not fetched again.
     ///
     /// # Errors
     ///
-    /// As [`Release::download`]; `BUSY` if this installation is being changed by somebody else.
+    /// As [`Release::download`]; `BUSY` if another process is changing this installation.
     pub fn fetch(
         &self,
         release: &Release,
@@ -149,9 +149,13 @@ impl Layout {
             if here.directory() == programs.directory() || here.same_as(programs)? {
                 return Ok(here);
             }
-            let message = format!("{} has other programs", directory.display());
-            return Err(Failure::new(Code::Conflict, message)
-                .hint("what has changed needs another version, or ployzctl daemon uninstall"));
+            let message = format!(
+                "{} already contains different programs",
+                directory.display()
+            );
+            return Err(Failure::new(Code::Conflict, message).hint(
+                "give the changed programs a new version, or run: ployzctl daemon uninstall",
+            ));
         }
         let staging = Staging::beside(&directory)?;
         programs.copy_to(staging.path())?;
@@ -177,14 +181,17 @@ impl Layout {
     pub fn roll_back(&self) -> Result<Version, Failure> {
         let _locked = self.lock()?;
         let previous = self.previous().ok_or_else(|| {
-            Failure::new(Code::InstallFailed, "there is no version to go back to")
+            Failure::new(
+                Code::InstallFailed,
+                "there is no previous version to roll back to",
+            )
         })?;
         self.make_current(&previous)?;
         Ok(previous)
     }
 
-    /// Removes what nobody will go back to: the oldest versions above three, never the current one nor the one before it, and
-    /// what a power cut has left half-made. Which versions went.
+    /// Removes the oldest versions above three, but never the current one nor the one before it, and
+    /// what a power cut has left half-made. Returns the versions that were removed.
     ///
     /// # Errors
     ///
@@ -239,7 +246,7 @@ impl Layout {
         match file.try_lock() {
             Ok(()) => Ok(Locked(file)),
             Err(TryLockError::WouldBlock) => {
-                let message = "this installation is being changed by somebody else";
+                let message = "another process is changing this installation";
                 Err(Failure::new(Code::Busy, message).hint("run the same command again"))
             }
             Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
@@ -247,7 +254,7 @@ impl Layout {
     }
 
     /// As before the first version.
-    pub(crate) fn forget_current(&self) -> Result<(), Failure> {
+    pub(crate) fn clear_current(&self) -> Result<(), Failure> {
         let _locked = self.lock()?;
         remove_file(&self.current_link())
     }
@@ -273,7 +280,7 @@ impl Layout {
     }
 }
 
-/// Where a link to a version leads, from the directory that it is in.
+/// The target of a link to a version, relative to the directory of the link.
 fn target(version: &Version) -> PathBuf {
     Path::new("versions").join(version.to_string())
 }
@@ -286,13 +293,13 @@ fn linked(link: &Path) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{Place, programs};
+    use crate::testkit::{TestDirectory, programs};
 
     fn version(text: &str) -> Version {
         text.parse().unwrap()
     }
 
-    fn with(place: &Place, versions: &[&str]) -> Layout {
+    fn with(place: &TestDirectory, versions: &[&str]) -> Layout {
         let layout = Layout::under(place.path());
         for text in versions {
             let programs = programs(&place.path().join("built").join(text), text);
@@ -303,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_version_is_current_and_the_one_before_is_remembered() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.2.0"]);
         assert_eq!((layout.current(), layout.previous()), (None, None));
         assert!(layout.roll_back().is_err());
@@ -326,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_version_is_installed_once_and_is_not_replaced() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.1.0"]);
         let own = layout.programs(&version("0.1.0")).unwrap();
         layout.install(&own, &version("0.1.0")).unwrap();
@@ -338,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_but_never_the_current_one_nor_the_one_before() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.10.0"]);
         layout.activate(&version("0.2.0")).unwrap();
         layout.activate(&version("0.1.0")).unwrap();
@@ -352,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_fails_leaves_nothing() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = Layout::under(place.path());
         let broken = programs(&place.path().join("broken"), "1");
         fs::remove_file(broken.path("ployzd")).unwrap();
@@ -363,7 +370,7 @@ mod tests {
 
     #[test]
     fn two_at_a_time_are_one_too_many() {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let layout = with(&place, &["0.1.0"]);
         let held = layout.lock().unwrap();
         assert_eq!(layout.prune().unwrap_err().code, Code::Busy);

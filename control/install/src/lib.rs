@@ -1,4 +1,4 @@
-//! What an installation is: release artifacts, the versions that lie on a machine, its settings and its units.
+//! An installation: release artifacts, the versions on a machine, its settings and its units.
 //!
 //! ```text
 //!  Release (a directory or a URL, a public key)
@@ -10,8 +10,8 @@
 //!  /opt/ployz/versions/<version>  ◀── current (Layout::activate, roll_back: one rename each)
 //! ```
 //!
-//! Everything here blocks: a daemon calls it from a thread of its own. Nothing keeps state but the file system, and whatever
-//! is made there is made beside and renamed, so that a power cut leaves the one or the other.
+//! Everything here blocks: a daemon calls it from a thread of its own. Nothing keeps state but the file system, and
+//! whatever is made there is made beside and renamed, so that a power cut leaves the one or the other.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ mod docker;
 mod files;
 mod http;
 mod layout;
-mod passing;
+mod mirror;
 mod programs;
 mod release;
 mod service;
@@ -42,7 +42,7 @@ pub use arch::Arch;
 pub use archive::pack;
 pub use base::Base;
 pub use layout::Layout;
-pub use passing::place;
+pub use mirror::release_path;
 pub use programs::{PROGRAMS, Programs};
 pub use release::{Progress, Release};
 pub use service::{Installed, Wanted};

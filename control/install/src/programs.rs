@@ -9,7 +9,7 @@ use ployz_api::{Code, Failure};
 
 use crate::files::failed;
 
-/// What an installation consists of, by name and in this order.
+/// The programs of an installation, by name and in this order.
 pub const PROGRAMS: [&str; 3] = ["nats-server", "ployzctl", "ployzd"];
 
 /// A directory in which all three are.
@@ -29,7 +29,7 @@ impl Programs {
         if let Some(name) = missing {
             let message = format!("{} is not in {}", name, directory.display());
             return Err(Failure::new(Code::InstallFailed, message)
-                .hint("ployzd, ployzctl and nats-server have to lie side by side"));
+                .hint("put ployzd, ployzctl and nats-server into one directory"));
         }
         Ok(Self {
             directory: directory.to_owned(),
@@ -48,13 +48,13 @@ impl Programs {
         Self::in_directory(own.parent().unwrap_or_else(|| Path::new("/")))
     }
 
-    /// Where they are.
+    /// The directory of the programs.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where one of them is.
+    /// The path of a program.
     #[must_use]
     pub fn path(&self, program: &str) -> PathBuf {
         self.directory.join(program)

@@ -24,10 +24,10 @@ const LATEST_LEN_MAX: u64 = 128;
 pub(crate) const ARTIFACT_LEN_MAX: u64 = 256 << 20;
 /// The digests of a version's artifacts.
 pub(crate) const SUMS: &str = "SHA256SUMS";
-/// What an artifact is called while it lies beside what comes out of it.
+/// The name of an artifact that lies beside its unpacked programs.
 const SPOOL: &str = ".artifact";
 
-/// Where releases are from, and whose signature makes them ours.
+/// The base of releases and the public key that they are signed with.
 #[derive(Clone, Debug)]
 pub struct Release {
     base: Base,
@@ -72,17 +72,17 @@ impl Release {
     /// # Errors
     ///
     /// `INSTALL_FAILED`: the base does not answer, or not with such a version.
-    pub fn look_for(&self, version: &Version) -> Result<(), Failure> {
+    pub fn check_version(&self, version: &Version) -> Result<(), Failure> {
         self.base.read(&list(version), SUMS_LEN_MAX).map(drop)
     }
 
-    /// Brings the programs of a version into a directory that is not there yet. Nothing is unpacked that is not what its signer
-    /// packed; whatever fails, nothing is left.
+    /// Brings the programs of a version into a directory that is not there yet. Nothing is unpacked that is not what
+    /// its signer packed; whatever fails, nothing is left.
     ///
     /// # Errors
     ///
-    /// `INSTALL_FAILED`: there is no such version, it is not signed or signed as another, its digest is another, it has something
-    /// else in it, or there is no room.
+    /// `INSTALL_FAILED`: there is no such version, it is not signed or signed as another, its digest is another, it has
+    /// something else in it, or there is no room.
     pub fn download(
         &self,
         version: &Version,
@@ -100,8 +100,9 @@ impl Release {
         Programs::in_directory(directory)
     }
 
-    /// Brings what a version consists of for one architecture below a directory that is not there yet, which is a base with this one
-    /// version from then on. It is as genuine as what [`Self::download`] unpacks; whatever fails, nothing is left.
+    /// Brings what a version consists of for one architecture below a directory that is not there yet, which is a base
+    /// with this one version from then on. It is as genuine as what [`Self::download`] unpacks; whatever fails, nothing
+    /// is left.
     ///
     /// # Errors
     ///
@@ -146,11 +147,12 @@ impl Release {
         summing.flush().map_err(failed(path))?;
         if summing.finish().1 != expected {
             let message = format!(
-                "{}/{place} is not to be trusted: its SHA-256 is another",
+                "{}/{place} is not trusted: its SHA-256 differs from the signed one",
                 self.base
             );
-            return Err(Failure::new(Code::InstallFailed, message)
-                .hint("nothing was changed; it was altered, or damaged on the way: try again"));
+            return Err(Failure::new(Code::InstallFailed, message).hint(
+                "nothing was changed; the file was altered, or damaged in transit: try again",
+            ));
         }
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Release {
     }
 }
 
-/// Where the digests of a version are.
+/// The path of a version's digests.
 fn list(version: &Version) -> String {
     format!("{version}/{SUMS}")
 }

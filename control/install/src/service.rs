@@ -1,4 +1,4 @@
-//! The daemon as a service of the system: made, and taken away again.
+//! The daemon as a service of the system: installed, and uninstalled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use crate::systemd::{is_active, is_here, last_error, systemctl};
 use crate::units::{DAEMON_UNIT, NATS_UNIT, UNITS, WORKLOAD_UNITS};
 use crate::version::Version;
 
-/// The programs that are in everybody's PATH.
+/// The programs that are linked into the PATH.
 const LINKED: [&str; 2] = ["ployzctl", "ployzd"];
 /// With it, the machine is in a network.
 const MEMBERSHIP: &str = "network.json";
 
-/// What an installation is to be.
+/// The installation to make.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The version, of which these are the programs.
     pub version: Version,
     /// They need not lie where they are to be.
     pub programs: Programs,
-    /// What the daemon is started with.
+    /// The settings that the daemon is started with.
     pub settings: Settings,
-    /// Whose signature later versions need.
+    /// The public key of later versions.
     pub release_key: Option<PublicKey>,
 }
 
-/// What came of it.
+/// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The version that was current before.
@@ -43,7 +43,7 @@ pub struct Installed {
     pub changed: Vec<PathBuf>,
 }
 
-/// What was there before an installation.
+/// The state before an installation.
 struct Before {
     version: Option<Version>,
     has_programs: bool,
@@ -51,13 +51,13 @@ struct Before {
 }
 
 impl Layout {
-    /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails, everything is
-    /// as it was before; doing it again changes nothing.
+    /// Makes the daemon a service that runs now and after every boot. It answers when this returns. Whatever fails,
+    /// everything is as it was before; doing it again changes nothing.
     ///
     /// # Errors
     ///
-    /// `UNSUPPORTED` without systemd; `VERSION_MISMATCH` if a later version is here; `INSTALL_FAILED` names what failed, for a daemon
-    /// that does not start with its own last words; `CONFLICT`, `BUSY`.
+    /// `UNSUPPORTED` without systemd; `VERSION_MISMATCH` if a later version is here; `INSTALL_FAILED` names what
+    /// failed, for a daemon that does not start with its own last words; `CONFLICT`, `BUSY`.
     pub fn install_service(&self, wanted: &Wanted) -> Result<Installed, Failure> {
         can_be_done(&wanted.settings)?;
         let from = self.current();
@@ -65,7 +65,7 @@ impl Layout {
             current
                 .refuse_downgrade(&wanted.version)
                 .map_err(|refused| {
-                    refused.hint("ployzctl daemon uninstall, or stay with what is installed")
+                    refused.hint("keep the installed version, or run: ployzctl daemon uninstall")
                 })?;
         }
         let before = Before {
@@ -90,7 +90,8 @@ impl Layout {
         Ok(Installed { from, changed })
     }
 
-    /// Takes the service away, and everything that there was of it on this machine: the data as well, and with it who the machine was.
+    /// Takes the service away, and everything that there was of it on this machine: the data as well, and with it who
+    /// the machine was.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl Layout {
         remove_directory(&self.root().join("etc/ployz"))?;
         for program in LINKED {
             let link = self.program_link(program);
-            // Only ours: somebody may have a program of their own there.
+            // Only our own link: the path may belong to another program.
             if fs::read_link(&link).is_ok_and(|target| target == self.program(program)) {
                 remove_file(&link)?;
             }
@@ -153,23 +154,24 @@ impl Layout {
                 .activate(version)
                 .and_then(|()| systemctl(&["daemon-reload"]))
                 .and_then(|_| systemctl(&["restart", DAEMON_UNIT]))
-                .map(|_| format!("{version} runs as before")),
+                .map(|_| format!("{version} is running again")),
             None => systemctl(&["stop", DAEMON_UNIT])
                 .and_then(|_| systemctl(&["daemon-reload"]))
-                .and_then(|_| self.forget(before, tried))
+                .and_then(|_| self.remove_leftovers(before, tried))
                 .map(|()| "nothing is installed".to_owned()),
         };
-        let state = undone.unwrap_or_else(|error| format!("and it is not as it was: {error}"));
+        let state =
+            undone.unwrap_or_else(|error| format!("restoring the previous state failed: {error}"));
         Failure::new(
             Code::InstallFailed,
-            format!("ployzd does not start: {cause}; {state}"),
+            format!("ployzd did not start: {cause}; {state}"),
         )
         .hint("journalctl --unit ployzd --lines 20")
     }
 
     /// Takes away what the first installation of this machine has made, as far as it has made it.
-    fn forget(&self, before: &Before, tried: &Version) -> Result<(), Failure> {
-        self.forget_current()?;
+    fn remove_leftovers(&self, before: &Before, tried: &Version) -> Result<(), Failure> {
+        self.clear_current()?;
         if !before.has_data {
             remove_directory(&self.data())?;
         }
@@ -183,9 +185,9 @@ impl Layout {
         if !self.data().join(MEMBERSHIP).exists() {
             return Ok(());
         }
-        let message = "this machine is in a network, which would keep a machine that is gone";
+        let message = "this machine is still a member of a network";
         Err(Failure::new(Code::Conflict, message).hint(
-            "ployzctl machine rm <this machine>, on another one; or ployzctl mesh destroy, if it is the last one; or --force",
+            "remove it first: ployzctl machine rm <this machine> (on another machine), or ployzctl mesh destroy (on the last machine); or use --force",
         ))
     }
 
@@ -204,7 +206,7 @@ impl Layout {
         self.root().join("var/lib/ployz")
     }
 
-    /// Where systemd looks for units that are made on the machine.
+    /// The directory of the units that are made on the machine.
     pub(crate) fn systemd(&self) -> PathBuf {
         self.root().join("etc/systemd/system")
     }
@@ -213,7 +215,7 @@ impl Layout {
         self.systemd().join(unit)
     }
 
-    /// What makes systemd start it at boot: what `systemctl enable` makes of its section `[Install]`.
+    /// The link that `systemctl enable` makes of a unit's section `[Install]`, for a start at boot.
     fn enabling(&self, unit: &str) -> PathBuf {
         let wants = "etc/systemd/system/multi-user.target.wants";
         self.root().join(wants).join(unit)
@@ -223,7 +225,7 @@ impl Layout {
         self.root().join("usr/local/bin").join(program)
     }
 
-    /// One of the current version's.
+    /// A program of the current version.
     pub(crate) fn program(&self, program: &str) -> PathBuf {
         self.directory().join("current").join(program)
     }
@@ -232,9 +234,9 @@ impl Layout {
 /// Before anything is touched.
 fn can_be_done(settings: &Settings) -> Result<(), Failure> {
     if !is_here() {
-        let message = "there is no systemd here that could run the daemon";
+        let message = "systemd is not running on this machine";
         return Err(Failure::new(Code::Unsupported, message)
-            .hint("have your own supervisor run: ployzd run"));
+            .hint("let your own supervisor run: ployzd run"));
     }
     if settings.runtime == "docker" {
         docker::check(Path::new("/"))?;

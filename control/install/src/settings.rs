@@ -1,4 +1,4 @@
-//! What the daemon is started with: `/etc/ployz/ployzd.toml`.
+//! The daemon's settings: `/etc/ployz/ployzd.toml`.
 
 use std::net::SocketAddr;
 
@@ -8,33 +8,33 @@ use toml::Table;
 
 use crate::units::NATS_UNIT;
 
-/// The settings that an installation makes. What nobody has said stays as it is in the file.
+/// The settings that an installation makes. A setting without a value stays as it is in the file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
-    /// What runs workloads: `docker` or `host`.
+    /// The runtime for workloads: `docker` or `host`.
     pub runtime: String,
-    /// What to call the machine.
+    /// The name of the machine.
     pub name: Option<Name>,
     /// The region it is in.
     pub region: Option<Name>,
     /// WireGuard's UDP port.
     pub wg_port: Option<u16>,
-    /// Where other machines reach it.
+    /// The endpoints at which other machines reach it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wg_endpoint: Vec<SocketAddr>,
-    /// Where management requests from afar are taken.
+    /// The address for remote management requests.
     pub listen: Option<SocketAddr>,
-    /// Where later versions come from.
+    /// The base of later versions.
     pub release_base: Option<String>,
 }
 
 impl Settings {
-    /// The file as it is to be, after what it was. Keys that are no concern of an installation are left alone; comments go,
-    /// if anything changes.
+    /// The file as it is to be, after what it was. Keys that are no concern of an installation are left alone; comments
+    /// go, if anything changes.
     pub(crate) fn merged(&self, before: &str) -> Result<String, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             let message = format!("/etc/ployz/ployzd.toml: {error}");
-            Failure::new(Code::InstallFailed, message).hint("mend it, or move it away")
+            Failure::new(Code::InstallFailed, message).hint("fix the file, or move it away")
         };
         let old: Table = before.parse().map_err(|error| failed(&error))?;
         let mut new = old.clone();

@@ -1,4 +1,4 @@
-//! Who says so: minisign's signatures, of which only the prehashed kind is taken.
+//! Signatures of minisign, of which only the prehashed kind is accepted.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub struct PublicKey {
     text: String,
 }
 
-/// It is not a public key as minisign writes it.
+/// The text is not a minisign public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 
@@ -36,8 +36,8 @@ impl PublicKey {
 
     /// Checks that the holder of the key has signed this content, with this trusted comment and no other.
     ///
-    /// The comment is what ties the content to its purpose: it names the version, so that a good signature of one version
-    /// is none of another.
+    /// The comment is what ties the content to its purpose: it names the version, so that a good signature of one
+    /// version is none of another.
     pub(crate) fn verify(
         &self,
         name: &str,
@@ -48,19 +48,19 @@ impl PublicKey {
         let refused = |cause: String| {
             Failure::new(
                 Code::InstallFailed,
-                format!("{name} is not to be trusted: {cause}"),
+                format!("{name} is not trusted: {cause}"),
             )
-            .hint("nothing was changed; find out who altered it, or which key it was signed with")
+            .hint("nothing was changed; check whether the file was altered, and whether the public key is the right one")
         };
         let signature = Signature::decode(signature)
-            .map_err(|_| refused("its signature is damaged".to_owned()))?;
+            .map_err(|_| refused("the signature is damaged".to_owned()))?;
         self.key
             .verify(content, &signature, false)
-            .map_err(|error| refused(format!("the signature does not hold ({error})")))?;
+            .map_err(|error| refused(format!("the signature is not valid ({error})")))?;
         if signature.trusted_comment() != comment {
             let said = signature.trusted_comment();
             return Err(refused(format!(
-                "it was signed as {said:?}, not as {comment:?}"
+                "the trusted comment is {said:?} instead of {comment:?}"
             )));
         }
         Ok(())
@@ -95,7 +95,7 @@ impl fmt::Debug for PublicKey {
 
 impl fmt::Display for InvalidKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it is no public key as minisign writes it")
+        f.write_str("not a minisign public key")
     }
 }
 

@@ -16,13 +16,15 @@ pub(crate) fn find(list: &str, file: &str) -> Result<Sum, Failure> {
         (name.trim_start().trim_start_matches('*') == file).then_some(sum)
     });
     let Some(text) = found.next() else {
-        return Err(failed("does not have").hint("there is no artifact for this architecture"));
+        return Err(
+            failed("has no entry for").hint("this version has no artifact for this architecture")
+        );
     };
     if found.next().is_some() {
-        return Err(failed("has more than one line for"));
+        return Err(failed("has more than one entry for"));
     }
     let mut sum = Sum::default();
-    hex::decode_to_slice(text, &mut sum).map_err(|_| failed("has no SHA-256 for"))?;
+    hex::decode_to_slice(text, &mut sum).map_err(|_| failed("has no valid SHA-256 for"))?;
     Ok(sum)
 }
 
@@ -41,7 +43,7 @@ impl<W> Summing<W> {
         }
     }
 
-    /// What was written to, and its digest.
+    /// The writer, and the digest of what went through.
     pub(crate) fn finish(self) -> (W, Sum) {
         (self.inner, self.digest.finalize().into())
     }

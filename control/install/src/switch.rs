@@ -1,4 +1,4 @@
-//! Exchanging the version that runs, watched by somebody who depends on neither.
+//! The switch to another version, supervised by a unit that depends on neither version.
 //!
 //! ```text
 //!   switch ──▶ watched ──┬─ confirm ──────────────▶ confirmed
@@ -14,7 +14,7 @@ use ployz_api::{Code, Failure, Switch};
 use crate::files::{failed, remove_directory, remove_file};
 use crate::layout::Layout;
 use crate::programs::Programs;
-use crate::systemd::{is_active, run_aside, tell};
+use crate::systemd::{is_active, run, run_aside};
 use crate::version::Version;
 
 const SCRIPT: &str = include_str!("switch.sh");
@@ -28,13 +28,14 @@ const UNITS: &str = "units";
 const UNITS_WAIT_SECS: &str = "10";
 
 impl Layout {
-    /// Has an installed version run instead of the current one, by its own units, in a moment. Unless that is confirmed within `patience`,
-    /// or if it ends by itself again and again, the current one runs again, by its; without `rollback`, the new one stays.
+    /// Has an installed version run instead of the current one, by its own units, in a moment. Unless that is confirmed
+    /// within `patience`, or if it ends by itself again and again, the current one runs again, by its; without
+    /// `rollback`, the new one stays.
     ///
     /// # Errors
     ///
-    /// `VERSION_MISMATCH` for an earlier version; `INSTALL_FAILED`: it is not installed, does not say what its units are, or systemd
-    /// refuses; `BUSY` while another switch is being watched.
+    /// `VERSION_MISMATCH` for an earlier version; `INSTALL_FAILED`: it is not installed, does not say what its units
+    /// are, or systemd refuses; `BUSY` while another switch is being watched.
     pub fn switch(
         &self,
         version: &Version,
@@ -42,14 +43,14 @@ impl Layout {
         rollback: bool,
     ) -> Result<(), Failure> {
         let Some(current) = self.current() else {
-            let message = "the daemon is not one that ployzctl daemon install has installed";
+            let message = "the daemon was not installed by ployzctl daemon install";
             return Err(Failure::new(Code::Unsupported, message).hint("ployzctl daemon install"));
         };
         current.refuse_downgrade(version)?;
         let programs = self.programs(version)?;
         if is_active(UNIT) {
-            let message = "another version is being tried on this machine";
-            return Err(Failure::new(Code::Busy, message).hint("wait until that is over"));
+            let message = "an update of this machine is already in progress";
+            return Err(Failure::new(Code::Busy, message).hint("wait until it has ended"));
         }
         // What is said there is of the last time.
         remove_file(&self.directory().join(STATE))?;
@@ -70,14 +71,14 @@ impl Layout {
         )
     }
 
-    /// What the units of a version are, only it knows.
+    /// Only a version itself knows its units, so it writes them.
     fn stage_units(&self, programs: &Programs) -> Result<(), Failure> {
         let directory = self.directory().join(UNITS);
         remove_directory(&directory)?;
         let ployzctl = programs.path("ployzctl").display().to_string();
         let output = directory.display().to_string();
         let written = [&ployzctl, "daemon", "units", "--output", &output];
-        tell("timeout", &[&[UNITS_WAIT_SECS], &written[..]].concat()).map(drop)
+        run("timeout", &[&[UNITS_WAIT_SECS], &written[..]].concat()).map(drop)
     }
 
     /// Says of the version that is being watched whether it stays.
@@ -85,7 +86,7 @@ impl Layout {
     /// # Errors
     ///
     /// `INSTALL_FAILED`: that cannot be written down.
-    pub fn say_verdict(&self, stays: bool) -> Result<(), Failure> {
+    pub fn record_verdict(&self, stays: bool) -> Result<(), Failure> {
         let path = self.directory().join(VERDICT);
         let word = if stays { "confirm" } else { "revert" };
         fs::write(&path, word).map_err(failed(&path))
@@ -112,21 +113,21 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::testkit::Place;
+    use crate::testkit::TestDirectory;
 
-    /// What a switch has come to.
+    /// The result of a switch.
     #[derive(Debug, PartialEq, Eq)]
     struct Ended {
         state: Switch,
         current: String,
-        /// What systemd has, by name.
+        /// The units that systemd has, by name.
         units: String,
         reloads: usize,
     }
 
     /// Whatever systemd is told here, it says how often the daemon has ended by itself.
     fn switched(verdict: Option<&str>, restarts: u32, rollback: &str) -> Ended {
-        let place = Place::new();
+        let place = TestDirectory::new();
         let directory = place.directory("opt/ployz");
         let systemctl = place.directory("bin").join("systemctl");
         assert!(!SCRIPT.contains("${"), "systemd would fill it in");

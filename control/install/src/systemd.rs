@@ -12,16 +12,16 @@ pub(crate) fn is_here() -> bool {
 
 /// Has `systemctl` do something. Every job in it has systemd's own deadline.
 pub(crate) fn systemctl(arguments: &[&str]) -> Result<String, Failure> {
-    tell("systemctl", arguments)
+    run("systemctl", arguments)
 }
 
 /// Has systemd run something as a unit of its own.
 pub(crate) fn systemd_run(arguments: &[&str]) -> Result<String, Failure> {
-    tell("systemd-run", arguments)
+    run("systemd-run", arguments)
 }
 
 /// Runs a program, and tells what it says; its complaint if it fails.
-pub(crate) fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
     let failed = |cause: &str| {
         let message = format!("{program} {}: {cause}", arguments.join(" "));
         Failure::new(Code::InstallFailed, message)
@@ -34,7 +34,7 @@ pub(crate) fn tell(program: &str, arguments: &[&str]) -> Result<String, Failure>
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Starts a program as a unit of its own, which outlives whoever starts it and is forgotten when it has ended.
+/// Starts a program as a unit of its own, which outlives its starter and is collected when it has ended.
 pub(crate) fn run_aside(unit: &str, command: &[&str]) -> Result<(), Failure> {
     let unit = format!("--unit={unit}");
     let arguments = [&[&unit, "--collect", "--quiet", "--"], command].concat();

@@ -1,4 +1,4 @@
-//! What tests need: a place of their own, programs, and somebody who signs.
+//! The needs of tests: a directory of their own, programs, and a signer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::version::Version;
 
 /// A directory that goes with the test.
 #[derive(Debug)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct TestDirectory(PathBuf);
 
-impl Place {
+impl TestDirectory {
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDirectory {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }

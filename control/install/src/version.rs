@@ -1,15 +1,16 @@
-//! Which version is which, and which comes after which.
+//! Versions and their order.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ployz_api::{Code, Failure};
 
-/// A version as in [Semantic Versioning](https://semver.org). Its text is a good name for a file: letters, digits, `.`, `-`, `+`.
+/// A version as in [Semantic Versioning](https://semver.org). Its text is a good name for a file: letters, digits, `.`,
+/// `-`, `+`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(semver::Version);
 
-/// Longer ones are nobody's version, and would be no name for a file.
+/// A longer text is not a version, and is not the name of a file.
 const TEXT_LEN_MAX: usize = 64;
 
 impl Version {
@@ -20,7 +21,7 @@ impl Version {
         Self(own.expect("cargo has checked it"))
     }
 
-    /// What it would be to go from this version to another.
+    /// The kind of change from this version to another.
     #[must_use]
     pub fn to(&self, other: &Self) -> Change {
         match self.0.cmp_precedence(&other.0) {
@@ -54,7 +55,9 @@ impl Version {
             Change::None | Change::Upgrade | Change::Rebuild => Ok(()),
             Change::Downgrade => Err(Failure::new(
                 Code::VersionMismatch,
-                format!("{self} runs here, and {wanted} is older: this would be a downgrade"),
+                format!(
+                    "version {self} is installed and {wanted} is older: a downgrade is not supported"
+                ),
             )),
         }
     }
@@ -72,8 +75,8 @@ impl FromStr for Version {
     /// Reads `0.4.2` or `v0.4.2`.
     fn from_str(text: &str) -> Result<Self, Failure> {
         let refused = || {
-            let message = format!("{:?} is no version", shortened(text));
-            Failure::new(Code::InvalidArgument, message).hint("say one like 0.4.2")
+            let message = format!("{:?} is not a version", shortened(text));
+            Failure::new(Code::InvalidArgument, message).hint("give a version such as 0.4.2")
         };
         if text.len() > TEXT_LEN_MAX {
             return Err(refused());
@@ -90,7 +93,7 @@ fn shortened(text: &str) -> String {
 /// From one version to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is the same one.
+    /// The same version.
     None,
     /// The same release, built again.
     Rebuild,

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use ployz_api::{Name, NetworkId, NetworkState, StorePlace};
+use ployz_api::{Name, NetworkId, NetworkState, StoreLocation};
 use ployz_core::AddressPlan;
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,8 @@ impl Membership {
     }
 
     /// The store, as others are told of it.
-    pub(crate) fn store_place(&self) -> StorePlace {
-        StorePlace {
+    pub(crate) fn store_location(&self) -> StoreLocation {
+        StoreLocation {
             epoch: self.store_epoch,
             servers: self.store.clone(),
         }

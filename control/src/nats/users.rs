@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
-use ployz_api::{MachineId, StorePlace};
+use ployz_api::{MachineId, StoreLocation};
 use ployz_core::MachineRecord;
 
 use crate::host::ca::CertificateAuthority;
@@ -49,7 +49,7 @@ pub(crate) fn store_settings<'a>(
     own_user: User,
     membership: &Membership,
     authority: &CertificateAuthority,
-    place: &StorePlace,
+    place: &StoreLocation,
     filler: Option<MachineId>,
     machines: impl Iterator<Item = &'a MachineRecord>,
 ) -> anyhow::Result<Settings> {

@@ -95,7 +95,7 @@ impl Network {
     fn nats_settings(&self, storage: &Storage) -> anyhow::Result<Settings> {
         let own = nats::own_user(self.own, storage.nkey.clone());
         let membership = &self.membership;
-        let place = membership.store_place();
+        let place = membership.store_location();
         let view = self.view();
         nats::store_settings(
             own,

@@ -1,7 +1,7 @@
 //! Names and subnets: what only one machine can have, claimed by creating a lease.
 
 use ployz_api::{Code, Failure, MachineId, Name};
-use ployz_core::{Addresses, Lease, MachineRecord, NAME_REST_SECS, SUBNET_REST_SECS, Standing};
+use ployz_core::{Addresses, HolderState, Lease, MachineRecord, NAME_REST_SECS, SUBNET_REST_SECS};
 
 use crate::network::Network;
 use crate::store::{LEASES, MACHINES, Revised, Slot, Store};
@@ -126,11 +126,11 @@ async fn claim(
     store.update(LEASES, key, &lease, revision).await
 }
 
-async fn standing(store: &Store, machine: MachineId) -> Result<Standing, Failure> {
+async fn standing(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
     let held: Slot<MachineRecord> = store.look(MACHINES, &machine.to_string()).await?;
     Ok(match held {
-        Slot::Nothing => Standing::Unknown,
-        Slot::Record(_) => Standing::Member,
-        Slot::Deleted { at, .. } => Standing::Removed(at),
+        Slot::Nothing => HolderState::Unknown,
+        Slot::Record(_) => HolderState::Member,
+        Slot::Deleted { at, .. } => HolderState::Removed(at),
     })
 }

@@ -43,7 +43,8 @@ impl Key {
         }
     }
 
-    /// Decrypts up to [`GROUP_LEN_MAX`] messages in place and says which were authentic. What the others hold is rubbish.
+    /// Decrypts up to [`GROUP_LEN_MAX`] messages in place and says which were authentic. What the others hold is
+    /// rubbish.
     ///
     /// # Panics
     /// If there are more messages, or one is shorter than a tag.

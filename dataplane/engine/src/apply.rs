@@ -16,8 +16,8 @@ use crate::update::{AllowedIpChange, PeerUpdate, Update, UpdateError};
 pub const MAX_PEERS: usize = 1 << 16;
 
 impl Engine {
-    /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be applied does
-    /// not depend on the place: all engines of an interface that were told the same take it, or none.
+    /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
+    /// applied does not depend on the place: all engines of an interface that were told the same take it, or none.
     ///
     /// # Errors
     /// [`UpdateError::TooManyPeers`]; nothing was changed then.

@@ -37,8 +37,8 @@ impl Route {
         self
     }
 
-    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the route
-    /// takes, because padding must not cause fragmentation. At most 15 more than `len`.
+    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the
+    /// route takes, because padding must not cause fragmentation. At most 15 more than `len`.
     pub fn padded_len(&self, len: usize) -> usize {
         len.next_multiple_of(PADDING_MULTIPLE)
             .min(self.padding_limit)

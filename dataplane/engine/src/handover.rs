@@ -1,8 +1,8 @@
 //! Handshake messages on their way from one shard to another.
 //!
-//! The door takes them all from the network, because load can only be told in one place. What it has admitted and concerns
-//! a peer of another shard is handed over to that one, which takes it as admitted. The other way round goes a message that
-//! came to another shard, in one piece with data: it was not steered, and still has to pass the door.
+//! The door takes them all from the network, because load can only be told in one place. What it has admitted and
+//! concerns a peer of another shard is handed over to that one, which takes it as admitted. The other way round goes a
+//! message that came to another shard, in one piece with data: it was not steered, and still has to pass the door.
 
 use std::collections::VecDeque;
 use std::time::Instant;

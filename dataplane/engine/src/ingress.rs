@@ -286,8 +286,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does, and is
-    /// steered like data.
+    /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does,
+    /// and is steered like data.
     fn handle_cookie_reply(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
 //! WireGuard without I/O: peers, allowed IPs, endpoints, staged packets, handshakes, deadlines.
 //!
-//! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens no
-//! socket, starts no thread and reads no clock (boringtun's rate limiter, in `tunnel::gate`, does).
+//! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens
+//! no socket, starts no thread and reads no clock (boringtun's rate limiter, in `tunnel::gate`, does).
 
 #![forbid(unsafe_code)]
 

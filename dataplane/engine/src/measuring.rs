@@ -40,8 +40,8 @@ impl Engine {
         }
     }
 
-    /// Tests the way to those of `wanted` that there is a session with, or to all, `count` times in quick succession. A peer that has
-    /// never answered gets one test.
+    /// Tests the way to those of `wanted` that there is a session with, or to all, `count` times in quick succession. A
+    /// peer that has never answered gets one test.
     pub fn measure_round_trips(
         &mut self,
         now: Instant,

@@ -43,8 +43,9 @@ impl PacketHead {
         }
     }
 
-    /// True if the packet is UDP from `source_port` to `to`, which is how our own datagrams look from outside. Fragments
-    /// other than the first have no ports and are told by their destination alone when they come back as a whole.
+    /// True if the packet is UDP from `source_port` to `to`, which is how our own datagrams look from outside.
+    /// Fragments other than the first have no ports and are told by their destination alone when they come back as a
+    /// whole.
     pub(crate) fn is_datagram_to(&self, packet: &[u8], source_port: u16, to: SocketAddr) -> bool {
         if self.destination != to.ip() {
             return false;
@@ -62,8 +63,8 @@ impl PacketHead {
     }
 }
 
-/// The length that an IP packet says it has, so that padding can be told from it; `None` if that is more than there is, or
-/// too short for its header.
+/// The length that an IP packet says it has, so that padding can be told from it; `None` if that is more than there is,
+/// or too short for its header.
 pub(crate) fn packet_len(packet: &[u8]) -> Option<usize> {
     let length_at = |at: usize| {
         Some(usize::from(u16::from_be_bytes(

@@ -1,7 +1,7 @@
 //! What is known about the way to a peer: its MTU, and whether it takes batches.
 //!
-//! Both are found out with the peer's help, by messages inside the tunnel (`probe`), and only while large packets are sent:
-//! a peer that gets pings gets nothing else from us. A stock peer does not answer, and nothing is assumed then.
+//! Both are found out with the peer's help, by messages inside the tunnel (`probe`), and only while large packets are
+//! sent: a peer that gets pings gets nothing else from us. A stock peer does not answer, and nothing is assumed then.
 
 pub(crate) mod batches;
 pub(crate) mod mtu;
@@ -102,8 +102,8 @@ impl Path {
         sizes.map(|sizes| (self.mtu.id(), sizes))
     }
 
-    /// What to send now to find out about batches, if anything. Nothing before the MTU is known: the peer answers then, and
-    /// the test is about datagrams as long as those of real traffic.
+    /// What to send now to find out about batches, if anything. Nothing before the MTU is known: the peer answers then,
+    /// and the test is about datagrams as long as those of real traffic.
     pub(crate) fn poll_batches(&mut self, now: Instant, busy: bool) -> Option<Step> {
         let datagram_len = self.train_datagram_len()?;
         let train_len = u8::try_from(BATCH_LEN_MAX / datagram_len).unwrap_or(u8::MAX);

@@ -31,8 +31,8 @@ pub(crate) struct Peer {
     pub(crate) staged: StagedPackets,
     /// The shard that it is at home in.
     pub(crate) home: usize,
-    /// None while the interface has no private key, if no handshake with this key can mean anything, or in a shard that the
-    /// peer is not at home in.
+    /// None while the interface has no private key, if no handshake with this key can mean anything, or in a shard that
+    /// the peer is not at home in.
     pub(crate) tunnel: Option<Tunnel>,
     /// 24 bits; the receiver index of a session without its low byte. The highest byte says where the peer is at home.
     pub(crate) index: u32,
@@ -220,8 +220,8 @@ impl Peers {
     }
 
     fn unused_index(&self, home: usize, sources: &mut Sources) -> u32 {
-        // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so that
-        // three of four are free even if all peers share one of 64 homes.
+        // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so
+        // that three of four are free even if all peers share one of 64 homes.
         loop {
             let receiver_index = sources.draw_u32();
             let index = receiver_index >> 8;

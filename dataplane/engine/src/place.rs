@@ -1,8 +1,8 @@
 //! Which of an interface's engines this is, and which peers are at home in it.
 //!
-//! Every engine of an interface knows every peer and every prefix, but only the home of a peer has a tunnel with it. The
-//! home follows from the peer's public key, and the receiver indices of its sessions name it in their highest byte, so
-//! that a data message can be told whose it is before anybody has looked anything up.
+//! Every engine of an interface knows every peer and every prefix, but only the home of a peer has a tunnel with it.
+//! The home follows from the peer's public key, and the receiver indices of its sessions name it in their highest byte,
+//! so that a data message can be told whose it is before anybody has looked anything up.
 
 use crate::key::PublicKey;
 

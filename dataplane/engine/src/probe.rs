@@ -1,9 +1,9 @@
 //! Messages between two engines, inside the tunnel.
 //!
 //! To WireGuard they are packets like any other: encrypted, authenticated, in sequence. They are IPv6 packets from a
-//! link-local address of our own to itself, with a protocol number for experiments (RFC 3692) and a hop limit of one. An
-//! engine takes them before it looks at allowed IPs; a stock peer finds the source in nobody's and drops them, and even
-//! where everything is allowed no router passes a link-local address on.
+//! link-local address of our own to itself, with a protocol number for experiments (RFC 3692) and a hop limit of one.
+//! An engine takes them before it looks at allowed IPs; a stock peer finds the source in nobody's and drops them, and
+//! even where everything is allowed no router passes a link-local address on.
 //!
 //! ```text
 //!   IPv6 header (40)   version (1)   kind (1)   id (2, big-endian)   value (4, big-endian)   zeros

@@ -1,8 +1,8 @@
-//! The answer to a STAMP test from outside of the tunnel, for whoever measures against this machine with a tool of his own: RFC
-//! 8762, section 4.3, unauthenticated and stateless, with the TLVs of RFC 8972.
+//! The answer to a STAMP test from outside of the tunnel, for whoever measures against this machine with a tool of his
+//! own: RFC 8762, section 4.3, unauthenticated and stateless, with the TLVs of RFC 8972.
 //!
-//! Stateless: nothing is remembered of anybody, so whoever sends costs no memory, and the reply has the sender's own number. An
-//! answer is as long as the test, so it amplifies nothing.
+//! Stateless: nothing is remembered of anybody, so whoever sends costs no memory, and the reply has the sender's own
+//! number. An answer is as long as the test, so it amplifies nothing.
 
 use crate::outer::WallNs;
 use crate::stamp::{
@@ -33,8 +33,8 @@ pub struct TestArrival {
     pub hop_limit: u8,
 }
 
-/// Makes the reply out of a test, where it is, at `now` (T3); false if it is none. The reply's timestamps have the format of the
-/// test's.
+/// Makes the reply out of a test, where it is, at `now` (T3); false if it is none. The reply's timestamps have the
+/// format of the test's.
 pub fn reflect(packet: &mut [u8], arrival: TestArrival, now: WallNs) -> bool {
     let Some((base, tlvs)) = packet.split_first_chunk_mut::<BASE_LEN>() else {
         return false;

@@ -65,7 +65,8 @@ pub struct RttSnapshot {
 }
 
 impl RttSnapshot {
-    /// What `count` tests have told that were asked for when `before` was all that was known. The histogram stays whole.
+    /// What `count` tests have told that were asked for when `before` was all that was known. The histogram stays
+    /// whole.
     pub fn since(mut self, before: &Self, count: usize) -> Self {
         let fresh = self.histogram.count() - before.histogram.count().min(self.histogram.count());
         let fresh = usize::try_from(fresh).unwrap_or(usize::MAX);

@@ -4,8 +4,8 @@ use ployz_aead::{GROUP_LEN_MAX, Key, Message};
 
 use crate::message::{DATA_HEADER_LEN, data_counter};
 
-/// Seals data messages that stand end to end, all of `message_len` bytes but perhaps the last. Each has its header and its
-/// packet in place, and room for the tag behind them; the counter in the header is its nonce.
+/// Seals data messages that stand end to end, all of `message_len` bytes but perhaps the last. Each has its header and
+/// its packet in place, and room for the tag behind them; the counter in the header is its nonce.
 pub fn seal_messages(key: &Key, messages: &mut [u8], message_len: usize) {
     for group in messages.chunks_mut(GROUP_LEN_MAX * message_len) {
         let count = group.len().div_ceil(message_len);

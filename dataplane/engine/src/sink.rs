@@ -20,8 +20,8 @@ pub trait Sink {
         write: impl FnOnce(&mut [u8]),
     );
 
-    /// As [`Self::datagram`], for a data message: `write` fills in all but the tag and says which key it is to be sealed with
-    /// ([`seal_messages`]). A sink that has several of one key may seal them together, before they leave.
+    /// As [`Self::datagram`], for a data message: `write` fills in all but the tag and says which key it is to be
+    /// sealed with ([`seal_messages`]). A sink that has several of one key may seal them together, before they leave.
     fn message<'k>(
         &mut self,
         len: usize,
@@ -66,7 +66,8 @@ pub enum Manner {
     Whole,
     /// By itself, and in fragments where it does not fit.
     Fragmented,
-    /// By itself; the engine wants to know under this name when the kernel saw it leave ([`crate::Engine::handle_departure`]).
+    /// By itself; the engine wants to know under this name when the kernel saw it leave
+    /// ([`crate::Engine::handle_departure`]).
     Stamped(u32),
 }
 

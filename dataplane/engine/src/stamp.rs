@@ -7,8 +7,8 @@
 //!   TLV              flags (1)  type (1)  length (2)  value
 //! ```
 //!
-//! All numbers are big-endian. Timestamps are in the truncated format of PTP (seconds, nanoseconds), on the clock of whoever
-//! writes them: only differences between stamps of one clock mean something.
+//! All numbers are big-endian. Timestamps are in the truncated format of PTP (seconds, nanoseconds), on the clock of
+//! whoever writes them: only differences between stamps of one clock mean something.
 
 /// Length of a test packet without TLVs.
 pub(crate) const BASE_LEN: usize = 44;
@@ -155,7 +155,8 @@ impl Reply {
         }
     }
 
-    /// Reads a packet; `None` if it is too short. TLVs that are unknown, cut off or missing are as if they said nothing.
+    /// Reads a packet; `None` if it is too short. TLVs that are unknown, cut off or missing are as if they said
+    /// nothing.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         let (base, mut tlvs) = packet.split_first_chunk::<BASE_LEN>()?;
         let mut reply = Self {

@@ -1,7 +1,7 @@
 //! Which shard the packets to a prefix have to go to, told as it changes.
 //!
-//! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same prefixes
-//! that the engines have. The door tells it what to change.
+//! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same
+//! prefixes that the engines have. The door tells it what to change.
 
 use ipnet::IpNet;
 

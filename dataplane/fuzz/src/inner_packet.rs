@@ -1,5 +1,5 @@
-//! A peer that is who it says it is, and hostile: whatever it seals reaches the TUN only as crypto-routing, the packet's
-//! own lengths, and ECN allow. The other way round, whatever is read from the TUN arrives as it was.
+//! A peer that is who it says it is, and hostile: whatever it seals reaches the TUN only as crypto-routing, the
+//! packet's own lengths, and ECN allow. The other way round, whatever is read from the TUN arrives as it was.
 //!
 //! ```text
 //!   victim (1)  10.0.0.1, fd00::1     peers: 2 with 10.0.0.2/32, 10.1.0.0/16, fd00::2/128; 3 with 10.1.1.0/24

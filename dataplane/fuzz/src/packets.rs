@@ -166,8 +166,8 @@ impl Spec {
     }
 }
 
-/// What must be the same after coalescing and cutting: within an epoch each flow has the same packets in the same order.
-/// A packet that could be of any flow ends an epoch.
+/// What must be the same after coalescing and cutting: within an epoch each flow has the same packets in the same
+/// order. A packet that could be of any flow ends an epoch.
 pub(crate) fn epochs<'a>(packets: impl IntoIterator<Item = &'a [u8]>) -> Vec<Epoch> {
     let mut epochs = vec![Epoch::default()];
     for packet in packets {

@@ -81,8 +81,8 @@ impl Interface for Device {
     }
 }
 
-/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
-/// the tunnel, and what became of the tests since the session began.
+/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network
+/// and through the tunnel, and what became of the tests since the session began.
 fn rtt_line(rtt: &RttSnapshot) -> String {
     let us = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1e3);
     let network = rtt.window.network().unwrap_or_default();

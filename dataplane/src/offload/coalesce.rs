@@ -63,8 +63,8 @@ impl Coalescer {
         self.capabilities = capabilities;
     }
 
-    /// Takes a packet for the TUN. False if it does not follow others and no buffer is free, and then flushing, writing and
-    /// recycling helps; or if it is longer than any packet. An empty one is nothing.
+    /// Takes a packet for the TUN. False if it does not follow others and no buffer is free, and then flushing, writing
+    /// and recycling helps; or if it is longer than any packet. An empty one is nothing.
     pub fn push(&mut self, packet: &[u8]) -> bool {
         if packet.is_empty() {
             return true;

@@ -24,8 +24,8 @@ pub struct Fragments<'a> {
 }
 
 impl<'a> Fragments<'a> {
-    /// Of a packet without the don't-fragment bit, for a path that takes `mtu` bytes. `None` if its header is cut off or
-    /// leaves no room for payload.
+    /// Of a packet without the don't-fragment bit, for a path that takes `mtu` bytes. `None` if its header is cut off
+    /// or leaves no room for payload.
     pub fn new(packet: &'a [u8], mtu: usize) -> Option<Self> {
         let header_len = usize::from(packet.first()? & 0x0f) * 4;
         if header_len < ipv4::LEN_MIN || header_len > packet.len() {

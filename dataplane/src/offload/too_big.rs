@@ -1,14 +1,15 @@
 //! What to say about a packet that does not fit through the path to its peer.
 //!
-//! An interface has one MTU and its peers have many paths, so the tunnel is a router towards each of them and
-//! answers as one: ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too big" (RFC 4443, section 3.2). The
-//! sender is the packet's destination: an address of ours would be refused on the way in as one that cannot come
-//! from there, and the destination's is the one that reverse path filters expect from this interface.
+//! An interface has one MTU and its peers have many paths, so the tunnel is a router towards each of them and answers
+//! as one: ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too big" (RFC 4443, section 3.2). The
+//! sender is the packet's destination: an address of ours would be refused on the way in as one that cannot come from
+//! there, and the destination's is the one that reverse path filters expect from this interface.
 
 use super::checksum::Sum;
 use super::headers::{ip_version, ipv4, ipv6, read_u16, write_u16};
 
-/// An answer quotes as much as fits into what every IPv6 path takes; one over IPv4 stops at 576 (RFC 1812, section 4.3.2.3).
+/// An answer quotes as much as fits into what every IPv6 path takes; one over IPv4 stops at 576 (RFC 1812, section
+/// 4.3.2.3).
 pub const ANSWER_LEN_MAX: usize = 1280;
 const ANSWER_LEN_MAX_V4: usize = 576;
 /// Type, code, checksum, and four bytes that hold the MTU.
@@ -35,8 +36,8 @@ pub enum TooBig {
     Silent,
 }
 
-/// Judges a packet that is too long for a path that takes `mtu` bytes, and writes the answer. Of a super-packet, what will be
-/// sent are packets of at most `len` bytes.
+/// Judges a packet that is too long for a path that takes `mtu` bytes, and writes the answer. Of a super-packet, what
+/// will be sent are packets of at most `len` bytes.
 pub fn judge(packet: &[u8], len: usize, mtu: usize, answer: &mut [u8; ANSWER_LEN_MAX]) -> TooBig {
     match ip_version(packet) {
         Some(4) => judge_v4(packet, mtu, answer),
@@ -206,7 +207,8 @@ mod tests {
     #[test]
     fn what_may_be_cut_is_cut_and_what_has_to_pass_passes() {
         assert_eq!(answer_to(&v4(17, 0, 1420), 1220), Err(TooBig::Cut));
-        // An IPv6 packet of the least MTU has to get through, whatever the path, and so have the packets of a super-packet.
+        // An IPv6 packet of the least MTU has to get through, whatever the path, and so have the packets of a
+        // super-packet.
         assert_eq!(answer_to(&v6(17, 1280), 1220), Err(TooBig::Force));
         let mut answer = [0; ANSWER_LEN_MAX];
         let super_packet = v6(6, 60_000);

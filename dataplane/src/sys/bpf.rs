@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! One system call, with a command number and the attributes that belong to it. Addresses within attributes are of values
-//! that the caller of [`bpf`] borrows for longer than the call; the kernel keeps none of them.
+//! One system call, with a command number and the attributes that belong to it. Addresses within attributes are of
+//! values that the caller of [`bpf`] borrows for longer than the call; the kernel keeps none of them.
 #![expect(unsafe_code, reason = "bpf(2)")]
 
 use std::io;
@@ -136,8 +136,9 @@ fn bpf_open<A>(command: libc::c_int, attributes: &A) -> io::Result<OwnedFd> {
 
 fn bpf<A>(command: libc::c_int, attributes: &A) -> io::Result<usize> {
     let attributes: *const A = attributes;
-    // SAFETY: the kernel reads `size_of::<A>()` bytes of attributes, and through the addresses in them a key of the map's
-    // length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is written.
+    // SAFETY: the kernel reads `size_of::<A>()` bytes of attributes, and through the addresses in them a key of the
+    // map's length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is
+    // written.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
     super::check(result as isize)
 }

@@ -82,8 +82,8 @@ impl ProvidedBuffers {
         assert!(index < self.count);
         // SAFETY: `index` is in bounds of the allocation.
         let start = unsafe { self.memory.add(usize::from(index) * self.buffer_len) };
-        // SAFETY: `buffer_len` zero-initialised bytes of our allocation; the kernel has completed the buffer and does not
-        // touch it until it is provided again, which takes the `BufferId`; the borrow is of the whole pool.
+        // SAFETY: `buffer_len` zero-initialised bytes of our allocation; the kernel has completed the buffer and does
+        // not touch it until it is provided again, which takes the `BufferId`; the borrow is of the whole pool.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.buffer_len) }
     }
 

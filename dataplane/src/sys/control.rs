@@ -1,5 +1,5 @@
-//! Control messages (cmsg(3)) as bytes, without unsafe: what the kernel says about a datagram that came, and what we say
-//! about datagrams that go.
+//! Control messages (cmsg(3)) as bytes, without unsafe: what the kernel says about a datagram that came, and what we
+//! say about datagrams that go.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,7 +1,8 @@
 //! When datagrams left, as the kernel stamped them (Documentation/networking/timestamping.rst).
 //!
-//! A stamp is asked for with one datagram and comes back through the socket's error queue under a key: the socket counts
-//! what it was asked to stamp. The answer is there as soon as the driver has the packet, and is fetched in a later turn.
+//! A stamp is asked for with one datagram and comes back through the socket's error queue under a key: the socket
+//! counts what it was asked to stamp. The answer is there as soon as the driver has the packet, and is fetched in a
+//! later turn.
 
 use std::collections::VecDeque;
 use std::io;

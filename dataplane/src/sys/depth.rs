@@ -1,7 +1,7 @@
 //! How many buffers to lend to the kernel at a time.
 //!
-//! What one turn brings in should stay in the cache, and a turn should bring in as much as it can: few buffers while reads
-//! are long, many while they are short (`docs/decisions/0004-buffers.md`).
+//! What one turn brings in should stay in the cache, and a turn should bring in as much as it can: few buffers while
+//! reads are long, many while they are short (`docs/decisions/0004-buffers.md`).
 
 /// What a turn may bring in from one source: half of a 1 MiB L2 cache, the other half is for what is made of it.
 const TURN_LEN: usize = 512 << 10;

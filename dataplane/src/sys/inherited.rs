@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! Numbers become owners. The supervisor says by `LISTEN_PID` that they are for this process, they were open before its first
-//! instruction, and nobody else here knows of them; they are taken once.
+//! Numbers become owners. The supervisor says by `LISTEN_PID` that they are for this process, they were open before its
+//! first instruction, and nobody else here knows of them; they are taken once.
 #![expect(unsafe_code, reason = "a number that becomes an owner")]
 
 use std::io;

@@ -2,9 +2,9 @@
 //!
 //! # Safety
 //!
-//! A `msghdr` is a bundle of pointers. [`Outgoing`] and [`Incoming`] own what theirs point to, are boxed so that nothing
-//! moves, and rewrite all pointers before every use. A payload is borrowed for a plain call, and for an operation in a
-//! ring it is owned by whoever keeps the operation's memory (see `docs/decisions/0004-buffers.md`).
+//! A `msghdr` is a bundle of pointers. [`Outgoing`] and [`Incoming`] own what theirs point to, are boxed so that
+//! nothing moves, and rewrite all pointers before every use. A payload is borrowed for a plain call, and for an
+//! operation in a ring it is owned by whoever keeps the operation's memory (see `docs/decisions/0004-buffers.md`).
 #![expect(
     unsafe_code,
     reason = "msghdr is made of pointers, and libc's calls are unsafe"
@@ -30,7 +30,8 @@ pub(crate) struct Outgoing {
 #[repr(align(8))]
 struct ControlBytes<const N: usize>([u8; N]);
 
-// SAFETY: the pointers inside are to the value's own heap memory or to a payload, and are used only through `&mut self`.
+// SAFETY: the pointers inside are to the value's own heap memory or to a payload, and are used only through
+// `&mut self`.
 unsafe impl Send for Outgoing {}
 
 impl Outgoing {
@@ -153,8 +154,8 @@ impl Incoming {
         }))
     }
 
-    /// Takes the next message of the socket's error queue: the key of a datagram that has left, and when. `None` if it is
-    /// about something else.
+    /// Takes the next message of the socket's error queue: the key of a datagram that has left, and when. `None` if it
+    /// is about something else.
     ///
     /// # Errors
     /// Whatever `recvmsg` says; `WouldBlock` if there is nothing.

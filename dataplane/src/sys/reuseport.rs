@@ -6,8 +6,8 @@
 //!   anything else            the first socket
 //! ```
 //!
-//! GRO joins datagrams of one sender before a socket is chosen, and a shorter one may end the piece. Data that came behind
-//! a handshake message has to take the way of all other data, or it would be overtaken.
+//! GRO joins datagrams of one sender before a socket is chosen, and a shorter one may end the piece. Data that came
+//! behind a handshake message has to take the way of all other data, or it would be overtaken.
 //!
 //! # Safety
 //!
@@ -57,8 +57,8 @@ pub(crate) fn steer(socket: BorrowedFd<'_>, sockets: u32) -> io::Result<()> {
     check(result as isize).map(drop)
 }
 
-/// Sees the payload of the first datagram and all that follow it in one piece. A load past the end ends the program with
-/// zero: the first socket.
+/// Sees the payload of the first datagram and all that follow it in one piece. A load past the end ends the program
+/// with zero: the first socket.
 fn program(sockets: u32) -> [sock_filter; INSTRUCTIONS] {
     let first_byte = load(BPF_ABS, 0);
     [

@@ -1,8 +1,8 @@
 //! An io_uring that owns the memory of its operations.
 //!
-//! Receives are multishot into provided buffers; sends and writes take ownership of what they send and give it back with
-//! their completion. A turn of the driver is: [`Ring::wait`], then [`Ring::next`] until `None`, queueing output as it
-//! goes; the next `wait` submits everything at once.
+//! Receives are multishot into provided buffers; sends and writes take ownership of what they send and give it back
+//! with their completion. A turn of the driver is: [`Ring::wait`], then [`Ring::next`] until `None`, queueing output as
+//! it goes; the next `wait` submits everything at once.
 //!
 //! # Safety
 //!
@@ -159,8 +159,8 @@ impl Ring {
         })
     }
 
-    /// Receives from `fd` from now on, and no longer from what `source` was before. The caller keeps `fd` open until the
-    /// source is set again or the ring is shut down.
+    /// Receives from `fd` from now on, and no longer from what `source` was before. The caller keeps `fd` open until
+    /// the source is set again or the ring is shut down.
     pub(crate) fn set_source(&mut self, source: Source, fd: Option<BorrowedFd<'_>>) {
         let state = self.sources[source as usize];
         if state.armed {

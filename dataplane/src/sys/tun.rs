@@ -95,11 +95,12 @@ impl Tun {
         Ok(tuns)
     }
 
-    /// Takes the queues of the interface `name`, all of them, from a process that has ended. What is queued in them stays.
+    /// Takes the queues of the interface `name`, all of them, from a process that has ended. What is queued in them
+    /// stays.
     ///
     /// # Errors
-    /// `InvalidInput` if one is a queue of another interface or of one that was made otherwise, `EBADFD` if the interface
-    /// has been removed.
+    /// `InvalidInput` if one is a queue of another interface or of one that was made otherwise, `EBADFD` if the
+    /// interface has been removed.
     pub(crate) fn adopt(queues: Vec<OwnedFd>, name: &str, offload: bool) -> io::Result<Vec<Self>> {
         let shared = if queues.len() > 1 {
             libc::IFF_MULTI_QUEUE

@@ -48,8 +48,8 @@ pub(crate) struct UdpSockets {
 }
 
 impl UdpSockets {
-    /// Binds so many times both families to `port`, or to one that the kernel chooses. Datagrams are steered to the sockets
-    /// of their shard (`reuseport.rs`).
+    /// Binds so many times both families to `port`, or to one that the kernel chooses. Datagrams are steered to the
+    /// sockets of their shard (`reuseport.rs`).
     ///
     /// # Errors
     /// `EADDRINUSE` if either is taken.
@@ -73,12 +73,12 @@ impl UdpSockets {
         Ok(all)
     }
 
-    /// Takes the sockets of all shards, for IPv4 and IPv6, from a process that has ended, and sets them up as if they were
-    /// new. What they have received stays.
+    /// Takes the sockets of all shards, for IPv4 and IPv6, from a process that has ended, and sets them up as if they
+    /// were new. What they have received stays.
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL` if one is not bound to `port`, or, with 0, to that of the first; `ENOTSOCK` and others if one is no UDP
-    /// socket.
+    /// `EADDRNOTAVAIL` if one is not bound to `port`, or, with 0, to that of the first; `ENOTSOCK` and others if one is
+    /// no UDP socket.
     pub(crate) fn adopt_all(
         pairs: Vec<(OwnedFd, Option<OwnedFd>)>,
         port: u16,
@@ -115,8 +115,8 @@ impl UdpSockets {
             v6,
             port: found,
         };
-        // The process before us may have ended with an option set for one datagram, and the stamps that it had asked for
-        // are not ours.
+        // The process before us may have ended with an option set for one datagram, and the stamps that it had asked
+        // for are not ours.
         for (socket, ipv4) in sockets.both().zip([true, false]) {
             set_fragmentation(socket, ipv4, Fragmentation::AsKernelSees)?;
             restart_stamps(socket).map_err(errno)?;
@@ -203,8 +203,8 @@ impl UdpSockets {
         if ipv6 { self.v6() } else { Some(self.v4()) }
     }
 
-    /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is set
-    /// for this one call: nothing else may be sent through the socket at the same time.
+    /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is
+    /// set for this one call: nothing else may be sent through the socket at the same time.
     ///
     /// # Errors
     /// Those of `send`, or of setting the option.

@@ -1,4 +1,5 @@
-//! The WireGuard userspace protocol (<https://www.wireguard.com/xplatform/>), by which `wg` shows and sets an interface.
+//! The WireGuard userspace protocol (<https://www.wireguard.com/xplatform/>), by which `wg` shows and sets an
+//! interface.
 //!
 //! [`parse`] and [`render`] know the text and do no I/O; [`Server`] carries it over a Unix socket and asks whatever
 //! implements [`Interface`]. Of our own are two operations: `status=1`, which answers with lines of `key=value`, and

@@ -16,8 +16,9 @@ use super::{Operation, literal};
 /// Bytes in one request, its line ends included.
 ///
 /// As many peers as an engine holds, each with its keys, an IPv6 endpoint and three prefixes, are 65,536 * 480 bytes;
-/// 130,000 IPv6 prefixes of a single peer are 130,000 * 56 bytes = 7 MiB. The text itself is not kept; what is kept takes
-/// at most twice its size (a peer with nothing but its key: 136 bytes for 76), and as much again while a vector grows.
+/// 130,000 IPv6 prefixes of a single peer are 130,000 * 56 bytes = 7 MiB. The text itself is not kept; what is kept
+/// takes at most twice its size (a peer with nothing but its key: 136 bytes for 76), and as much again while a vector
+/// grows.
 pub const MAX_REQUEST: usize = 32 << 20;
 const _: () = assert!(MAX_PEERS * 480 <= MAX_REQUEST);
 const _: () = assert!(130_000 * 56 <= MAX_REQUEST);

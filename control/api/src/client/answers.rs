@@ -1,4 +1,4 @@
-//! What comes back for one request.
+//! The answers to one request.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use quinn::{ConnectionError, VarInt};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::frame::{HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;
@@ -53,7 +53,7 @@ impl Answers {
     /// [`ClientError`].
     pub async fn only(mut self) -> Result<Response, ClientError> {
         let response = self.next().await?;
-        response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))
+        response.ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn broken(error: io::Error) -> ClientError {
     said(&error).unwrap_or_else(|| ClientError::Broken(error.to_string()))
 }
 
-/// What the other side has said at the end of the connection, if it was about us.
+/// The reason that the other side gave for closing the connection, if it concerns this client.
 fn said(error: &io::Error) -> Option<ClientError> {
     let mut cause: &(dyn std::error::Error + 'static) = error.get_ref()?;
     loop {

@@ -15,16 +15,17 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::answers::{self, Answers};
-use super::{ClientError, trust};
+use super::error::ClientError;
+use super::trust;
 use crate::certificate::CertificateName;
 use crate::credential::Credential;
 use crate::request::{Destination, Request};
 use crate::response::Response;
 use crate::token::Token;
 
-/// A handshake takes two round trips; whoever has not answered by then will not.
+/// A handshake takes two round trips; a daemon that has not answered by then will not.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// Where there is another endpoint to try: two retransmissions of a handshake that was lost.
+/// The wait if there is another endpoint to try: two retransmissions of a handshake that was lost.
 const FAILOVER_WAIT: Duration = Duration::from_secs(2);
 /// Silence after which a connection is dead; kept-alive connections are never silent for so long.
 const IDLE_MAX: Duration = Duration::from_secs(20);
@@ -95,7 +96,8 @@ impl Session {
         answers::write(&mut stream, &relay).await?;
         stream.flush().await.map_err(answers::broken)?;
         let response = answers::read(&mut stream).await?;
-        let response = response.ok_or_else(|| ClientError::Broken("it hung up".to_owned()))?;
+        let response = response
+            .ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))?;
         if !response.ok {
             return Ok(Err(Box::new(response)));
         }

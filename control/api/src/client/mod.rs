@@ -2,6 +2,7 @@
 
 mod answers;
 mod dial;
+mod error;
 mod trust;
 
 use std::time::Duration;
@@ -15,33 +16,11 @@ use crate::token::Token;
 
 pub use answers::Answers;
 pub use dial::{Session, connect};
+pub use error::ClientError;
 
 /// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
 const BUSY_WAIT_MIN: Duration = Duration::from_millis(100);
 const BUSY_WAIT_MAX: Duration = Duration::from_millis(500);
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody answered at any endpoint.
-    #[error("no daemon answers: {0}")]
-    Unreachable(String),
-    /// Somebody is there, and has no room for us. Nothing was asked.
-    #[error("the daemon is busy: {0}")]
-    Busy(String),
-    /// The credential cannot be used.
-    #[error("the credential cannot be used: {0}")]
-    Credential(String),
-    /// The daemon does not take the credential.
-    #[error("the daemon does not take this credential: {0}")]
-    Refused(String),
-    /// The connection broke while we waited for the answer.
-    #[error("the daemon did not answer: {0}")]
-    Broken(String),
-    /// It took too long.
-    #[error("the daemon did not answer within {0:?}")]
-    TimedOut(Duration),
-}
 
 /// Asks with a credential, at its endpoints in their order, and waits up to `patience` for the answer of the first that
 /// is there.
@@ -63,8 +42,8 @@ pub async fn ask(
     .await
 }
 
-/// As [`ask`], but the answer is another machine's: whoever is connected to passes everything on, and can neither read
-/// nor change it. `known_as` is whom that machine is to see.
+/// As [`ask`], but another machine answers: the daemon that is dialled relays everything, and can neither read
+/// nor change it. `known_as` is the credential that the other machine sees.
 ///
 /// # Errors
 /// [`ClientError`].

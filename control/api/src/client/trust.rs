@@ -1,4 +1,4 @@
-//! Whom a client believes: the holders of certificates of one authority, and nothing that the other side supplies.
+//! A client's trust: it believes the holders of certificates of one CA, and nothing that the other side supplies.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::ALPN;
 use crate::credential::Credential;
 use crate::token::fingerprint;
 
-/// Whose certificates count.
+/// The CA whose certificates count.
 #[derive(Debug)]
 enum Trust {
     Ca(CertificateDer<'static>),
@@ -87,7 +87,7 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let root = self.root(intermediates).ok_or_else(|| {
-            rustls::Error::General("this is another network's machine".to_owned())
+            rustls::Error::General("the machine belongs to another network".to_owned())
         })?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;

@@ -68,19 +68,22 @@ fn a_machine_that_had_roamed_is_looked_for_where_it_was_last() {
     let mut before = Control::new(OWN, now);
     before.handle(Input::Listed(vec![(known.clone(), 1)]), now);
     drain(&mut before);
-    let mut hear = |endpoint| {
+    let mut record = |endpoint| {
         before.handle(Input::Sessions(BTreeMap::from([(key, endpoint)])), now);
         let saves = matches!(drain(&mut before)[..], [Effect::Save]);
         (saves, before.view().saved())
     };
-    assert!(!hear(known.endpoints[0]).0, "it is where its record has it");
-    assert!(hear(elsewhere).0);
-    let (again, saved) = hear(elsewhere);
+    assert!(
+        !record(known.endpoints[0]).0,
+        "it is where its record has it"
+    );
+    assert!(record(elsewhere).0);
+    let (again, saved) = record(elsewhere);
     assert!(!again, "that is known");
     let mut after = Control::new(OWN, now);
     after.handle(Input::Restored(saved.clone()), now);
     after.handle(Input::Listed(vec![(known, 1)]), now);
-    let told: Vec<_> = drain(&mut after)
+    let announced: Vec<_> = drain(&mut after)
         .into_iter()
         .filter_map(|effect| match effect {
             Effect::Configure(updates) => Some(updates),
@@ -92,7 +95,7 @@ fn a_machine_that_had_roamed_is_looked_for_where_it_was_last() {
         .map(|update| (update.public_key, update.endpoint))
         .collect();
     assert_eq!(
-        told,
+        announced,
         [(key, Some(elsewhere))],
         "and the store leads nobody astray"
     );

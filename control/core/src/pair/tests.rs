@@ -94,13 +94,13 @@ fn every_cause_is_named() {
             |p| peer(there(p)).endpoint = None,
             "route",
             Verdict::Fail,
-            "b does not know where",
+            "b knows no endpoint",
         ),
         (
             |p| there(p).after.wireguard_key = "c".to_owned(),
             "key",
             Verdict::Fail,
-            "b has another",
+            "the WireGuard key of b differs",
         ),
         (
             |p| p.here.after.peer = None,
@@ -112,13 +112,13 @@ fn every_cause_is_named() {
             |p| deaf(&mut p.here),
             "udp",
             Verdict::Fail,
-            "nothing of b arrives at a",
+            "nothing from b arrives at a",
         ),
         (
             |p| deaf(there(p)),
             "udp",
             Verdict::Fail,
-            "nothing of a arrives at b",
+            "nothing from a arrives at b",
         ),
         (
             |p| {

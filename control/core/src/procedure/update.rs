@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use ployz_api::{
     Code, FailedMachine, Failure, MachineHealth, MachineId, MachineUpdate, Name, ReleaseFetched,
-    ReleaseWay, Switch, UpdatedMachine, UpdatingMachine,
+    ReleaseSource, Switch, UpdatedMachine, UpdatingMachine,
 };
 
 use super::{Next, Procedure, Stage};
-use crate::update::judge;
+use crate::update::compare_health;
 
 /// Three attempts at a handshake, and an interval of everything that is done at intervals.
 const HEALTH_WAIT: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ const CANARY_WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateTask {
     /// Have it fetch the version.
-    Fetch(MachineId, ReleaseWay),
+    Fetch(MachineId, ReleaseSource),
     /// Send it the version for its architecture, as it cannot reach the releases.
     Mirror(MachineId, String),
     /// Ask for its health.
@@ -74,7 +74,7 @@ enum Phase {
     /// It cannot reach the releases, for this cause.
     Mirror(MachineId, String, String),
     FetchMirrored(MachineId),
-    Before(MachineId, ReleaseWay),
+    Before(MachineId, ReleaseSource),
     /// Another coordinator has noted the machine, and may have died before or after its switch.
     Resume,
     Switch,
@@ -147,7 +147,7 @@ impl UpdateProcedure {
                 ..
             })) => return self.fail(id, "download", cause, true),
             Ok(UpdateAnswer::Done | UpdateAnswer::Fetched(_) | UpdateAnswer::Health(_)) => {
-                Phase::Before(id, ReleaseWay::Base)
+                Phase::Before(id, ReleaseSource::Base)
             }
             Err(failure) if failure.code == Code::MachineNotFound => {
                 self.names.remove(&id);
@@ -160,7 +160,7 @@ impl UpdateProcedure {
     fn before(
         &mut self,
         id: MachineId,
-        release_from: ReleaseWay,
+        release_from: ReleaseSource,
         outcome: Result<UpdateAnswer, Failure>,
     ) {
         let before = match health(outcome) {
@@ -196,7 +196,7 @@ impl UpdateProcedure {
                 return self.check_again(machine, patience, now);
             }
         };
-        match judge(&machine.before, &after, &self.state.version) {
+        match compare_health(&machine.before, &after, &self.state.version) {
             Ok(()) => self.phase = Phase::Confirm(Box::new(after)),
             Err(_) if is_back(machine, &after) => {
                 let (version, cause) = (&self.state.version, patience.cause);
@@ -304,7 +304,7 @@ impl Procedure for UpdateProcedure {
         };
         match &self.phase {
             Phase::Fetch(id) => {
-                let task = UpdateTask::Fetch(*id, ReleaseWay::Base);
+                let task = UpdateTask::Fetch(*id, ReleaseSource::Base);
                 Next::Step(Stage::of(*id, "download"), task)
             }
             Phase::Mirror(id, arch, _) => {
@@ -312,7 +312,7 @@ impl Procedure for UpdateProcedure {
                 Next::Step(Stage::of(*id, "pass on"), task)
             }
             Phase::FetchMirrored(id) => {
-                let task = UpdateTask::Fetch(*id, ReleaseWay::Coordinator);
+                let task = UpdateTask::Fetch(*id, ReleaseSource::Coordinator);
                 Next::Step(Stage::of(*id, "pass on"), task)
             }
             Phase::Before(id, _) => Next::Step(Stage::of(*id, "download"), UpdateTask::Health(*id)),
@@ -350,7 +350,7 @@ impl Procedure for UpdateProcedure {
                 }
             },
             (Phase::FetchMirrored(id), _) => match outcome {
-                Ok(_) => self.phase = Phase::Before(id, ReleaseWay::Coordinator),
+                Ok(_) => self.phase = Phase::Before(id, ReleaseSource::Coordinator),
                 Err(failure) => self.fail(id, "download", failure.message, true),
             },
             (Phase::Before(id, way), _) => self.before(id, way, outcome),

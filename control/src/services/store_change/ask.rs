@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use ployz_api::{Failure, MachineId, Payload, Request, StorageStep, StorePlace};
+use ployz_api::{Failure, MachineId, Payload, Request, StorageStep, StoreLocation};
 use tokio::time::sleep;
 
 use crate::host::clock;
@@ -80,7 +80,7 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
             continue;
         }
         let silent = silent(here, network).await;
-        let place = network.membership.store_place();
+        let place = network.membership.store_location();
         for (id, failure) in announce(here, silent, &place).await {
             tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
         }
@@ -90,7 +90,7 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
 pub(crate) async fn announce(
     here: &Rc<Machine>,
     ids: Vec<MachineId>,
-    place: &StorePlace,
+    place: &StoreLocation,
 ) -> Vec<(MachineId, Failure)> {
     ask_all(here, ids, || StorageStep::Adopt(place.clone())).await
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ployz_api::{
     Code, FailedPromotion, Failure, MachineId, Outcome, Payload, Request, StoragePromotion,
-    StorageReport, StorageRequest, StorageStep, StorePlace, Success,
+    StorageReport, StorageRequest, StorageStep, StoreLocation, Success,
 };
 use ployz_core::{StoragePlan, StorageWish, plan_storage};
 
@@ -118,10 +118,10 @@ async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Rep
 }
 
 /// Where the next store is, and who cannot hold it.
-fn locate(network: &Network, reports: Vec<Report>) -> (StorePlace, Vec<FailedPromotion>) {
+fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<FailedPromotion>) {
     let own = env!("CARGO_PKG_VERSION");
     let mut failed = Vec::new();
-    let mut place = StorePlace {
+    let mut place = StoreLocation {
         epoch: network.membership.store_epoch,
         servers: Vec::new(),
     };

@@ -188,7 +188,7 @@ impl Coordinator {
         let authority = self.here.authority().map_err(internal)?;
         let addresses = known(&self.here)?.addresses;
         let next = NextStore {
-            place: self.journal.place.clone(),
+            location: self.journal.place.clone(),
             coordinator: self.here.identity.machine_id,
             authority: Secret::new(
                 serde_json::to_string(&authority).map_err(|it| internal(it.into()))?,

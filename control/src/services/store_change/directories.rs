@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{MachineId, StorePlace};
+use ployz_api::{MachineId, StoreLocation};
 use ployz_core::{AddressPlan, MachineRecord, SavedView};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub(crate) const PREPARED_FILE: &str = "storage-next.json";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prepared {
-    pub(crate) place: StorePlace,
+    pub(crate) place: StoreLocation,
     pub(crate) coordinator: MachineId,
     pub(crate) authority: CertificateAuthority,
     pub(crate) addresses: AddressPlan,
@@ -77,7 +77,7 @@ async fn exchange(
     }
     let saved: Option<SavedView> = here.files.read_last_good(VIEW_FILE)?;
     let machines = saved.map(|saved| saved.machines).unwrap_or_default();
-    let place = membership.store_place();
+    let place = membership.store_location();
     let own = own_user(here.identity.machine_id, here.identity.nkey()?);
     let settings = store_settings(own, membership, authority, &place, None, machines.iter())?;
     nats.configure(&settings)

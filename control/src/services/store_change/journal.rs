@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ployz_api::{MachineId, OperationId, StorePlace};
+use ployz_api::{MachineId, OperationId, StoreLocation};
 use serde::{Deserialize, Serialize};
 
 /// The file of a [`Journal`].
@@ -18,7 +18,7 @@ pub(super) const AGAIN: &str =
 #[serde(deny_unknown_fields)]
 pub(super) struct Journal {
     pub(super) operation_id: OperationId,
-    pub(super) place: StorePlace,
+    pub(super) place: StoreLocation,
     /// Who will hold the store.
     pub(super) members: BTreeSet<MachineId>,
     /// Who ceases to.

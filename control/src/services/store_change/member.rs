@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use ployz_api::{
-    Code, Failure, NextStore, Outcome, Payload, StorageReport, StorageStep, StorePlace, Success,
+    Code, Failure, NextStore, Outcome, Payload, StorageReport, StorageStep, StoreLocation, Success,
 };
 
 use crate::host::ca::CertificateAuthority;
@@ -55,7 +55,7 @@ async fn preflight(here: &Machine) -> Result<StorageReport, Failure> {
 
 async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     let membership = known(here)?;
-    refuse_former(&membership, &next.place)?;
+    refuse_former(&membership, &next.location)?;
     let malformed =
         |what: &str| Failure::new(Code::InvalidArgument, format!("{what} of the next store"));
     let authority: CertificateAuthority =
@@ -67,7 +67,7 @@ async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     let addresses =
         serde_json::from_value(next.addresses).map_err(|_| malformed("the addresses"))?;
     let prepared = Prepared {
-        place: next.place,
+        place: next.location,
         coordinator: next.coordinator,
         authority,
         addresses,
@@ -81,9 +81,9 @@ async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
 
 /// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by whoever takes part in
 /// the network next.
-pub(crate) fn adopt(here: &Machine, place: &StorePlace) -> Result<bool, Failure> {
+pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failure> {
     let mut membership = known(here)?;
-    if *place == membership.store_place() {
+    if *place == membership.store_location() {
         return Ok(false);
     }
     refuse_former(&membership, place)?;
@@ -113,7 +113,7 @@ pub(crate) fn adopt(here: &Machine, place: &StorePlace) -> Result<bool, Failure>
     Ok(true)
 }
 
-fn refuse_former(membership: &Membership, place: &StorePlace) -> Result<(), Failure> {
+fn refuse_former(membership: &Membership, place: &StoreLocation) -> Result<(), Failure> {
     if place.epoch > membership.store_epoch {
         return Ok(());
     }

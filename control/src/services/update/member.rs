@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ployz_api::{
     Code, Failure, MachineHealth, MachineId, Outcome, Payload, ReleaseFetched, ReleasePiece,
-    ReleaseWay, Success, UpdateStep,
+    ReleaseSource, Success, UpdateStep,
 };
 use ployz_engine::PublicKey as WireguardKey;
-use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, place};
+use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, release_path};
 
 use crate::host::failure::internal;
 use crate::host::program::blocking;
@@ -48,14 +48,14 @@ pub(crate) async fn step(here: &Machine, step: UpdateStep) -> Outcome {
         }
         UpdateStep::Confirm => {
             blocking(|| {
-                Layout::system().say_verdict(true)?;
+                Layout::system().record_verdict(true)?;
                 Layout::system().prune()
             })
             .await?;
             Ok(done())
         }
         UpdateStep::Revert => {
-            blocking(|| Layout::system().say_verdict(false)).await?;
+            blocking(|| Layout::system().record_verdict(false)).await?;
             Ok(done())
         }
     }
@@ -71,12 +71,12 @@ pub(crate) fn release(here: &Machine) -> Result<Release, Failure> {
     Ok(Release::new(base, PublicKey::read(Path::new(RELEASE_KEY))?))
 }
 
-fn release_by(here: &Machine, way: ReleaseWay) -> Result<Release, Failure> {
+fn release_by(here: &Machine, way: ReleaseSource) -> Result<Release, Failure> {
     match way {
-        ReleaseWay::Base => release(here),
-        ReleaseWay::Coordinator => {
+        ReleaseSource::Base => release(here),
+        ReleaseSource::Coordinator => {
             let key = PublicKey::read(Path::new(RELEASE_KEY))?;
-            Ok(Release::new(Layout::system().passed_on(), key))
+            Ok(Release::new(Layout::system().received_mirror(), key))
         }
     }
 }
@@ -85,7 +85,7 @@ fn release_by(here: &Machine, way: ReleaseWay) -> Result<Release, Failure> {
 fn fetch(
     release: Result<Release, Failure>,
     version: &Version,
-    way: ReleaseWay,
+    way: ReleaseSource,
 ) -> Result<ReleaseFetched, Failure> {
     let arch = Arch::here()?;
     let layout = Layout::system();
@@ -94,18 +94,18 @@ fn fetch(
         Failure::new(Code::Unsupported, message).hint("ployzctl daemon install, on that machine")
     })?;
     current.refuse_downgrade(version)?;
-    let readable = release.and_then(|release| release.look_for(version).map(|()| release));
+    let readable = release.and_then(|release| release.check_version(version).map(|()| release));
     let fetched = |unreachable| ReleaseFetched {
         arch: arch.to_string(),
         unreachable,
     };
     let release = match (readable, way) {
-        (Err(failure), ReleaseWay::Base) => return Ok(fetched(Some(failure.message))),
-        (readable, ReleaseWay::Base | ReleaseWay::Coordinator) => readable?,
+        (Err(failure), ReleaseSource::Base) => return Ok(fetched(Some(failure.message))),
+        (readable, ReleaseSource::Base | ReleaseSource::Coordinator) => readable?,
     };
     layout.fetch(&release, version, arch, &mut |_| {})?;
-    if way == ReleaseWay::Coordinator {
-        layout.forget_passed()?;
+    if way == ReleaseSource::Coordinator {
+        layout.remove_mirrors()?;
     }
     Ok(fetched(None))
 }
@@ -115,7 +115,7 @@ fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
     let invalid = |cause: &str| Failure::new(Code::InvalidArgument, cause);
     let bytes = STANDARD.decode(&piece.data);
     let bytes = bytes.map_err(|_| invalid("a piece is not in base64"))?;
-    let place = place(piece.file, &piece.version.parse()?, Arch::here()?);
+    let place = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
     Layout::system().keep_piece(&place, piece.offset, &bytes)
 }
 

@@ -11,7 +11,7 @@ use ployz_api::client::Session;
 use ployz_api::{
     Code, Failure, MachineId, RELEASE_PIECE_LEN, ReleaseFile, ReleasePiece, Request, UpdateStep,
 };
-use ployz_install::{Arch, Layout, Version, place};
+use ployz_install::{Arch, Layout, Version, release_path};
 use tokio::time::timeout;
 
 use crate::host::program::blocking;
@@ -35,7 +35,7 @@ pub(crate) async fn pass_on(
     let session = here.client()?.reach_as_admin(machine).await?;
     let sending = async {
         for file in ReleaseFile::ALL {
-            let path = base.join(place(file, &version, arch));
+            let path = base.join(release_path(file, &version, arch));
             send(&session, machine, &version, file, &path).await?;
         }
         Ok(())

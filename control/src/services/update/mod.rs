@@ -176,7 +176,7 @@ impl Executor for Coordinator {
 
     async fn close(&mut self, _outcome: &Result<(), Failure>) {
         // What was mirrored for others does no harm if it stays.
-        let _stays = blocking(|| Layout::system().forget_passed()).await;
+        let _stays = blocking(|| Layout::system().remove_mirrors()).await;
     }
 }
 

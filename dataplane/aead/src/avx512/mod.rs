@@ -1,8 +1,8 @@
 //! Sixteen messages at a time in registers of 512 bits.
 //!
 //! ChaCha20 computes sixteen blocks side by side, one in each 32-bit lane, whichever messages they belong to. Poly1305
-//! goes through eight messages side by side, one in each 64-bit lane, with the 52-bit multiplier (IFMA). So no lane waits
-//! for another block of its own message, and short messages fill the registers as well as long ones.
+//! goes through eight messages side by side, one in each 64-bit lane, with the 52-bit multiplier (IFMA). So no lane
+//! waits for another block of its own message, and short messages fill the registers as well as long ones.
 //!
 //! Nothing branches on, and no address depends on, a secret: only lengths and counters decide.
 #![expect(

@@ -23,8 +23,8 @@ const POLY_BLOCK_LEN: usize = 16;
 const BLOCKS_PER_LOAD: usize = BLOCK_LEN / POLY_BLOCK_LEN;
 const ALL: __mmask8 = 0xff;
 
-/// The tags of `texts`, each with the one-time key at the start of its block 0 (RFC 8439, section 2.8: no associated data,
-/// the text with zeros up to a multiple of 16, both lengths).
+/// The tags of `texts`, each with the one-time key at the start of its block 0 (RFC 8439, section 2.8: no associated
+/// data, the text with zeros up to a multiple of 16, both lengths).
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma")]
 pub(super) fn tags(
     keys: &[&[u8; BLOCK_LEN]; MESSAGES],
@@ -219,8 +219,8 @@ impl Limbs {
         ])
     }
 
-    /// Every limb within its bits, for a number below 2^131. What goes round once can leave a bit in the second limb only
-    /// where the first was all ones and is now below five, so it goes round no further.
+    /// Every limb within its bits, for a number below 2^131. What goes round once can leave a bit in the second limb
+    /// only where the first was all ones and is now below five, so it goes round no further.
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn carried(self) -> Self {

@@ -1,10 +1,10 @@
-//! Whether batches survive the path: a train of equal datagrams leaves in one send (UDP GSO), and the peer says how many
-//! arrived intact.
+//! Whether batches survive the path: a train of equal datagrams leaves in one send (UDP GSO), and the peer says how
+//! many arrived intact.
 //!
 //! Some kernels and network cards mangle all segments of a batch but the first, and nothing says so. Loss looks the
 //! same, so a train that suffered is followed by one whose datagrams are sent one by one: only if that fares much
-//! better are batches to blame. Where a full queue holds a batch in one piece it loses it in one piece, so that a train of which
-//! nothing arrives says less than one of which only the first does, and neither is believed at once.
+//! better are batches to blame. Where a full queue holds a batch in one piece it loses it in one piece, so that a train
+//! of which nothing arrives says less than one of which only the first does, and neither is believed at once.
 //!
 //! ```text
 //!   Batched train ──all──▶ works                                            ──few──▶ again, later
@@ -21,8 +21,8 @@ pub(crate) const TRAIN_MAX: u8 = 16;
 const RETEST_INTERVAL: Duration = Duration::from_secs(600);
 /// After a test that told nothing.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// What it takes to believe that batches are broken, and what a comparison adds to it: one in which some of the batch arrived,
-/// and one in which nothing did.
+/// What it takes to believe that batches are broken, and what a comparison adds to it: one in which some of the batch
+/// arrived, and one in which nothing did.
 const PROOF: u8 = 4;
 const SOME_ARRIVED: u8 = 2;
 const NONE_ARRIVED: u8 = 1;

@@ -1,8 +1,9 @@
 //! The search for a path's MTU with probes inside the tunnel, in the manner of RFC 8899 (DPLPMTUD).
 //!
-//! Probes are sent in rounds, several sizes at once, and the largest that is answered counts. So a search takes a few round
-//! trips instead of one for each size, and a size has failed only when a smaller one of its round has arrived. A full buffer
-//! on the way also drops the large ones first, so before a smaller path is believed the next larger size fails three times more.
+//! Probes are sent in rounds, several sizes at once, and the largest that is answered counts. So a search takes a few
+//! round trips instead of one for each size, and a size has failed only when a smaller one of its round has arrived. A
+//! full buffer on the way also drops the large ones first, so before a smaller path is believed the next larger size
+//! fails three times more.
 //!
 //! ```text
 //!   Start    {1280, ceiling} ──ceiling──▶ settled        ──nothing──▶ rests, longer each time: a stock peer is silent
@@ -24,8 +25,8 @@ pub(crate) const BASE: usize = 1280;
 pub(crate) const ROUND_MAX: usize = 16;
 /// Between two confirmations while large packets are sent. A change has to be found, searched and told within 2 s.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(200);
-/// When a smaller path is searched again for a larger MTU: soon, as what made it small may have been a moment's, then twice
-/// as long each time up to the `PMTU_RAISE_TIMER`.
+/// When a smaller path is searched again for a larger MTU: soon, as what made it small may have been a moment's, then
+/// twice as long each time up to the `PMTU_RAISE_TIMER`.
 const RAISE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 const RAISE_INTERVAL: Duration = Duration::from_secs(600);
 /// The first rest after a round without any answer; doubled up to [`RAISE_INTERVAL`] for a peer that never answered.

@@ -1,8 +1,8 @@
 //! When to test the round trip to a peer.
 //!
-//! One test says whether the peer answers at all: a stock one does not. The first answer brings a burst (`bursts`), and then
-//! there is one test in a while, as long as the session is in use: a test is data to WireGuard, and would keep a session
-//! alive that nobody needs.
+//! One test says whether the peer answers at all: a stock one does not. The first answer brings a burst (`bursts`), and
+//! then there is one test in a while, as long as the session is in use: a test is data to WireGuard, and would keep a
+//! session alive that nobody needs.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ const USE_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Schedule {
     stage: Stage,
     next: Instant,
-    /// How long after the first answer the first test of the steady ones comes: peers that came together are not tested together.
+    /// How long after the first answer the first test of the steady ones comes: peers that came together are not tested
+    /// together.
     phase: Duration,
     used_at: Option<Instant>,
 }
@@ -45,8 +46,8 @@ impl Schedule {
         }
     }
 
-    /// True if a test is due. `used` says that there was traffic other than tests since the last call, `answered` that the
-    /// peer has ever answered one.
+    /// True if a test is due. `used` says that there was traffic other than tests since the last call, `answered` that
+    /// the peer has ever answered one.
     pub(crate) fn is_due(&mut self, now: Instant, used: bool, answered: bool) -> bool {
         if used {
             self.used_at = Some(now);

@@ -1,8 +1,8 @@
 //! Our side of the measurement: tests that were sent, and what their replies tell.
 //!
-//! A round trip is known when three things have come: the reply, our kernel's stamp of the test, and the peer's kernel's
-//! stamp of the reply, which follows in the next reply. What does not come in time is replaced by what the processes
-//! wrote, and the sample says so.
+//! A round trip is known when three things have come: the reply, our kernel's stamp of the test, and the peer's
+//! kernel's stamp of the reply, which follows in the next reply. What does not come in time is replaced by what the
+//! processes wrote, and the sample says so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const REPLY_LIMIT_NS: u64 = 2_000_000_000;
 const PENDING_MAX: usize = 1024;
 /// For the stamp that follows: longer than the time between two tests.
 const FOLLOW_UP_LIMIT_NS: u64 = 12_000_000_000;
-/// What the processes at both ends take for a test and its reply is microseconds, and some milliseconds under load. If it is
-/// more than this, one of them did not run.
+/// What the processes at both ends take for a test and its reply is microseconds, and some milliseconds under load. If
+/// it is more than this, one of them did not run.
 const STALL_MIN: Duration = Duration::from_millis(50);
 /// So far may replies overtake one another; a reflector that counts from further back has begun anew.
 const OVERTAKEN_MAX: u32 = 16;

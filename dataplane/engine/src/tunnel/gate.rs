@@ -1,7 +1,8 @@
 //! The door for handshake messages of all peers: MAC, load, cookies (paper, section 5.3).
 //!
-//! This is the one module that knows boringtun, for its rate limiter, which reads its own clock and randomness. It counts a
-//! message once for every check; here a message is checked and counted once, and looked at again only to write a cookie.
+//! This is the one module that knows boringtun, for its rate limiter, which reads its own clock and randomness. It
+//! counts a message once for every check; here a message is checked and counted once, and looked at again only to write
+//! a cookie.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -53,7 +54,8 @@ impl Gate {
         reply: &mut [u8; COOKIE_REPLY_LEN],
     ) -> Admission {
         self.limiter.reset_count();
-        // Without a second MAC this is nobody who has had a cookie: whether it gets one is decided before one is computed.
+        // Without a second MAC this is nobody who has had a cookie: whether it gets one is decided before one is
+        // computed.
         let has_mac2 = datagram
             .last_chunk::<16>()
             .is_some_and(|mac2| *mac2 != [0; 16]);

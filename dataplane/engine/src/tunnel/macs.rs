@@ -1,5 +1,5 @@
-//! The two MACs at the end of our handshake messages (paper, sections 5.4.4 and 5.4.7). The first shows that we know the
-//! peer's public key; the second, with a cookie that the peer sent us under load, that we are where we seem to be.
+//! The two MACs at the end of our handshake messages (paper, sections 5.4.4 and 5.4.7). The first shows that we know
+//! the peer's public key; the second, with a cookie that the peer sent us under load, that we are where we seem to be.
 
 use std::time::{Duration, Instant};
 

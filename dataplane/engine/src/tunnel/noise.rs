@@ -146,7 +146,8 @@ impl Claim {
         self.initiator
     }
 
-    /// Reads the rest of the same initiation. It is from `remote`, who made it at the time that it says, or a copy of that.
+    /// Reads the rest of the same initiation. It is from `remote`, who made it at the time that it says, or a copy of
+    /// that.
     pub(super) fn prove(&self, remote: &Remote, datagram: &[u8]) -> Result<Proven, Drop> {
         let message = initiation_message(datagram)?;
         let mut transcript = self.transcript.clone();

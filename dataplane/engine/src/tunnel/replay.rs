@@ -1,4 +1,5 @@
-//! Which data messages of a session were seen (RFC 6479): a window behind the greatest counter, as long as the kernel's.
+//! Which data messages of a session were seen (RFC 6479): a window behind the greatest counter, as long as the
+//! kernel's.
 
 use std::fmt;
 

@@ -218,7 +218,8 @@ mod tests {
         }
     }
 
-    /// The kernel's `add_new_keypair` and `wg_noise_received_with_keypair`: which sessions are known after which history.
+    /// The kernel's `add_new_keypair` and `wg_noise_received_with_keypair`: which sessions are known after which
+    /// history.
     #[test]
     fn the_places_of_sessions() {
         const ANSWERED: Role = Role::Responder;

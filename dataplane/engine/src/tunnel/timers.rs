@@ -1,5 +1,6 @@
-//! When to begin a handshake, to repeat it, to give it up, to say something, to forget everything (paper, section 6, in the
-//! kernel's reading of it). A state machine without sessions and without a clock; persistent keepalive is the engine's.
+//! When to begin a handshake, to repeat it, to give it up, to say something, to forget everything (paper, section 6, in
+//! the kernel's reading of it). A state machine without sessions and without a clock; persistent keepalive is the
+//! engine's.
 
 use std::time::{Duration, Instant};
 

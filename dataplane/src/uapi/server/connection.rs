@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use crate::uapi::parse::{MAX_LINE, ParseError, Request, RequestParser};
 use crate::uapi::{Interface, InterfaceError, literal, render};
 
-/// A client that neither sends nor reads for this long is let go, so that eight idle ones do not keep `wg` out for ever.
+/// A client that neither sends nor reads for this long is let go, so that eight idle ones do not keep `wg` out for
+/// ever.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Answers a client until it leaves or falls silent.

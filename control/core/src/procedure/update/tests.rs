@@ -63,7 +63,7 @@ fn switched(update: &mut UpdateProcedure, machine: u8, now: Instant) {
     let machine = id(machine);
     expect(
         update,
-        &Task::Fetch(machine, ReleaseWay::Base),
+        &Task::Fetch(machine, ReleaseSource::Base),
         Ok(Done),
         now,
     );
@@ -116,7 +116,7 @@ fn one_that_has_the_version_and_one_that_has_left_are_left_alone() {
     let mut update = update(&[1, 2], None, true);
     expect(
         &mut update,
-        &Task::Fetch(id(1), ReleaseWay::Base),
+        &Task::Fetch(id(1), ReleaseSource::Base),
         Ok(Done),
         now,
     );
@@ -129,7 +129,7 @@ fn one_that_has_the_version_and_one_that_has_left_are_left_alone() {
     let gone = Err(Failure::new(Code::MachineNotFound, "it was removed"));
     expect(
         &mut update,
-        &Task::Fetch(id(2), ReleaseWay::Base),
+        &Task::Fetch(id(2), ReleaseSource::Base),
         gone,
         now,
     );
@@ -150,7 +150,7 @@ fn one_that_cannot_reach_the_releases_is_sent_the_version() {
     let mut one = update(&[1], None, true);
     expect(
         &mut one,
-        &Task::Fetch(id(1), ReleaseWay::Base),
+        &Task::Fetch(id(1), ReleaseSource::Base),
         cannot(),
         now,
     );
@@ -162,7 +162,7 @@ fn one_that_cannot_reach_the_releases_is_sent_the_version() {
     );
     expect(
         &mut one,
-        &Task::Fetch(id(1), ReleaseWay::Coordinator),
+        &Task::Fetch(id(1), ReleaseSource::Coordinator),
         Ok(Done),
         now,
     );
@@ -174,13 +174,13 @@ fn one_that_cannot_reach_the_releases_is_sent_the_version() {
     );
     assert_eq!(
         one.state().current.as_ref().unwrap().release_from,
-        ReleaseWay::Coordinator
+        ReleaseSource::Coordinator
     );
 
     let mut other = update(&[1], None, true);
     expect(
         &mut other,
-        &Task::Fetch(id(1), ReleaseWay::Base),
+        &Task::Fetch(id(1), ReleaseSource::Base),
         cannot(),
         now,
     );
@@ -200,7 +200,7 @@ fn one_that_cannot_reach_the_releases_is_sent_the_version() {
     let mut own = update(&[9], None, true);
     expect(
         &mut own,
-        &Task::Fetch(id(9), ReleaseWay::Base),
+        &Task::Fetch(id(9), ReleaseSource::Base),
         cannot(),
         now,
     );

@@ -43,8 +43,8 @@ fn happen(timers: &mut Timers, now: Instant, event: Event) {
     }
 }
 
-/// What comes due, and when in milliseconds: the events happen at theirs, time passes in steps of 100 ms, and everything
-/// that is due is done.
+/// What comes due, and when in milliseconds: the events happen at theirs, time passes in steps of 100 ms, and
+/// everything that is due is done.
 fn history(events: &[(u64, Event)], until_ms: u64) -> Vec<(u64, Due)> {
     let start = clock();
     let mut timers = Timers::default();

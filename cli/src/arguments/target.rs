@@ -1,9 +1,9 @@
-//! A host as an operator names it.
+//! A host as the operator names it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// `user@host`, or `host` for whoever ssh takes then. What it is, ssh's configuration says.
+/// `user@host`, or `host` with ssh's default user; ssh's own configuration resolves it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target(String);
 
@@ -30,7 +30,7 @@ impl FromStr for Target {
         if fits && text.chars().all(is_word) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("say user@host".to_owned())
+            Err("expected user@host".to_owned())
         }
     }
 }

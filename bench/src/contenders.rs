@@ -1,18 +1,18 @@
-//! Who takes part, as the command line asks for it.
+//! The contenders that the command line selects.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::args::Field;
+use crate::args::ContendersArguments;
 use crate::console;
 use crate::contender::Contender;
 use crate::record::Entrant;
 use crate::topology::Wire;
 
-impl Field {
+impl ContendersArguments {
     /// The contenders that were asked for, present or not.
-    pub(crate) fn contenders(&self) -> Result<Vec<Contender>> {
+    pub(crate) fn selected(&self) -> Result<Vec<Contender>> {
         let mut all = self.known();
         let unknown = |name: &&String| all.iter().all(|contender| contender.name != **name);
         if let Some(name) = self.contenders.iter().find(unknown) {

@@ -12,15 +12,14 @@ use tokio::time::Instant;
 
 use super::host::{Access, Host};
 use super::ledger::Ledger;
-use super::preflight::{Fit, Found, Wanted, judge};
+use super::preflight::{Fit, Found, Wanted, evaluate};
 use super::remote;
 use super::source::Source;
 use super::stage::{Stage, Stopped};
-use super::target::Target;
-use crate::arguments::ProvisionArguments;
+use crate::arguments::{ProvisionArguments, Target};
 use crate::clock::unix_secs;
-use crate::commands::unexpected;
 use crate::connection::Connection;
+use crate::outcome::unexpected;
 
 /// The store says what it was told at once.
 const RECORD_WAIT: Duration = Duration::from_secs(20);
@@ -29,7 +28,7 @@ const READY_WAIT: Duration = Duration::from_secs(60);
 /// How often those two are looked at.
 const POLL: Duration = Duration::from_millis(300);
 
-/// What is the same for all hosts.
+/// The part that all hosts share.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) arguments: &'a ProvisionArguments,
@@ -72,7 +71,7 @@ impl Joined {
     }
 }
 
-/// What has been done to a host, so that it can be taken back.
+/// The changes made to a host, to be undone on failure.
 #[derive(Debug, Default)]
 struct Done {
     installed: bool,
@@ -115,7 +114,7 @@ impl Plan<'_> {
         at: &mut Stage,
         done: &mut Done,
     ) -> Result<Joined, Failure> {
-        let fit = self.look(target, host).await?;
+        let fit = self.inspect(target, host).await?;
         let joined = match &fit.found {
             Found::Member(status) => self.member(target, status)?,
             Found::Bare | Found::Installed(_) => {
@@ -141,7 +140,7 @@ impl Plan<'_> {
             let (version, name) = (&status.version, &status.name);
             self.ledger.warn(
                 target,
-                &format!("it runs {version}: ployzctl machine update {name}"),
+                &format!("version {version} is running; to update: ployzctl machine update {name}"),
             );
         }
         Ok(Joined {
@@ -159,7 +158,7 @@ impl Plan<'_> {
         self.ledger.stage(target, stage).await;
     }
 
-    async fn look(&self, target: &Target, host: &mut Host) -> Result<Fit, Failure> {
+    async fn inspect(&self, target: &Target, host: &mut Host) -> Result<Fit, Failure> {
         let wanted = Wanted {
             network: &self.arguments.network,
             runtime: self.arguments.runtime,
@@ -167,7 +166,7 @@ impl Plan<'_> {
         };
         let ports = self.arguments.udp_ports();
         let facts = remote::facts(host, &ports).await?;
-        let fit = judge(&facts, wanted, unix_secs())?;
+        let fit = evaluate(&facts, wanted, unix_secs())?;
         if fit.is_root {
             host.is_root();
         }
@@ -192,8 +191,8 @@ impl Plan<'_> {
             }
             (Source::Artifacts(wanted), _) => wanted.get(fit.arch)?,
             (Source::Git(git), _) => {
-                let tell = |line: &str| self.ledger.detail(target, line);
-                remote::build(host, git, tell).await?.into()
+                let report = |line: &str| self.ledger.detail(target, line);
+                remote::build(host, git, report).await?.into()
             }
         };
         // What was there before us is not ours to remove.
@@ -265,9 +264,9 @@ impl Plan<'_> {
             if self.machines(host).await?.iter().any(|row| row.id == id) {
                 return Ok(());
             }
-            let message = format!("the network does not know {id} after {RECORD_WAIT:?}");
+            let message = format!("the network has no record of {id} after {RECORD_WAIT:?}");
             Err(Failure::new(Code::MachineNotFound, message)
-                .hint("if it was removed: ployzctl mesh destroy --force (there)"))
+                .hint("if the machine was removed, run there: ployzctl mesh destroy --force"))
         })
         .await
     }
@@ -282,13 +281,14 @@ impl Plan<'_> {
             }
             let names: Vec<&str> = missing.iter().map(Name::as_str).collect();
             let names = names.join(", ");
-            let message = format!("it has no session with {names} after {READY_WAIT:?}");
-            Err(Failure::new(Code::Timeout, message)
-                .hint("let UDP through between them (51820, or --wg-port), or say --wg-endpoint"))
+            let message = format!("the machine has no session with {names} after {READY_WAIT:?}");
+            Err(Failure::new(Code::Timeout, message).hint(
+                "allow UDP between them (port 51820, or that of --wg-port), or give --wg-endpoint",
+            ))
         });
         for name in gone.await? {
             self.ledger
-                .warn(target, &format!("{name} cannot be reached by anybody"));
+                .warn(target, &format!("no machine can reach {name}"));
         }
         Ok(())
     }
@@ -322,28 +322,31 @@ impl Plan<'_> {
         };
         if let Err(left) = undone {
             // A machine that cannot be told must not be told by others that it is none: it goes on with it.
-            let again = "run the same command again: it goes on where it stopped";
-            let message = format!("{failure}; what was done there is left ({left})");
+            let again = "run the same command again: it continues where it stopped";
+            let message = format!("{failure}; undoing the installation failed as well ({left})");
             return Failure { message, ..failure }.hint(again);
         }
         let taken_back = match (done.joined, done.invite) {
             (Some(id), _) => {
                 let machine = id.to_string();
                 let force = true;
-                self.tell(Request::MachineRemove { machine, force }).await
+                self.request(Request::MachineRemove { machine, force })
+                    .await
             }
-            (None, Some(invite_id)) => self.tell(Request::InviteRevoke { invite_id }).await,
+            (None, Some(invite_id)) => self.request(Request::InviteRevoke { invite_id }).await,
             (None, None) => Ok(()),
         };
         let message = match taken_back {
-            Err(left) => format!("{failure}; the network was not told to forget it: {left}"),
-            Ok(()) if done.installed => format!("{failure}; what was installed is removed again"),
+            Err(left) => format!(
+                "{failure}; removing the machine's record from the network failed as well: {left}"
+            ),
+            Ok(()) if done.installed => format!("{failure}; the installation was removed again"),
             Ok(()) => return failure,
         };
         Failure { message, ..failure }
     }
 
-    async fn tell(&self, request: Request) -> Result<(), Failure> {
+    async fn request(&self, request: Request) -> Result<(), Failure> {
         match self.connection.asked(&request).await {
             Ok(_) => Ok(()),
             // It had got in before the connection to it was lost.
@@ -353,8 +356,8 @@ impl Plan<'_> {
     }
 }
 
-/// Asks until it is so, or why it is not so after this time. Who does not answer may be starting anew, but the host itself is
-/// lost if ssh says so.
+/// Asks until it is so, or why it is not so after this time. Who does not answer may be starting anew, but the host
+/// itself is lost if ssh says so.
 async fn wait<T>(
     patience: Duration,
     ask: impl AsyncFn() -> Result<T, Failure>,
@@ -370,7 +373,7 @@ async fn wait<T>(
     }
 }
 
-/// Active machines that a new one should have a session with and has not, and those with which nobody has one.
+/// The active machines that a new one should have a session with and has not, and those that no machine reaches.
 fn missing(id: MachineId, seen: &[MachineRow], known: &[MachineRow]) -> (Vec<Name>, Vec<Name>) {
     let reached: BTreeSet<MachineId> = seen
         .iter()

@@ -1,18 +1,22 @@
-//! One contender set up and kept, for perf and for experiments by hand.
+//! A contender that is set up and kept, for perf and for experiments by hand.
 
 use anyhow::Result;
 
-use crate::args::{Field, Hold, Repeat};
+use crate::args::{ContendersArguments, Keep, Repeat};
 use crate::compare::logs;
 use crate::measure::{Durations, memory};
 use crate::report::number;
 use crate::topology::End;
 use crate::tunnel::{Plan, Tunnel};
-use crate::{console, urgency};
+use crate::{console, priority};
 
 /// Keeps the tunnel until a line, the end of input, or a signal.
-pub(crate) fn hold(arguments: &Hold) -> Result<()> {
-    let tunnel = start(&arguments.field, &arguments.contender, arguments.idle_peers)?;
+pub(crate) fn keep(arguments: &Keep) -> Result<()> {
+    let tunnel = start(
+        &arguments.contenders,
+        &arguments.contender,
+        arguments.idle_peers,
+    )?;
     for end in [End::A, End::B] {
         let namespace = tunnel.namespace(end).name();
         let address = tunnel.address(end);
@@ -28,7 +32,11 @@ pub(crate) fn hold(arguments: &Hold) -> Result<()> {
 
 /// Runs one measurement over and over through one tunnel.
 pub(crate) fn repeat(arguments: &Repeat) -> Result<()> {
-    let tunnel = start(&arguments.field, &arguments.contender, arguments.idle_peers)?;
+    let tunnel = start(
+        &arguments.contenders,
+        &arguments.contender,
+        arguments.idle_peers,
+    )?;
     for _ in 0..arguments.times {
         let mut readings = arguments.measurement.run(&tunnel, &Durations::FULL)?;
         readings.extend(memory(&tunnel)?);
@@ -40,14 +48,14 @@ pub(crate) fn repeat(arguments: &Repeat) -> Result<()> {
     Ok(())
 }
 
-fn start(field: &Field, name: &str, idle_peers: u32) -> Result<Tunnel> {
-    if field.urgent {
-        urgency::raise()?;
+fn start(contenders: &ContendersArguments, name: &str, idle_peers: u32) -> Result<Tunnel> {
+    if contenders.urgent {
+        priority::raise()?;
     }
-    let contender = field.contender(name)?;
+    let contender = contenders.contender(name)?;
     Tunnel::start(&Plan {
         contender,
-        wire: field.wire(),
+        wire: contenders.wire(),
         idle_peers,
         logs: logs()?,
     })

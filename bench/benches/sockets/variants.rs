@@ -1,4 +1,4 @@
-//! The four ways.
+//! The four variants.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::UdpSocket;
@@ -12,14 +12,14 @@ use nix::sys::socket::{
 use crate::{BURST, BURSTS, Cost};
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Variant {
     Calls,
     Batches,
     Tokio,
     TokioUring,
 }
 
-impl Way {
+impl Variant {
     pub(crate) const ALL: [Self; 4] = [Self::Calls, Self::Batches, Self::Tokio, Self::TokioUring];
 
     pub(crate) fn name(self) -> &'static str {
@@ -124,7 +124,7 @@ fn tokio(sender: UdpSocket, receiver: UdpSocket, size: usize) -> Cost {
     })
 }
 
-/// One operation in flight at a time, as its API invites to.
+/// Keeps one operation in flight at a time, as the API suggests.
 fn tokio_uring(sender: UdpSocket, receiver: UdpSocket, size: usize) -> Cost {
     tokio_uring::start(async {
         let sender = tokio_uring::net::UdpSocket::from_std(sender);

@@ -1,11 +1,12 @@
-//! A version that one machine passes on to another, which cannot get to where releases are from.
+//! A mirror of a version, for a machine that cannot reach the release base itself.
 //!
 //! ```text
 //!   base ── mirror ──▶ /opt/ployz/passing/<arch>/ ── pieces ──▶ /opt/ployz/passed/ ── fetch ──▶ versions/
 //!                       on the one that can                     on the one that cannot
 //! ```
 //!
-//! Both directories are bases with one version in them. What lies there is verified when it is mirrored, and again when it is fetched.
+//! Both directories are bases with one version in them. What lies there is verified when it is mirrored, and again when
+//! it is fetched.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -21,11 +22,11 @@ use crate::layout::Layout;
 use crate::release::{ARTIFACT_LEN_MAX, Release, SUMS};
 use crate::version::Version;
 
-const PASSING: &str = "passing";
-const PASSED: &str = "passed";
+const MIRRORS: &str = "passing";
+const RECEIVED: &str = "passed";
 
 impl Layout {
-    /// Has a version lie here to be passed on; where it is. One that does is not brought a second time.
+    /// Mirrors a version for other machines; returns the base. A version that is mirrored already is not fetched again.
     ///
     /// # Errors
     ///
@@ -36,7 +37,7 @@ impl Layout {
         version: &Version,
         arch: Arch,
     ) -> Result<PathBuf, Failure> {
-        let base = self.directory().join(PASSING).join(arch.to_string());
+        let base = self.directory().join(MIRRORS).join(arch.to_string());
         if !base.join(version.to_string()).exists() {
             remove_directory(&base)?;
             fs::create_dir_all(parent(&base)).map_err(failed(&base))?;
@@ -45,13 +46,14 @@ impl Layout {
         Ok(base)
     }
 
-    /// Keeps a piece of a file that is passed on to this machine. The first one begins it anew.
+    /// Keeps a piece of a file that another machine mirrors for this one. The first piece begins the file anew.
     ///
     /// # Errors
     ///
-    /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have; `INSTALL_FAILED`.
-    pub fn keep_piece(&self, place: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
-        let path = self.directory().join(PASSED).join(place);
+    /// `INVALID_ARGUMENT` for a piece that does not follow the one before, or one more than an artifact may have;
+    /// `INSTALL_FAILED`.
+    pub fn keep_piece(&self, path: &Path, offset: u64, piece: &[u8]) -> Result<(), Failure> {
+        let path = self.directory().join(RECEIVED).join(path);
         fs::create_dir_all(parent(&path)).map_err(failed(&path))?;
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).mode(0o600).open(&path);
@@ -61,32 +63,35 @@ impl Layout {
         }
         let len = file.metadata().map_err(failed(&path))?.len();
         if len != offset || len + piece.len() as u64 > ARTIFACT_LEN_MAX {
-            let message = format!("{len} bytes of {} are here, not {offset}", place.display());
+            let message = format!(
+                "{} has {len} bytes, so a piece at offset {offset} does not follow",
+                path.display()
+            );
             return Err(Failure::new(Code::InvalidArgument, message));
         }
         file.write_all(piece).map_err(failed(&path))
     }
 
-    /// Where pieces become a base.
+    /// The base that the pieces form.
     #[must_use]
-    pub fn passed_on(&self) -> Base {
-        Base::Directory(self.directory().join(PASSED))
+    pub fn received_mirror(&self) -> Base {
+        Base::Directory(self.directory().join(RECEIVED))
     }
 
-    /// Removes what is passed on, by this machine or to it.
+    /// Removes the mirrors, those for other machines and those received.
     ///
     /// # Errors
     ///
     /// `INSTALL_FAILED`: it cannot be removed.
-    pub fn forget_passed(&self) -> Result<(), Failure> {
-        remove_directory(&self.directory().join(PASSED))?;
-        remove_directory(&self.directory().join(PASSING))
+    pub fn remove_mirrors(&self) -> Result<(), Failure> {
+        remove_directory(&self.directory().join(RECEIVED))?;
+        remove_directory(&self.directory().join(MIRRORS))
     }
 }
 
-/// Where a file of a version lies within a base.
+/// The path of a version's file within a base.
 #[must_use]
-pub fn place(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
+pub fn release_path(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
     let name = match file {
         ReleaseFile::Sums => SUMS.to_owned(),
         ReleaseFile::Signature => format!("{SUMS}.minisig"),
@@ -98,15 +103,15 @@ pub fn place(file: ReleaseFile, version: &Version, arch: Arch) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{Place, version};
+    use crate::testkit::{TestDirectory, version};
 
     #[test]
     fn pieces_follow_one_another_and_the_first_begins_anew() {
-        let ground = Place::new();
+        let ground = TestDirectory::new();
         let layout = Layout::under(ground.path());
-        let place = place(ReleaseFile::Artifact, &version(), Arch::X86_64);
-        let keep = |offset, piece: &[u8]| layout.keep_piece(&place, offset, piece);
-        let Base::Directory(base) = layout.passed_on() else {
+        let path = release_path(ReleaseFile::Artifact, &version(), Arch::X86_64);
+        let keep = |offset, piece: &[u8]| layout.keep_piece(&path, offset, piece);
+        let Base::Directory(base) = layout.received_mirror() else {
             panic!("it is on this machine")
         };
         keep(0, b"left").unwrap();
@@ -115,10 +120,10 @@ mod tests {
         for offset in [2, 4] {
             assert_eq!(keep(offset, b"d").unwrap_err().code, Code::InvalidArgument);
         }
-        assert_eq!(fs::read(base.join(&place)).unwrap(), b"abc");
+        assert_eq!(fs::read(base.join(&path)).unwrap(), b"abc");
         let huge = vec![0; usize::try_from(ARTIFACT_LEN_MAX).unwrap() + 1];
         assert_eq!(keep(0, &huge).unwrap_err().code, Code::InvalidArgument);
-        layout.forget_passed().unwrap();
+        layout.remove_mirrors().unwrap();
         assert!(!base.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Other work on the machine: waited for within a budget, and told when it disturbed.
+//! Waiting, within a budget, until the machine is idle.
 
 use std::fs::File;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use crate::usage::Usage;
 use crate::{clock, console};
 
-/// One run at a time: two would measure each other.
+/// Allows one run at a time: two would measure each other.
 const LOCK: &str = "/run/ployz-bench.lock";
-/// Processors' worth of other work that passes for quiet.
-pub(crate) const QUIET_MAX: f64 = 0.06;
+/// The share of a processor that other work may take on a machine that counts as idle.
+pub(crate) const DISTURBANCE_MAX: f64 = 0.06;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Held until dropped.
@@ -35,13 +35,13 @@ impl Patience {
         Self { left: budget }
     }
 
-    /// Returns when the machine is quiet or patience has run out.
+    /// Returns when the machine is idle or patience has run out.
     pub(crate) fn wait(&mut self) -> Result<()> {
         while !self.left.is_zero() {
             let before = Usage::read(&[])?;
             clock::pause(LOOK.min(self.left));
             let spent = Usage::read(&[])?.since(&before);
-            if spent.disturbance() <= QUIET_MAX {
+            if spent.disturbance() <= DISTURBANCE_MAX {
                 break;
             }
             self.left = self.left.saturating_sub(spent.elapsed);

@@ -1,4 +1,4 @@
-//! Weight over other work on a machine that is never quiet.
+//! Priority over other work on a machine that is never idle.
 //!
 //! Linux groups processes by session and shares the processors between the groups
 //! (sched_autogroup). A heavier group leaves the others a few percent. It outweighs kernel threads
