@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::Role;
 use crate::code::Code;
 use crate::id::MachineId;
-use crate::request::Operation;
+use crate::request_table::Operation;
 
 /// The default number of events to show.
 pub const EVENTS_LIMIT_DEFAULT: u32 = 100;

@@ -22,6 +22,7 @@ mod name;
 mod operation;
 mod removal;
 mod request;
+mod request_table;
 mod response;
 mod rtt;
 mod secret;
@@ -52,10 +53,10 @@ pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
 pub use removal::{CleanupStep, MachineRemove, MachineRetired};
 pub use request::{
-    Answerer, Answers, Circle, CredentialRequest, Destination, Effect, InviteRequest,
-    MeshInitRequest, Operation, ProvisionReport, REQUESTS, RedeemRequest, Request, Row,
-    TTL_SECS_DEFAULT, TTL_SECS_MAX,
+    CredentialRequest, Destination, InviteRequest, MeshInitRequest, ProvisionReport, RedeemRequest,
+    Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
+pub use request_table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 pub use response::{
     Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
     MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown, MachineRow,

@@ -1,7 +1,5 @@
 //! The requests of the management protocol.
 
-mod table;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -18,8 +16,6 @@ use crate::secret::Secret;
 use crate::storage::{StorageRequest, StorageStep};
 use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
-
-pub use table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 
 /// The default lifetime of an invite.
 pub const TTL_SECS_DEFAULT: u64 = 600;

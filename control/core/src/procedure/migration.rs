@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ployz_api::{Code, Failure, MachineId, WorkloadState};
 
-use super::{Next, Procedure, Stage};
+use super::interface::{Next, Procedure, Stage};
 
 /// What ends at once has ended by then, and its machine has said so.
 const STEADY: Duration = Duration::from_secs(3);

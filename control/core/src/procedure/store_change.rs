@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ployz_api::{Code, Failure, MachineId};
 
-use super::{Next, Procedure, Stage};
+use super::interface::{Next, Procedure, Stage};
 
 /// What the servers of a store may take until all of them have everything: elections, and what they have missed.
 const COMPLETE_WAIT: Duration = Duration::from_secs(60);

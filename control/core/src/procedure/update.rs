@@ -19,7 +19,7 @@ use ployz_api::{
     ReleaseSource, Switch, UpdatedMachine, UpdatingMachine,
 };
 
-use super::{Next, Procedure, Stage};
+use super::interface::{Next, Procedure, Stage};
 use crate::update::compare_health;
 
 /// Three attempts at a handshake, and an interval of everything that is done at intervals.

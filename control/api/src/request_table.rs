@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Request;
+use crate::request::Request;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
