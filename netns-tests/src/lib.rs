@@ -1,6 +1,6 @@
 //! Real daemons on real topologies, in network namespaces that the test makes and removes.
 //!
-//! A story is one file in `tests/`, with its topology drawn at the top. It gets a [`Stage`], which owns
+//! A story is one file in `tests/stories/`, with its topology drawn at the top. It gets a [`Stage`], which owns
 //! every name that could collide with another process, and builds on it: [`Netns`] for hosts and cables,
 //! [`Daemon`] for what runs on them, [`Wg`] for the stock `wg` tool, [`traffic`] for what flows. Most
 //! stories start from [`Pair`]: two hosts, one cable, one tunnel.

@@ -2,7 +2,7 @@
 //! the same run, and what tests cost. Takes minutes and a quiet machine:
 //!
 //! ```text
-//! RTT_CHART=docs/rtt.svg cargo test -p ployz-netns-tests --test rtt_table -- --ignored --nocapture
+//! RTT_CHART=docs/rtt.svg cargo test -p ployz-netns-tests --test stories -- --ignored --nocapture rtt_table::table
 //! ```
 
 use std::fmt::Write as _;
