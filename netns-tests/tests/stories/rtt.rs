@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ployz_netns_tests::cluster::freeze;
-use ployz_netns_tests::known_way::{Fate, Judge, held};
+use ployz_netns_tests::delay_link::{Fate, Judge, held};
 use ployz_netns_tests::measured_way::{Measured, MeasuredWay, TEST_LEN};
 use ployz_netns_tests::pair::{Family, RttCounts};
 use ployz_netns_tests::traffic::{self, Iperf};
@@ -66,7 +66,7 @@ fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
         ));
         ensure!(
             measured.truth >= hold * 2,
-            "the way is shorter than it should be: {measured:?}"
+            "the link is shorter than it should be: {measured:?}"
         );
         is_true(&measured, ERROR_MAX)?;
         ensure!(
@@ -97,7 +97,7 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
         Arc::new(AtomicBool::default()),
     );
     let met = MeasuredWay::meet(stage, faulty(&forward, &reverse))?;
-    met.way.forget();
+    met.link.forget();
     let before = met.pair.a.rtt().context("a measures")?.counts;
     for way in [&forward, &reverse] {
         way.store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
     }
     // On which way the last ones were lost, a later one tells.
     let after = met.test(2)?.counts;
-    let kept = met.way.kept();
+    let kept = met.link.kept();
     let (there, back) = (&kept.from_client, &kept.from_server);
     account(&format!(
         "there {:?}, back {:?}: {after:?}, before {before:?}",

@@ -12,8 +12,8 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 use ployz_engine::PublicKey;
+use ployz_netns_tests::delay_link::{held, median};
 use ployz_netns_tests::far_engines::{FarEngines, Hub};
-use ployz_netns_tests::known_way::{held, median};
 use ployz_netns_tests::measured_way::MeasuredWay;
 use ployz_netns_tests::pair::{Family, Host};
 use ployz_netns_tests::traffic::{self, Iperf};
