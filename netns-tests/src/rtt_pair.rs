@@ -26,7 +26,7 @@ const TEST_TIME: Duration = Duration::from_millis(4);
 const REPLY_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub struct MeasuredWay {
+pub struct RttPair {
     pub pair: Pair,
     pub link: DelayLink,
 }
@@ -38,7 +38,7 @@ pub struct Measured {
     pub truth: Duration,
 }
 
-impl MeasuredWay {
+impl RttPair {
     /// Both have tested each other, and are silent.
     pub fn meet(stage: &Stage, judge: Box<Judge>) -> Result<Self> {
         let pair = Pair::strangers(stage, Plan::of(stage))?;
