@@ -13,8 +13,8 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 use ployz_engine::PublicKey;
 use ployz_netns_tests::delay_link::{held, median};
-use ployz_netns_tests::far_engines::{FarEngines, Hub};
 use ployz_netns_tests::pair::{Family, Host};
+use ployz_netns_tests::peer_swarm::{Hub, PeerSwarm};
 use ployz_netns_tests::rtt_pair::RttPair;
 use ployz_netns_tests::traffic::{self, Iperf};
 use ployz_netns_tests::wait::{pause, wait_until};
@@ -177,8 +177,8 @@ fn many_peers(stage: &Stage) -> Result<()> {
             endpoint: a.endpoint(Family::V4),
             inner,
         };
-        let far = FarEngines::start(&b.netns, hub, PEERS, have_clocks)?;
-        for (key, inner) in &far.peers {
+        let swarm = PeerSwarm::start(&b.netns, hub, PEERS, have_clocks)?;
+        for (key, inner) in &swarm.peers {
             a.wg().set(&format!("peer {key} allowed-ips {inner}/32"))?;
         }
         // Handshakes, first tests and bursts.
