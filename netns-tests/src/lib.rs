@@ -12,7 +12,6 @@
 //! the story from a fault of the daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not
 //! choose itself.
 
-pub mod as_machine;
 pub mod attack;
 pub mod cluster;
 pub mod command;
@@ -20,8 +19,9 @@ pub mod contender;
 pub mod counters;
 pub mod daemon;
 pub mod delay_link;
-pub mod forge;
+pub mod forged_handshake;
 pub mod lab;
+pub mod machine_client;
 pub mod netns;
 pub mod numbered;
 pub mod operator;
