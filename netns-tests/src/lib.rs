@@ -32,6 +32,7 @@ pub mod release;
 pub mod routed;
 pub mod rtt_pair;
 pub mod stage;
+mod story;
 pub mod supervisor;
 pub mod traffic;
 pub mod tripwire;
@@ -45,24 +46,6 @@ pub use daemon::Daemon;
 pub use lab::Lab;
 pub use netns::Netns;
 pub use pair::{Host, Pair, Plan};
-pub use stage::{Stage, tell};
+pub use stage::Stage;
+pub use story::{Outcome, tell, tell_with};
 pub use wg::{Keys, Wg};
-
-/// How a test ends.
-pub type Outcome = anyhow::Result<()>;
-
-/// Declares one test per I/O backend for a story of type `fn(&Stage) -> anyhow::Result<()>`.
-#[macro_export]
-macro_rules! story {
-    ($story:path) => {
-        #[test]
-        fn io_uring() -> $crate::Outcome {
-            $crate::tell($crate::Backend::IoUring, $story)
-        }
-
-        #[test]
-        fn epoll() -> $crate::Outcome {
-            $crate::tell($crate::Backend::Epoll, $story)
-        }
-    };
-}
