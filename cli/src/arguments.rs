@@ -34,7 +34,7 @@ pub(crate) use workloads::{
 
 /// Explicit commands over machines.
 #[derive(Debug, Parser)]
-#[command(name = "ployzctl", version)]
+#[command(name = "ployzctl", version = ployz_install::own_version())]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) output: OutputArguments,

@@ -50,7 +50,7 @@ use config::Config;
 
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
-#[command(name = "ployzd", version)]
+#[command(name = "ployzd", version = ployz_install::own_version())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -468,7 +468,7 @@ async fn read(receive: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure
     serde_json::from_slice(&body).map_err(|error| {
         refused(format!(
             "no request that {} knows: {error}",
-            env!("CARGO_PKG_VERSION")
+            ployz_install::own_version()
         ))
     })
 }

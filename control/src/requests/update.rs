@@ -145,7 +145,7 @@ async fn health(daemon: &Daemon) -> Result<MachineHealth, Failure> {
         .filter(|rtt| rtt.samples > 0)
         .map(|rtt| (rtt.peer, rtt.p50_ns));
     Ok(MachineHealth {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: ployz_install::own_version().to_owned(),
         sessions: peers.into_iter().collect(),
         p50_ns: p50_ns.collect(),
         store: network.store.is_connected(),

@@ -45,7 +45,7 @@ async fn preflight(daemon: &Daemon) -> Result<StorageReport, Failure> {
     let membership = known(daemon)?;
     daemon.nats_server().version().await?;
     Ok(StorageReport {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: ployz_install::own_version().to_owned(),
         port: daemon.config.nats_port,
         epoch: membership.store_epoch,
     })

@@ -158,7 +158,7 @@ async fn preflight(daemon: &Rc<Daemon>, members: &BTreeSet<MachineId>) -> Vec<Re
 
 /// Where the next store is, and who cannot hold it.
 fn judge(network: &Network, reports: Vec<Report>) -> (StorePlace, Vec<FailedPromotion>) {
-    let own = env!("CARGO_PKG_VERSION");
+    let own = ployz_install::own_version();
     let mut failed = Vec::new();
     let mut place = StorePlace {
         epoch: network.membership.store_epoch,
