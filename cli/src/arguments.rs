@@ -42,7 +42,7 @@ pub(crate) use workloads::{
 #[derive(Debug, Parser)]
 #[command(
     name = "ployzctl",
-    version,
+    version = ployz_install::own_version(),
     mut_arg("context", |arg| arg.add(ArgValueCompleter::new(completion::contexts))),
     mut_arg("on", |arg| arg.add(ArgValueCompleter::new(completion::machines)))
 )]

@@ -25,7 +25,7 @@ use overlay::standalone;
 
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
-#[command(name = "ployzd", version)]
+#[command(name = "ployzd", version = ployz_install::own_version())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

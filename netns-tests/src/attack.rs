@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 
 use crate::Netns;
-use crate::forge::{INITIATION_BYTES, Noise, noise_initiation};
+use crate::forged_handshake::{INITIATION_BYTES, Noise, noise_initiation};
 use crate::netns::host;
 use crate::wait::{now, pause};
 

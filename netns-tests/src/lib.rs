@@ -1,6 +1,6 @@
 //! Real daemons on real topologies, in network namespaces that the test makes and removes.
 //!
-//! A story is one file in `tests/`, with its topology drawn at the top. It gets a [`Stage`], which owns
+//! A story is one file in `tests/stories/`, with its topology drawn at the top. It gets a [`Stage`], which owns
 //! every name that could collide with another process, and builds on it: [`Netns`] for hosts and cables,
 //! [`Daemon`] for what runs on them, [`Wg`] for the stock `wg` tool, [`traffic`] for what flows. Most
 //! stories start from [`Pair`]: two hosts, one cable, one tunnel.
@@ -11,26 +11,27 @@
 //! `gotatun`) runs the same stories on another implementation, which tells a fault of the story from a fault of the
 //! daemon. `PLOYZ_SHARDS=4` tells those of `ployzd` on four shards, where a story does not choose itself.
 
-pub mod as_machine;
 pub mod attack;
 pub mod cluster;
 pub mod command;
 pub mod contender;
 pub mod counters;
 pub mod daemon;
-pub mod far_engines;
-pub mod forge;
-pub mod known_way;
+pub mod delay_link;
+pub mod forged_handshake;
 pub mod lab;
-pub mod measured_way;
+pub mod machine_client;
 pub mod netns;
 pub mod numbered;
 pub mod operator;
 pub mod pair;
+pub mod peer_swarm;
 pub mod relay;
 pub mod release;
 pub mod routed;
+pub mod rtt_pair;
 pub mod stage;
+mod story;
 pub mod supervisor;
 pub mod traffic;
 pub mod tripwire;
@@ -44,24 +45,6 @@ pub use daemon::Daemon;
 pub use lab::Lab;
 pub use netns::Netns;
 pub use pair::{Host, Pair, Plan};
-pub use stage::{Stage, tell};
+pub use stage::Stage;
+pub use story::{Outcome, tell, tell_with};
 pub use wg::{Keys, Wg};
-
-/// How a test ends.
-pub type Outcome = anyhow::Result<()>;
-
-/// Declares one test per I/O backend for a story of type `fn(&Stage) -> anyhow::Result<()>`.
-#[macro_export]
-macro_rules! story {
-    ($story:path) => {
-        #[test]
-        fn io_uring() -> $crate::Outcome {
-            $crate::tell($crate::Backend::IoUring, $story)
-        }
-
-        #[test]
-        fn epoll() -> $crate::Outcome {
-            $crate::tell($crate::Backend::Epoll, $story)
-        }
-    };
-}

@@ -1,45 +1,17 @@
-//! What one story stands on: its names, its files, and the account of what went wrong.
+//! The stage of one story: its names, its files, and its logs.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::{env, process};
 
 use anyhow::Result;
 
-use crate::{Backend, Contender, netns};
-
-/// Stories measure throughput and change settings of the whole machine: one at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::Contender;
 
 /// How much of a daemon's log a failed story shows.
 const LOG_LINES: usize = 60;
-
-/// Runs a story and, should it fail, shows what its daemons wrote.
-///
-/// Another implementation than `ployzd` has no backends; it is told the story once.
-pub fn tell(backend: Backend, story: fn(&Stage) -> Result<()>) -> Result<()> {
-    let contender = Contender::under_test(backend)?;
-    if !contender.is_ployzd() && backend == Backend::Epoll {
-        return Ok(());
-    }
-    tell_with(contender, story)
-}
-
-/// As [`tell`], on an implementation that the story chooses itself.
-pub fn tell_with(contender: Contender, story: impl FnOnce(&Stage) -> Result<()>) -> Result<()> {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    netns::sweep();
-    let stage = Stage::new(contender)?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| story(&stage)));
-    if !matches!(outcome, Ok(Ok(()))) {
-        stage.show_logs();
-    }
-    outcome.unwrap_or_else(|panic| resume_unwind(panic))
-}
 
 #[derive(Debug)]
 pub struct Stage {
@@ -50,7 +22,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new(contender: Contender) -> Result<Self> {
+    pub(crate) fn new(contender: Contender) -> Result<Self> {
         let directory = env::temp_dir().join(format!("ployz-stage-{}", process::id()));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
@@ -102,8 +74,9 @@ impl Stage {
         path
     }
 
+    /// Prints the end of every log.
     #[expect(clippy::print_stderr, reason = "the account of a failed test")]
-    fn show_logs(&self) {
+    pub(crate) fn show_logs(&self) {
         for path in self.logs.borrow().iter() {
             let text = tail(path);
             if !text.is_empty() {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use crate::version::own_version;
+
 /// For a name, a connection, and the beginning of an answer, each.
 const STEP_WAIT: Duration = Duration::from_secs(10);
 /// A server that says nothing for that long in the middle of an answer has gone.
@@ -33,7 +35,7 @@ fn agent(url: &str) -> Agent {
         .timeout_recv_response(Some(STEP_WAIT))
         .timeout_per_read(Some(SILENCE_MAX))
         .timeout_global(Some(ANSWER_WAIT))
-        .user_agent(concat!("ployz/", env!("CARGO_PKG_VERSION")))
+        .user_agent(format!("ployz/{}", own_version()))
         .build()
         .new_agent()
 }

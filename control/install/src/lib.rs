@@ -49,4 +49,4 @@ pub use service::{Installed, Wanted};
 pub use settings::Settings;
 pub use signature::{InvalidKey, PublicKey};
 pub use units::{DAEMON_UNIT, NATS_UNIT, write_units};
-pub use version::{Change, Version};
+pub use version::{Change, Version, own_version};

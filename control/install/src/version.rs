@@ -17,7 +17,7 @@ impl Version {
     /// That of this very program.
     #[must_use]
     pub fn own() -> Self {
-        let own = env!("CARGO_PKG_VERSION").parse();
+        let own = own_version().parse();
         Self(own.expect("cargo has checked it"))
     }
 
@@ -88,6 +88,18 @@ impl FromStr for Version {
 
 fn shortened(text: &str) -> String {
     text.chars().take(TEXT_LEN_MAX).collect()
+}
+
+/// The version of this program behind a mark, by which `scripts/next-version` finds it in a binary to write another one over
+/// it. The spaces leave room for a longer number.
+static STAMP: &str = concat!("ployz-version=", env!("CARGO_PKG_VERSION"), "        ");
+
+/// The version of this program, as text. Every use of it reads the stamp.
+#[must_use]
+pub fn own_version() -> &'static str {
+    // The optimiser must not know the text, or it would copy it to where it is used.
+    let stamp = std::hint::black_box(STAMP);
+    stamp.trim_start_matches("ployz-version=").trim_end()
 }
 
 /// From one version to another.

@@ -51,7 +51,7 @@ impl State {
         let mut text = String::new();
         let labels = format!(
             "{{version=\"{}\",backend=\"{}\"}}",
-            env!("CARGO_PKG_VERSION"),
+            ployz_install::own_version(),
             self.backend.name()
         );
         family(
@@ -292,7 +292,7 @@ mod tests {
         for line in [
             format!(
                 "ployz_info{{version=\"{}\",backend=\"io_uring\"}} 1",
-                env!("CARGO_PKG_VERSION")
+                ployz_install::own_version()
             ),
             "# TYPE ployz_dropped_total counter".to_owned(),
             "ployz_udp_gso 1".to_owned(),

@@ -41,7 +41,7 @@ impl Network {
         let record = ObservedRecord {
             version: RECORD_VERSION,
             id: self.own,
-            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            software_version: ployz_install::own_version().to_owned(),
             backend: host.backend().to_owned(),
             workloads: u32::try_from(running).context("too many workloads")?,
             instances,

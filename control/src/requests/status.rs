@@ -40,7 +40,7 @@ pub(super) async fn status(here: &Machine) -> Outcome {
         },
     );
     Ok(Payload::Status(Box::new(Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: ployz_install::own_version().to_owned(),
         id: own,
         name: record.as_ref().map_or_else(
             || membership.map_or(&here.config.name, |it| &it.name).clone(),

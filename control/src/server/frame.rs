@@ -59,7 +59,7 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Fa
     serde_json::from_slice(&body).map_err(|error| {
         refused(format!(
             "no request that {} knows: {error}",
-            env!("CARGO_PKG_VERSION")
+            ployz_install::own_version()
         ))
     })
 }

@@ -18,9 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ployz_netns_tests::contender::Backend;
 use ployz_netns_tests::counters::netstat;
 use ployz_netns_tests::pair::Family;
-use ployz_netns_tests::stage::tell;
 use ployz_netns_tests::wait::{now, pause};
-use ployz_netns_tests::{Host, Pair, Plan, Stage};
+use ployz_netns_tests::{Host, Pair, Plan, Stage, tell};
 
 const GAP_MAX: Duration = Duration::from_millis(250);
 /// Every gap longer than this is remembered with its time.

@@ -119,7 +119,7 @@ async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Rep
 
 /// Where the next store is, and who cannot hold it.
 fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<FailedPromotion>) {
-    let own = env!("CARGO_PKG_VERSION");
+    let own = ployz_install::own_version();
     let mut failed = Vec::new();
     let mut place = StoreLocation {
         epoch: network.membership.store_epoch,

@@ -47,7 +47,7 @@ async fn preflight(here: &Machine) -> Result<StorageReport, Failure> {
     let membership = known(here)?;
     here.nats_server().version().await?;
     Ok(StorageReport {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: ployz_install::own_version().to_owned(),
         port: here.config.nats_port,
         epoch: membership.store_epoch,
     })

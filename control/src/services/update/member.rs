@@ -138,7 +138,7 @@ async fn health(here: &Machine) -> Result<MachineHealth, Failure> {
         .filter(|rtt| rtt.samples > 0)
         .map(|rtt| (rtt.peer, rtt.p50_ns));
     Ok(MachineHealth {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: ployz_install::own_version().to_owned(),
         sessions: peers.into_iter().collect(),
         p50_ns: p50_ns.collect(),
         store: network.store.is_connected(),

@@ -11,7 +11,7 @@ use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::wait::wait_until;
 use ployz_netns_tests::{Backend, Outcome, tell};
 
-const RULES: &str = include_str!("../../docs/ployz.nft");
+const RULES: &str = include_str!("../../../docs/ployz.nft");
 
 #[test]
 fn a_network_lives_behind_the_documented_firewall() -> Outcome {

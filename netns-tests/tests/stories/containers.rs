@@ -15,9 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::{PATIENCE, mortal, run, words};
-use ployz_netns_tests::stage::{Stage, tell_with};
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Backend, Contender, Outcome};
+use ployz_netns_tests::{Backend, Contender, Outcome, Stage, tell_with};
 
 /// A container engine has much to make, on processors that others use.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(60);

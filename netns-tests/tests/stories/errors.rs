@@ -11,7 +11,9 @@ use anyhow::{Result, ensure};
 use ployz_netns_tests::command::{Finished, run, words};
 use ployz_netns_tests::netns::HostSetting;
 use ployz_netns_tests::uapi::Uapi;
-use ployz_netns_tests::{Backend, Contender, Daemon, Keys, Netns, Stage, Wg, story};
+use ployz_netns_tests::{
+    Backend, Contender, Daemon, Keys, Netns, Outcome, Stage, Wg, story, tell_with,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -226,12 +228,12 @@ fn device_is_missing(stage: &Stage) -> Result<()> {
 }
 
 #[test]
-fn without_io_uring() -> ployz_netns_tests::Outcome {
+fn without_io_uring() -> Outcome {
     let contender = Contender::under_test(Backend::IoUring)?;
     if !contender.is_ployzd() {
         return Ok(());
     }
-    ployz_netns_tests::stage::tell_with(contender, |stage| {
+    tell_with(contender, |stage| {
         let _disabled = HostSetting::set(IO_URING_DISABLED, "1")?;
         let Some(bench) = Bench::new(stage)? else {
             return Ok(());

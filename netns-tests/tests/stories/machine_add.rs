@@ -12,9 +12,8 @@ use ployz_netns_tests::cluster::text;
 use ployz_netns_tests::command::{PATIENCE, run};
 use ployz_netns_tests::operator::{ADD_PATIENCE, Operator, UnderWay};
 use ployz_netns_tests::release::Published;
-use ployz_netns_tests::stage::{Stage, tell_with};
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Backend, Contender, Lab, Outcome};
+use ployz_netns_tests::{Backend, Contender, Lab, Outcome, Stage, tell_with};
 use serde_json::Value;
 
 /// `LEASE_SECS`, and the moment it takes to look.

@@ -2,7 +2,7 @@
 //! process's own clock say in the same run, and what tests cost. Takes minutes and a quiet machine:
 //!
 //! ```text
-//! RTT_CHART=docs/rtt.svg cargo test -p ployz-netns-tests --test rtt_table -- --ignored --nocapture
+//! RTT_CHART=docs/rtt.svg cargo test -p ployz-netns-tests --test stories -- --ignored --nocapture rtt_table::table
 //! ```
 
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 use ployz_engine::PublicKey;
-use ployz_netns_tests::far_engines::{FarEngines, Hub};
-use ployz_netns_tests::known_way::{held, median};
-use ployz_netns_tests::measured_way::MeasuredWay;
+use ployz_netns_tests::delay_link::{held, median};
 use ployz_netns_tests::pair::{Family, Host};
+use ployz_netns_tests::peer_swarm::{Hub, PeerSwarm};
+use ployz_netns_tests::rtt_pair::RttPair;
 use ployz_netns_tests::traffic::{self, Iperf};
 use ployz_netns_tests::wait::{pause, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Pair, Plan, Stage, tell};
@@ -51,11 +51,11 @@ fn table() -> Outcome {
             ("100 us and up to 100 more", 100, 100),
             ("1 ms and up to 1 more", 1_000, 1_000),
         ] {
-            let met = MeasuredWay::meet(stage, held(us(hold_us), us(jitter_us)))?;
+            let met = RttPair::meet(stage, held(us(hold_us), us(jitter_us)))?;
             rows.push(Row::measure(name, &met)?);
         }
         for (name, hold_us) in [("100 us, TCP", 100), ("1 ms, TCP", 1_000)] {
-            let met = MeasuredWay::meet(stage, held(us(hold_us), Duration::ZERO))?;
+            let met = RttPair::meet(stage, held(us(hold_us), Duration::ZERO))?;
             let Pair { a, b } = &met.pair;
             let tcp = Iperf::tcp(a, b, Family::V4, 8).run_during(|| {
                 rows.push(Row::measure(name, &met)?);
@@ -89,7 +89,7 @@ struct Row {
 }
 
 impl Row {
-    fn measure(name: &'static str, met: &MeasuredWay) -> Result<Self> {
+    fn measure(name: &'static str, met: &RttPair) -> Result<Self> {
         let measured = met.measure(COUNT)?;
         let row = Self {
             name,
@@ -178,8 +178,8 @@ fn many_peers(stage: &Stage) -> Result<()> {
             endpoint: a.endpoint(Family::V4),
             inner,
         };
-        let far = FarEngines::start(&b.netns, hub, PEERS, have_clocks)?;
-        for (key, inner) in &far.peers {
+        let swarm = PeerSwarm::start(&b.netns, hub, PEERS, have_clocks)?;
+        for (key, inner) in &swarm.peers {
             a.wg().set(&format!("peer {key} allowed-ips {inner}/32"))?;
         }
         // Handshakes, first tests and bursts.

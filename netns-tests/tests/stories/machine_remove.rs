@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ployz_api::{Code, Request};
-use ployz_netns_tests::as_machine::ask_as;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::{PATIENCE, run, words};
+use ployz_netns_tests::machine_client::ask_as;
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, netns, tell};
 

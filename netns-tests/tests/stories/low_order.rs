@@ -8,7 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ployz_netns_tests::forge::{LOW_ORDER_POINTS, low_order_initiation};
+use ployz_netns_tests::forged_handshake::{LOW_ORDER_POINTS, low_order_initiation};
 use ployz_netns_tests::pair::Family;
 use ployz_netns_tests::relay::udp_socket;
 use ployz_netns_tests::wg::bytes;

@@ -1,4 +1,4 @@
-//! The round trip that is reported, beside the truth (`measured_way.rs`).
+//! The round trip that is reported, beside the truth (`rtt_pair.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ployz_netns_tests::cluster::freeze;
-use ployz_netns_tests::known_way::{Fate, Judge, held};
-use ployz_netns_tests::measured_way::{Measured, MeasuredWay, TEST_LEN};
+use ployz_netns_tests::delay_link::{Fate, Judge, held};
 use ployz_netns_tests::pair::{Family, RttCounts};
+use ployz_netns_tests::rtt_pair::{Measured, RttPair, TEST_LEN};
 use ployz_netns_tests::traffic::{self, Iperf};
 use ployz_netns_tests::wait::{pause, wait_until};
 use ployz_netns_tests::{Contender, Pair, Plan, Stage, story};
@@ -59,14 +59,14 @@ fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
         (1_000, 1_000),
     ] {
         let hold = Duration::from_micros(hold_us);
-        let met = MeasuredWay::meet(stage, held(hold, Duration::from_micros(jitter_us)))?;
+        let met = RttPair::meet(stage, held(hold, Duration::from_micros(jitter_us)))?;
         let measured = met.measure(COUNT)?;
         account(&format!(
             "held {hold:?} each way and up to {jitter_us} us more: {measured:?}"
         ));
         ensure!(
             measured.truth >= hold * 2,
-            "the way is shorter than it should be: {measured:?}"
+            "the link is shorter than it should be: {measured:?}"
         );
         is_true(&measured, ERROR_MAX)?;
         ensure!(
@@ -78,7 +78,7 @@ fn the_network_is_as_far_as_it_is(stage: &Stage) -> Result<()> {
 }
 
 fn it_is_as_far_under_load(stage: &Stage) -> Result<()> {
-    let met = MeasuredWay::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
+    let met = RttPair::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
     let Pair { a, b } = &met.pair;
     let mut measured = None;
     let load = Iperf::tcp(a, b, Family::V4, 4).run_during(|| {
@@ -96,8 +96,8 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
         Arc::new(AtomicBool::default()),
         Arc::new(AtomicBool::default()),
     );
-    let met = MeasuredWay::meet(stage, faulty(&forward, &reverse))?;
-    met.way.forget();
+    let met = RttPair::meet(stage, faulty(&forward, &reverse))?;
+    met.link.forget();
     let before = met.pair.a.rtt().context("a measures")?.counts;
     for way in [&forward, &reverse] {
         way.store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
     }
     // On which way the last ones were lost, a later one tells.
     let after = met.test(2)?.counts;
-    let kept = met.way.kept();
+    let kept = met.link.kept();
     let (there, back) = (&kept.from_client, &kept.from_server);
     account(&format!(
         "there {:?}, back {:?}: {after:?}, before {before:?}",
@@ -140,7 +140,7 @@ fn ten_thousand_tests_are_accounted_for(stage: &Stage) -> Result<()> {
 /// Two processes that do not run for 200 ms, one after the other.
 fn who_stands_still_is_not_far_away(stage: &Stage) -> Result<()> {
     const STALL: Duration = Duration::from_millis(200);
-    let met = MeasuredWay::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
+    let met = RttPair::meet(stage, held(Duration::from_millis(1), Duration::ZERO))?;
     let Pair { a, b } = &met.pair;
     for host in [b, a] {
         let before = a.rtt().context("a measures")?.counts;

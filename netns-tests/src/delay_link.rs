@@ -1,5 +1,5 @@
-//! A way whose length is known: passes datagrams on between two endpoints after a set time, and notes by the kernel's
-//! stamps how long it really kept them.
+//! A link with a known delay: forwards datagrams between two endpoints after a set time, and records by the kernel's stamps
+//! how long it held them.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -61,7 +61,7 @@ pub fn held(hold: Duration, jitter: Duration) -> Box<Judge> {
 
 /// Stands between a client, the last one who wrote to it, and `server`.
 #[derive(Debug)]
-pub struct KnownWay {
+pub struct DelayLink {
     pub address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
     ended: Arc<AtomicBool>,
@@ -123,7 +123,7 @@ pub fn median(all: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-impl KnownWay {
+impl DelayLink {
     /// Listens inside `netns` on a free port of `address`, and notes what becomes of datagrams of `noted_len` bytes.
     pub fn start(
         netns: &Netns,
@@ -143,7 +143,7 @@ impl KnownWay {
         setsockopt(&socket, Timestamping, &stamps)?;
         let address = socket.local_addr()?;
         let (kept, ended) = (Arc::default(), Arc::default());
-        let way = Way {
+        let forwarder = Forwarder {
             socket,
             server,
             client: None,
@@ -153,7 +153,7 @@ impl KnownWay {
             waiting: VecDeque::new(),
         };
         let ends = Arc::clone(&ended);
-        let thread = thread::spawn(move || way.run(&ends));
+        let thread = thread::spawn(move || forwarder.run(&ends));
         Ok(Self {
             address,
             kept,
@@ -173,7 +173,7 @@ impl KnownWay {
     }
 }
 
-impl Drop for KnownWay {
+impl Drop for DelayLink {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -186,7 +186,7 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Way {
+struct Forwarder {
     socket: UdpSocket,
     server: SocketAddr,
     client: Option<SocketAddr>,
@@ -207,7 +207,7 @@ struct Waiting {
     segment_len: u16,
 }
 
-impl Way {
+impl Forwarder {
     fn run(mut self, ended: &AtomicBool) {
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !ended.load(Ordering::Relaxed) {

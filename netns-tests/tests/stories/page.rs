@@ -11,9 +11,8 @@ use anyhow::{Context, Result};
 use ployz_netns_tests::cluster::text;
 use ployz_netns_tests::command::PATIENCE;
 use ployz_netns_tests::operator::Operator;
-use ployz_netns_tests::stage::tell_with;
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Backend, Contender, Lab, Outcome};
+use ployz_netns_tests::{Backend, Contender, Lab, Outcome, tell_with};
 use serde_json::Value;
 
 /// A machine that is removed is gone everywhere by then.

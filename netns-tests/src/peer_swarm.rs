@@ -1,5 +1,4 @@
-//! Many peers of one daemon: engines of ours, each with a key and a socket of its own, in one thread that stands for as
-//! many machines.
+//! Many peers of one daemon: engines of ours in one thread, each with its own key and socket.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -32,20 +31,20 @@ pub struct Hub {
     pub inner: Ipv4Addr,
 }
 
-/// Dropping it ends them.
+/// Peers at work until this is dropped.
 #[derive(Debug)]
-pub struct FarEngines {
+pub struct PeerSwarm {
     /// What the hub has to know: keys and allowed IPs.
     pub peers: Vec<(PublicKey, Ipv4Addr)>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl FarEngines {
+impl PeerSwarm {
     /// So many of them in `netns`. Those that have clocks answer tests, and test themselves.
     pub fn start(netns: &Netns, hub: Hub, count: u8, have_clocks: bool) -> Result<Self> {
         let engines = (0..count)
-            .map(|number| Far::new(netns, hub, number, have_clocks))
+            .map(|number| SwarmPeer::new(netns, hub, number, have_clocks))
             .collect::<Result<Vec<_>>>()?;
         let peers = engines
             .iter()
@@ -63,7 +62,7 @@ impl FarEngines {
     }
 }
 
-impl Drop for FarEngines {
+impl Drop for PeerSwarm {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -72,14 +71,14 @@ impl Drop for FarEngines {
     }
 }
 
-struct Far {
+struct SwarmPeer {
     engine: Engine,
     socket: UdpSocket,
     inner: Ipv4Addr,
     used: Instant,
 }
 
-impl Far {
+impl SwarmPeer {
     fn new(netns: &Netns, hub: Hub, number: u8, have_clocks: bool) -> Result<Self> {
         let socket = udp_socket(netns, (Ipv4Addr::UNSPECIFIED, 0).into())?;
         socket.set_nonblocking(true)?;
@@ -145,7 +144,7 @@ impl Far {
     }
 }
 
-fn run(mut engines: Vec<Far>, hub: Hub, ended: &AtomicBool) {
+fn run(mut engines: Vec<SwarmPeer>, hub: Hub, ended: &AtomicBool) {
     let mut buffer = [0; DATAGRAM_LEN_MAX];
     while !ended.load(Ordering::Relaxed) {
         for engine in &mut engines {
@@ -193,7 +192,7 @@ fn sources() -> Sources {
 }
 
 fn clocks() -> Reading {
-    #[expect(clippy::disallowed_methods, reason = "the far ends have clocks")]
+    #[expect(clippy::disallowed_methods, reason = "the peers have clocks")]
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let wall_ns = wall.unwrap_or_default().as_nanos() as u64;
     Reading {

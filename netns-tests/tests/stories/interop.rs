@@ -14,10 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ployz_netns_tests::counters::Keepalives;
 use ployz_netns_tests::pair::{Family, PORT};
-use ployz_netns_tests::stage::tell_with;
 use ployz_netns_tests::traffic::{Iperf, Protocol};
 use ployz_netns_tests::wait::wait_until;
-use ployz_netns_tests::{Backend, Contender, Host, Keys, Outcome, Pair, Plan, Stage, traffic};
+use ployz_netns_tests::{
+    Backend, Contender, Host, Keys, Outcome, Pair, Plan, Stage, tell_with, traffic,
+};
 
 #[test]
 fn wireguard_go() -> Outcome {

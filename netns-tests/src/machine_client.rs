@@ -1,4 +1,4 @@
-//! Asking a daemon with the certificate of a machine, as its own daemon does.
+//! A client that asks a daemon with the certificate of a machine, as that machine's daemon does.
 
 use std::fs;
 use std::time::Duration;

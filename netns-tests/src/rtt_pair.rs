@@ -1,7 +1,7 @@
-//! A pair with a way of known length between them, which one of them measures.
+//! A pair with a link of known delay between them, which one of them measures.
 //!
 //! ```text
-//!   a ====== a way of known length ====== b      a relay on b's host, see `known_way.rs`
+//!   a ====== a link of known delay ====== b      a relay on b's host, see `delay_link.rs`
 //! ```
 //!
 //! Nobody sends anything else, so that every datagram of a test's length is a test of `a`'s or its reply.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::known_way::{Judge, KnownWay};
+use crate::delay_link::{DelayLink, Judge};
 use crate::pair::{Family, Host, RttReport};
 use crate::wait::{wait_for, wait_until};
 use crate::{Pair, Plan, Stage};
@@ -27,9 +27,9 @@ const TEST_TIME: Duration = Duration::from_millis(4);
 const REPLY_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub struct MeasuredWay {
+pub struct RttPair {
     pub pair: Pair,
-    pub way: KnownWay,
+    pub link: DelayLink,
 }
 
 /// What was said, and what was true.
@@ -39,38 +39,38 @@ pub struct Measured {
     pub truth: Duration,
 }
 
-impl MeasuredWay {
+impl RttPair {
     /// Both have tested each other, and are silent.
     pub fn meet(stage: &Stage, judge: Box<Judge>) -> Result<Self> {
         let pair = Pair::strangers(stage, Plan::of(stage))?;
         let Pair { a, b } = &pair;
         let (address, server) = (b.outer(Family::V4), b.endpoint(Family::V4));
-        let way = KnownWay::start(&b.netns, address, server, TEST_LEN, judge)?;
+        let link = DelayLink::start(&b.netns, address, server, TEST_LEN, judge)?;
         b.know(a, "")?;
         // A keepalive makes a session, and is no use of it.
         a.know(
             b,
-            &format!("endpoint {} persistent-keepalive 25", way.address),
+            &format!("endpoint {} persistent-keepalive 25", link.address),
         )?;
         let is_silent = |host: &Host| {
             let counts = host.rtt().map(|rtt| rtt.counts);
             counts.is_some_and(|it| it.sent >= FIRST_TESTS && it.under_way == 0)
         };
-        wait_until("both to have tested the way", MEETING, || {
+        wait_until("both to have tested the link", MEETING, || {
             is_silent(a) && is_silent(b)
         })?;
-        Ok(Self { pair, way })
+        Ok(Self { pair, link })
     }
 
-    /// Has `a` test the way so many times.
+    /// Has `a` test the link so many times.
     pub fn measure(&self, count: u16) -> Result<Measured> {
-        self.way.forget();
+        self.link.forget();
         let report = self.test(count)?;
-        let truth = self.way.kept().round_trip();
+        let truth = self.link.kept().round_trip();
         Ok(Measured { report, truth })
     }
 
-    /// As [`Self::measure`], but what the way did before is not forgotten.
+    /// As [`Self::measure`], but what the link did before is not forgotten.
     pub fn test(&self, count: u16) -> Result<RttReport> {
         let a = &self.pair.a;
         let before = a.rtt().context("a measures")?.counts.sent;
