@@ -1,16 +1,18 @@
 //! A real store on the loopback interface. Tests that use it are ignored unless they are asked for, because it takes the
 //! servers that `scripts/setup test` installs; `scripts/test` asks for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::{
-    Authority as Held, Lifecycle, MachineId, Name, NetworkId, NetworkState, RegionRole,
+    Authority as Held, CredentialId, Lifecycle, MachineId, Name, NetworkId, NetworkState,
+    RegionRole,
 };
-use ployz_core::{MachineRecord, RECORD_VERSION};
+use ployz_core::{MachineRecord, RECORD_VERSION, SavedView};
+use rcgen::KeyPair;
 use serde_json::Map;
 use tokio::task::LocalSet;
 
@@ -20,7 +22,7 @@ use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
 use crate::host::membership::Membership;
 use crate::nats::{Certificates, NatsServer, Settings, User};
-use crate::network::Storage;
+use crate::network::{Network, Storage};
 use crate::store::Store;
 
 /// Generous for everything that is not measured.
@@ -118,25 +120,13 @@ impl Ground {
     pub(crate) fn membership(&self, identity: &Identity) -> Membership {
         let key = identity.certificate_key().unwrap();
         let subject = identity.machine_id.to_string();
-        let address = self.listen.ip();
-        let certificate = self.authority.certify_machine(&subject, &[address], &key);
-        Membership {
-            network_id: self.network_id,
-            network: Name::nearest("ground"),
-            name: Name::nearest(&subject),
-            cluster_cidr: "127.0.0.0/8".parse().unwrap(),
-            addresses: None,
-            overlay_ip: Ipv4Addr::LOCALHOST,
-            overlay_ip6: Ipv6Addr::LOCALHOST,
-            subnet: "127.0.0.0/24".parse().unwrap(),
-            ca_pem: self.authority.certificate_pem().to_owned(),
-            certificate_pem: certificate.unwrap(),
-            store: vec![(address, self.listen.port())],
-            state: NetworkState::Running,
-            wg_port: None,
-            endpoints: Vec::new(),
-            store_epoch: 0,
-        }
+        membership(
+            self.network_id,
+            &subject,
+            &self.authority,
+            &key,
+            self.listen,
+        )
     }
 
     fn settings(&self, machines: &[Identity]) -> Settings {
@@ -160,6 +150,77 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         self.nats.kill();
+        let _already_gone = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A network whose store does not answer, which is all that it takes to decide things in a view.
+pub(crate) struct Offline {
+    directory: PathBuf,
+    files: Rc<DataDirectory>,
+    authority: CertificateAuthority,
+    own: Identity,
+    network_id: NetworkId,
+}
+
+impl Offline {
+    pub(crate) fn new() -> Self {
+        let (unix_ms, random) = clock::id_parts();
+        let network_id = NetworkId::new(unix_ms, random);
+        let directory = std::env::temp_dir().join(format!("ployz-offline-{network_id}"));
+        Self {
+            files: Rc::new(DataDirectory::open(&directory).unwrap()),
+            directory,
+            authority: CertificateAuthority::generate(&network_id.to_string()).unwrap(),
+            own: Identity::generate().unwrap(),
+            network_id,
+        }
+    }
+
+    /// The network with these machines in view, of one that holds the store or of one that does not.
+    pub(crate) async fn network(&self, holds: bool, machines: Vec<MachineRecord>) -> Network {
+        self.network_without(holds, machines, BTreeSet::new()).await
+    }
+
+    /// The same, in which these credentials were revoked.
+    pub(crate) async fn network_without(
+        &self,
+        holds: bool,
+        machines: Vec<MachineRecord>,
+        revoked: BTreeSet<CredentialId>,
+    ) -> Network {
+        let membership = self.membership();
+        let store = Store::open(&membership, &self.own).await.unwrap();
+        let storage = holds.then(|| Storage {
+            nats: NatsServer::new(Rc::clone(&self.files), Path::new("nats-server"), None),
+            authority: CertificateAuthority::generate(&self.network_id.to_string()).unwrap(),
+            nkey: self.own.nkey().unwrap(),
+        });
+        let saved = SavedView {
+            confirmed_at: clock::now().unix_secs,
+            machines,
+            revoked,
+            roamed: BTreeMap::new(),
+        };
+        Network::new(self.own.machine_id, membership, store, storage, Some(saved))
+    }
+
+    /// A client of the store that does not answer.
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(&self.membership(), &self.own).await.unwrap()
+    }
+
+    fn membership(&self) -> Membership {
+        let key = self.own.certificate_key().unwrap();
+        let subject = self.own.machine_id.to_string();
+        // Discard: no server listens there.
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        membership(self.network_id, &subject, &self.authority, &key, nowhere)
+    }
+}
+
+impl Drop for Offline {
+    fn drop(&mut self) {
         let _already_gone = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -205,4 +266,31 @@ pub(crate) async fn wait_until(what: &str, patience: Duration, mut holds: impl F
 /// The key of a machine's records.
 pub(crate) fn key(id: MachineId) -> String {
     id.to_string()
+}
+
+fn membership(
+    network_id: NetworkId,
+    subject: &str,
+    authority: &CertificateAuthority,
+    key: &KeyPair,
+    store: SocketAddr,
+) -> Membership {
+    let certificate = authority.certify_machine(subject, &[store.ip()], key);
+    Membership {
+        network_id: network_id,
+        network: Name::nearest("ground"),
+        name: Name::nearest(subject),
+        cluster_cidr: "127.0.0.0/8".parse().unwrap(),
+        addresses: None,
+        overlay_ip: Ipv4Addr::LOCALHOST,
+        overlay_ip6: Ipv6Addr::LOCALHOST,
+        subnet: "127.0.0.0/24".parse().unwrap(),
+        ca_pem: authority.certificate_pem().to_owned(),
+        certificate_pem: certificate.unwrap(),
+        store: vec![(store.ip(), store.port())],
+        state: NetworkState::Running,
+        wg_port: None,
+        endpoints: Vec::new(),
+        store_epoch: 0,
+    }
 }

@@ -9,17 +9,16 @@ use ployz_core::permits;
 use crate::machine::Machine;
 use crate::network::Network;
 
-/// Decides whether a caller may make a request, and whether this machine can answer it.
+/// Decides whether a caller may make a request, and whether this machine can answer it, by the network that it takes part
+/// in.
 ///
 /// # Errors
 /// `FORBIDDEN`; `UNSUPPORTED` if a machine that holds the store has to answer; `BUSY` if a volume is not the caller's yet.
 pub(super) fn authorise(
-    machine: &Machine,
+    network: Option<&Network>,
     caller: &CertificateName,
     request: &Request,
 ) -> Result<(), Failure> {
-    let network = machine.network();
-    let network = network.as_deref();
     // Connections may be older than the news of whose certificate is believed no more, and a relayed session is new here.
     network.map_or(Ok(()), |network| still_believed(network, caller))?;
     let row = request.operation().row();
@@ -90,3 +89,6 @@ fn claims(
 fn forbidden(message: String) -> Failure {
     Failure::new(Code::Forbidden, message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ impl Responder {
         stream: &mut (impl AsyncRead + Unpin),
     ) -> Result<Request, Failure> {
         let request = read(stream).await?;
-        authorise(&self.machine, caller, &request)?;
+        authorise(self.machine.network().as_deref(), caller, &request)?;
         Ok(request)
     }
 

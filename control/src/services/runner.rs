@@ -125,3 +125,6 @@ pub(crate) fn not_a_part(request: &Request) -> Failure {
     let name = request.operation().name();
     Failure::new(Code::Internal, format!("{name} is no part of long work"))
 }
+
+#[cfg(test)]
+mod tests;

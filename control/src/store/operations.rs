@@ -58,6 +58,12 @@ impl OperationLog {
         self.record.row().operation_id
     }
 
+    /// As it is written.
+    #[cfg(test)]
+    pub(crate) const fn record(&self) -> &OperationRecord {
+        &self.record
+    }
+
     /// An update is so far; written with the next stage.
     pub(crate) fn set_update(&mut self, update: &MachineUpdate) {
         self.record.set_update(update.clone());
