@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 use crate::endpoint::Endpoint;
 use crate::engine::{Engine, Keys, Recent};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::sink::Sink;
 use crate::tunnel::{Gate, Identity, Tunnel};
-use crate::update::{AllowedIpChange, PeerUpdate, Update, UpdateError};
-
-/// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
-pub const MAX_PEERS: usize = 1 << 16;
+use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError};
 
 impl Engine {
     /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be applied does

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
 use crate::packet::PacketHead;
 use crate::path::LARGE_LEN;
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::probe;
 use crate::sink::{Departure, Manner, Sink};
 

@@ -11,12 +11,13 @@ use crate::handover::HandOvers;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
-use crate::peer::{PeerId, Peers};
+use crate::peer::Peers;
+use crate::peer_id::PeerId;
 use crate::place::Place;
 use crate::rtt::{Awaited, Bursts};
 use crate::sink::{Departure, Sink};
 use crate::sources::Sources;
-use crate::steering::Moved;
+use crate::steer::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
 use crate::update::{Description, PeerDescription, Snapshot};
 

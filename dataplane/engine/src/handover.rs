@@ -5,13 +5,9 @@
 //! came to another shard, in one piece with data: it was not steered, and still has to pass the door.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
-use crate::drops::Drop;
 use crate::endpoint::Endpoint;
-use crate::engine::Engine;
-use crate::message::{HANDSHAKE_INITIATION_LEN, Message};
-use crate::sink::Sink;
+use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::tunnel::Claim;
 
 /// Messages that may wait for one shard: as many as the door lets through in a second before it asks for cookies. About
@@ -40,59 +36,36 @@ pub(crate) enum Matter {
 }
 
 impl HandOver {
-    /// The shard that it is for.
-    pub const fn shard(&self) -> usize {
-        self.shard
-    }
-}
-
-/// What waits to be taken out of an engine.
-pub(crate) type HandOvers = VecDeque<HandOver>;
-
-impl Engine {
-    /// A message for another shard's [`Engine::handle_hand_over`]. Call until `None` after every turn.
-    pub fn poll_hand_over(&mut self) -> Option<HandOver> {
-        self.hand_overs.pop_front()
-    }
-
-    /// Takes a message that another engine of the same interface has handed over.
-    pub fn handle_hand_over(&mut self, now: Instant, it: &HandOver, sink: &mut impl Sink) {
-        debug_assert_eq!(it.shard, self.place.shard());
-        let (from, message) = (&it.from, &it.message[..it.len]);
-        let outcome = match &it.matter {
-            Matter::Admission => {
-                self.handle_handshake(now, from, Message::parse(message), message, sink)
-            }
-            Matter::Initiation(claim) => self.answer_initiation(now, from, claim, message, sink),
-            Matter::Response(receiver_index) => {
-                self.take_response(now, from, *receiver_index, message, sink)
-            }
-        };
-        if let Err(reason) = outcome {
-            self.drops.count(reason);
-        }
-    }
-
-    /// Keeps a handshake message for another shard.
-    pub(crate) fn hand_over(
-        &mut self,
-        shard: usize,
-        matter: Matter,
-        from: &Endpoint,
-        datagram: &[u8],
-    ) -> Result<(), Drop> {
-        if self.hand_overs.len() == HAND_OVERS_MAX {
-            return Err(Drop::HandOver);
-        }
+    pub(crate) fn new(shard: usize, matter: Matter, from: &Endpoint, datagram: &[u8]) -> Self {
         let mut message = [0; HANDSHAKE_INITIATION_LEN];
         message[..datagram.len()].copy_from_slice(datagram);
-        self.hand_overs.push_back(HandOver {
+        Self {
             shard,
             matter,
             from: *from,
             message,
             len: datagram.len(),
-        });
-        Ok(())
+        }
+    }
+
+    /// The shard that it is for.
+    pub const fn shard(&self) -> usize {
+        self.shard
+    }
+
+    pub(crate) const fn matter(&self) -> &Matter {
+        &self.matter
+    }
+
+    /// Where the message came from.
+    pub(crate) const fn from(&self) -> &Endpoint {
+        &self.from
+    }
+
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.message[..self.len]
     }
 }
+
+/// What waits to be taken out of an engine.
+pub(crate) type HandOvers = VecDeque<HandOver>;

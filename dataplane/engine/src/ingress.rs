@@ -15,7 +15,7 @@ use crate::message::{
 };
 use crate::outer::Outer;
 use crate::packet::{PacketHead, packet_len};
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::probe::Probe;
 use crate::sealing::in_place;
 use crate::sink::{Departure, Sink};

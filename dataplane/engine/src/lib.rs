@@ -14,6 +14,7 @@ mod ecn;
 mod egress;
 mod endpoint;
 mod engine;
+mod forwarding;
 mod handover;
 mod ingress;
 mod key;
@@ -23,6 +24,7 @@ mod outer;
 mod packet;
 mod path;
 mod peer;
+mod peer_id;
 mod place;
 mod probe;
 mod probing;
@@ -33,6 +35,7 @@ mod sink;
 mod sources;
 mod staged;
 mod stamp;
+mod steer;
 mod steering;
 mod tunnel;
 mod update;
@@ -41,7 +44,6 @@ mod update;
 mod tests;
 
 pub use allowed_ips::AllowedIps;
-pub use apply::MAX_PEERS;
 pub use clock::{ReadClocks, Reading};
 pub use drops::{Drop, Drops};
 pub use ecn::Ecn;
@@ -64,8 +66,8 @@ pub use sealing::seal_messages;
 pub use sink::{Departure, Manner, Sink};
 pub use sources::{Random, Sources, UnixTime};
 pub use stamp::Stamper;
-pub use steering::Steer;
+pub use steer::Steer;
 pub use update::{
-    AllowedIpChange, Description, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot, Update,
-    UpdateError,
+    AllowedIpChange, Description, MAX_PEERS, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot,
+    Update, UpdateError,
 };

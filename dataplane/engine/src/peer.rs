@@ -9,16 +9,13 @@ use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
 use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
+use crate::peer_id::PeerId;
 use crate::place::Place;
 use crate::rtt::Rtt;
 use crate::sources::Sources;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
 use crate::update::PeerSnapshot;
-
-/// Names a peer within one engine for as long as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PeerId(u32);
 
 /// Everything about one peer.
 #[derive(Debug)]
@@ -166,9 +163,9 @@ impl Peers {
         let peer = Peer::new(public_key, home, index, now);
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            PeerId((self.slots.len() - 1) as u32)
+            PeerId::of_slot(self.slots.len() - 1)
         });
-        self.slots[id.0 as usize] = Some(peer);
+        self.slots[id.slot()] = Some(peer);
         self.order.push(id);
         self.by_key.insert(public_key, id);
         self.by_index.insert(index, id);
@@ -176,7 +173,7 @@ impl Peers {
     }
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<Peer> {
-        let peer = self.slots.get_mut(id.0 as usize)?.take()?;
+        let peer = self.slots.get_mut(id.slot())?.take()?;
         self.vacant.push(id);
         self.order.retain(|other| *other != id);
         self.by_key.remove(&peer.public_key);
@@ -194,13 +191,13 @@ impl Peers {
     }
 
     pub(crate) fn get(&self, id: PeerId) -> &Peer {
-        self.slots[id.0 as usize]
+        self.slots[id.slot()]
             .as_ref()
             .expect("ids are of peers that exist")
     }
 
     pub(crate) fn get_mut(&mut self, id: PeerId) -> &mut Peer {
-        self.slots[id.0 as usize]
+        self.slots[id.slot()]
             .as_mut()
             .expect("ids are of peers that exist")
     }

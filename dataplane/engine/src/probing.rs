@@ -7,7 +7,8 @@ use crate::message::DATA_OVERHEAD_LEN;
 use crate::outer::Outer;
 use crate::path::batches::Step;
 use crate::path::{Limits, Path};
-use crate::peer::{Peer, PeerId};
+use crate::peer::Peer;
+use crate::peer_id::PeerId;
 use crate::probe::{PROBE_LEN, Probe};
 use crate::sink::{Departure, Manner, Sink};
 

@@ -6,18 +6,7 @@
 use ipnet::IpNet;
 
 use crate::engine::Engine;
-
-/// Prefixes that may belong to another peer than before, with repetitions.
-pub(crate) type Moved = Vec<IpNet>;
-
-/// A prefix and the shard that packets to it go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steer {
-    /// Which destinations; longer prefixes have exceptions from it.
-    pub prefix: IpNet,
-    /// None if no peer has the prefix any more.
-    pub shard: Option<usize>,
-}
+use crate::steer::Steer;
 
 impl Engine {
     /// What the updates since the last call have changed, each prefix once. Empty but at the door of several shards.

@@ -13,6 +13,9 @@ use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::path::batches::Batches;
 use crate::rtt::RttSnapshot;
 
+/// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
+pub const MAX_PEERS: usize = 1 << 16;
+
 /// Changes to one interface. `None` leaves a thing as it is.
 #[derive(Debug, Default)]
 pub struct Update {
@@ -149,6 +152,6 @@ impl PeerSnapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// More peers than receiver indices allow.
-    #[error("an interface holds at most {max} peers; remove some first", max = crate::MAX_PEERS)]
+    #[error("an interface holds at most {max} peers; remove some first", max = MAX_PEERS)]
     TooManyPeers,
 }

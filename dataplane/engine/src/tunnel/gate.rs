@@ -14,7 +14,7 @@ use boringtun::x25519;
 use crate::callers::Callers;
 use crate::drops::Drop;
 use crate::message::COOKIE_REPLY_LEN;
-use crate::tunnel::Identity;
+use crate::tunnel::identity::Identity;
 
 /// Handshake messages let through per second before cookies are asked for. One costs the responder four scalar
 /// multiplications of about 40 us, so this is a tenth of a core.
