@@ -1,7 +1,5 @@
 //! One interface: made, run on threads of its own, told what to do, and taken down again.
 
-mod interface;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
@@ -10,80 +8,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use ployz_engine::{Engine, Place, PublicKey, Snapshot, Update, UpdateError};
+use ployz_engine::{Description, Engine, Place, PublicKey, Snapshot, Update};
 use tokio::sync::Notify;
 
+use crate::backend::Backend;
 use crate::descriptors::Descriptors;
 use crate::driver::{self, DeviceShard};
 use crate::inbox::{Change, Command};
 use crate::kept::Kept;
 use crate::offload::Capabilities;
+use crate::options::{DeviceError, DeviceOptions};
 use crate::outlet::Outlet;
 use crate::parts::{AdoptError, Parts, each_descriptor};
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::steering::Steering;
 use crate::sys::ring::RingDepth;
-use crate::sys::tun::{Tun, TunError, TunOffloads};
+use crate::sys::tun::{Tun, TunOffloads};
 use crate::sys::udp::UdpSockets;
 use crate::uapi::InterfaceError;
-
-/// Which loop to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BackendChoice {
-    /// io_uring if the kernel lets us, epoll if not.
-    #[default]
-    Auto,
-    /// io_uring, or fail.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-/// The loop that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// io_uring.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-impl From<Backend> for BackendChoice {
-    fn from(backend: Backend) -> Self {
-        match backend {
-            Backend::IoUring => Self::IoUring,
-            Backend::Epoll => Self::Epoll,
-        }
-    }
-}
-
-impl Backend {
-    /// The name in logs and status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::IoUring => "io_uring",
-            Self::Epoll => "epoll",
-        }
-    }
-}
-
-/// How to make a [`Device`].
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// The interface's name.
-    pub name: String,
-    /// Which loop to run.
-    pub backend: BackendChoice,
-    /// TSO, USO, GSO and GRO.
-    pub offload: bool,
-    /// With `offload`: datagrams leave in batches.
-    pub udp_gso: bool,
-    /// UDP port; 0 lets the kernel choose.
-    pub listen_port: u16,
-    /// Threads that the peers are spread over: from 1 to [`ployz_engine::SHARDS_MAX`].
-    pub shards: usize,
-}
 
 /// What is left to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,41 +50,6 @@ pub struct DeviceSnapshot {
     pub offloads: Offloads,
     /// How busy each shard's ring is; empty with epoll.
     pub rings: Vec<RingDepth>,
-}
-
-/// Why there is no device.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// No TUN.
-    #[error(transparent)]
-    Tun(#[from] TunError),
-    /// The port is taken.
-    #[error(
-        "UDP port {port} is in use: choose another ListenPort, or stop what uses it ('ss -ulnp sport = :{port}' tells)"
-    )]
-    PortInUse {
-        /// Which one.
-        port: u16,
-    },
-    /// No sockets.
-    #[error("opening the UDP sockets failed: {0}")]
-    Sockets(Errno),
-    /// io_uring was asked for by name and is not to be had.
-    #[error(
-        "io_uring is not available ({0}): set kernel.io_uring_disabled=0 or allow it in the sandbox, or use --io-backend epoll"
-    )]
-    NoIoUring(String),
-    /// No eBPF, which several shards need.
-    #[error(
-        "no eBPF to steer packets to several shards with ({0}): run as root or with CAP_BPF, or use --shards 1"
-    )]
-    Steering(io::Error),
-    /// What it was to begin with cannot be.
-    #[error(transparent)]
-    Update(#[from] UpdateError),
-    /// No thread, no descriptors.
-    #[error("starting the data plane failed: {0}")]
-    Start(#[from] io::Error),
 }
 
 /// An interface that was taken over from a process that has ended.
@@ -320,7 +228,46 @@ impl Device {
         self.shards.stop()
     }
 
-    fn port(&self) -> u16 {
+    /// Applies `update` whole, with its port and its mark, or not at all.
+    ///
+    /// # Errors
+    /// If a part of it cannot be had.
+    pub(crate) async fn apply_update(&self, update: Update) -> Result<(), InterfaceError> {
+        let sockets = self.rebind(&update)?;
+        let fwmark = update.fwmark;
+        if let (Some(fwmark), None) = (fwmark, &sockets) {
+            self.set_fwmark(fwmark)?;
+        }
+        self.change(update, sockets.as_deref()).await?;
+        if let Some(fwmark) = fwmark {
+            self.fwmark.set(fwmark);
+        }
+        if let Some(sockets) = sockets {
+            self.sockets.replace(sockets);
+            self.rebound.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Everything that the engines hold, secrets included.
+    ///
+    /// # Errors
+    /// If the data plane is stuck or gone.
+    pub(crate) async fn describe_engines(&self) -> Result<Description, InterfaceError> {
+        self.shards.describe().await
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.count()
+    }
+
+    /// The mark of outer packets; 0 for none.
+    pub(crate) fn fwmark(&self) -> u32 {
+        self.fwmark.get()
+    }
+
+    /// The UDP port in use.
+    pub(crate) fn port(&self) -> u16 {
         self.sockets.borrow()[0].port()
     }
 

@@ -8,6 +8,7 @@
 //! A [`Device`] is an interface and its threads. Each thread runs one `shard`, which is all of the logic and no I/O, in
 //! one of the two loops in `driver`. All unsafe code is in `sys`.
 
+mod backend;
 mod batch;
 pub mod config_file;
 mod congestion;
@@ -15,10 +16,12 @@ mod descriptors;
 mod device;
 mod driver;
 mod inbox;
+mod interface;
 mod kept;
 mod neighbours;
 pub mod netlink;
 pub mod offload;
+mod options;
 mod outlet;
 mod parts;
 mod shard;
@@ -28,11 +31,11 @@ mod sys;
 pub mod uapi;
 mod worker;
 
+pub use backend::{Backend, BackendChoice};
 pub use batch::{BATCH_LEN_MAX, SendBatch};
-pub use device::{
-    Adoption, Backend, BackendChoice, Device, DeviceError, DeviceOptions, DeviceSnapshot, Offloads,
-};
+pub use device::{Adoption, Device, DeviceSnapshot, Offloads};
 pub use kept::Kept;
+pub use options::{DeviceError, DeviceOptions};
 pub use outlet::{Exit, Outlet};
 pub use parts::AdoptError;
 pub use shard::Shard;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::device::{DeviceError, DeviceOptions};
 use crate::driver;
 use crate::kept::{self, Kept};
+use crate::options::{DeviceError, DeviceOptions};
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
 

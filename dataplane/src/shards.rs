@@ -13,10 +13,11 @@ use nix::errno::Errno;
 use ployz_engine::{Description, Drops, Place, PublicKey, Snapshot};
 use tokio::sync::oneshot;
 
-use crate::device::{Backend, BackendChoice, DeviceError};
+use crate::backend::{Backend, BackendChoice};
 use crate::driver::DeviceShard;
 use crate::inbox::{CallError, Command, Turn, inbox};
 use crate::neighbours::Neighbours;
+use crate::options::DeviceError;
 use crate::sys::ring::RingDepth;
 use crate::uapi::InterfaceError;
 use crate::worker::{Task, Worker};

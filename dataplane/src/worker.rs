@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::device::{Backend, BackendChoice, DeviceError};
+use crate::backend::{Backend, BackendChoice};
 use crate::driver::{self, DeviceShard};
 use crate::inbox::{CallError, Caller, Command, Inbox};
 use crate::neighbours::Neighbours;
+use crate::options::DeviceError;
 
 /// A thread that runs a shard. Dropping it stops it.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::{DeviceShard, clock, is_gone, read_inbox};
+use super::clocks::clock;
+use super::commands::{DeviceShard, is_gone, read_inbox};
 use crate::inbox::Inbox;
 use crate::neighbours::Neighbours;
 use crate::sys::message::Incoming;

@@ -14,7 +14,9 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Netlink, NetlinkError, link};
+use super::error::NetlinkError;
+use super::link_state;
+use super::socket::Netlink;
 
 /// What an interface has come to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct LinkChange {
     pub up: bool,
 }
 
-/// Watches one interface; made by [`super::Link::watch`].
+/// Watches one interface; made by [`Link::watch`](super::Link::watch).
 #[derive(Debug)]
 pub struct LinkWatch {
     netlink: Netlink,
@@ -92,10 +94,10 @@ impl LinkWatch {
     }
 
     async fn read(&self) -> Result<Option<LinkChange>, NetlinkError> {
-        let Some(state) = link::state(&self.netlink, self.index).await? else {
+        let Some(state) = link_state::state(&self.netlink, self.index).await? else {
             return Ok(None);
         };
-        let smallest_route_mtu = link::smallest_route_mtu(&self.netlink, self.index).await?;
+        let smallest_route_mtu = link_state::smallest_route_mtu(&self.netlink, self.index).await?;
         Ok(Some(LinkChange {
             mtu: state.mtu,
             smallest_route_mtu,

@@ -6,7 +6,7 @@ use super::buffer::{PACKET_LEN_MAX, TunBuffer};
 use super::checksum::Sum;
 use super::flow::{Flow, Segment};
 use super::headers::{ipv4, ipv6, read_u16, tcp, udp, write_u16};
-use super::{Gso, VnetHeader};
+use super::vnet::{Gso, VnetHeader};
 
 /// More segments than this of UDP and the kernel refuses the write: UDP_MAX_SEGMENTS, which newer
 /// kernels raise to 128. TCP is bounded by the length alone.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::VnetHeader;
+use super::vnet::VnetHeader;
 
 /// A vnet header and the packet behind it, ready to be written to the TUN.
 ///

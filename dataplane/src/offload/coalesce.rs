@@ -13,10 +13,10 @@
 
 use std::collections::VecDeque;
 
-use super::VnetHeader;
 use super::batch::Batch;
 use super::buffer::TunBuffer;
 use super::flow::{Class, Flow, Segment, classify};
+use super::vnet::VnetHeader;
 
 /// Open super-packets at a time. One is enough for TCP from a sender that segments; interleaved
 /// flows of single UDP datagrams come to 1.0 packets a write with one and to 6-11 with eight.

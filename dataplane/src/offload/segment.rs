@@ -14,7 +14,8 @@ use super::headers::{
     TCP, UDP, ip_version, ipv4, ipv4_header_len, ipv6, read_u16, read_u32, tcp, udp, write_u16,
     write_u32,
 };
-use super::{Gso, Malformed, VnetHeader};
+use super::malformed::Malformed;
+use super::vnet::{Gso, VnetHeader};
 
 /// The packets of one TUN read, in order.
 #[derive(Debug)]

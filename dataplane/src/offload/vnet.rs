@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use super::Malformed;
+use super::malformed::Malformed;
 
 /// What the kernel left undone on a packet, or what we leave undone for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

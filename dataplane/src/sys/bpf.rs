@@ -9,6 +9,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::errno::check;
+
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
@@ -139,5 +141,5 @@ fn bpf<A>(command: libc::c_int, attributes: &A) -> io::Result<usize> {
     // SAFETY: the kernel reads `size_of::<A>()` bytes of attributes, and through the addresses in them a key of the map's
     // length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is written.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
-    super::check(result as isize)
+    check(result as isize)
 }

@@ -16,7 +16,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ployz_engine::WallNs;
 
-use super::{address, check, control};
+use super::errno::check;
+use super::{address, control};
 
 /// The header of one `sendmsg`.
 pub(crate) struct Outgoing {

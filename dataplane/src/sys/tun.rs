@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::bpf::Program;
+use super::errno::check;
 
 /// The device that makes TUN interfaces.
 const DEVICE: &str = "/dev/net/tun";
@@ -149,7 +150,7 @@ impl Tun {
         // SAFETY: the kernel reads one `int` behind a pointer that outlives the call, and takes a reference of its own.
         let result =
             unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const fd) };
-        super::check(result as isize).map(drop)
+        check(result as isize).map(drop)
     }
 
     /// Reads one packet with its vnet header, without waiting.
@@ -196,7 +197,7 @@ fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (flags as u16).cast_signed();
     // SAFETY: the kernel reads and writes one `ifreq` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    super::check(result as isize).map(|_| ())
+    check(result as isize).map(|_| ())
 }
 
 /// The name of the interface that this is a queue of, and the flags with which it was made.
@@ -205,7 +206,7 @@ fn identify(file: &File) -> io::Result<(String, libc::c_int)> {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one `ifreq` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNGETIFF, &raw mut request) };
-    super::check(result as isize)?;
+    check(result as isize)?;
     let name = request.ifr_name.map(i8::cast_unsigned);
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     // SAFETY: the kernel has written the flags, and any bits are a `short`.
@@ -224,7 +225,7 @@ fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {
     let len = VNET_HEADER_LEN;
     // SAFETY: the kernel reads one `int` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const len) };
-    super::check(result as isize)?;
+    check(result as isize)?;
     if !offload {
         return Ok(TunOffloads::default());
     }
@@ -242,7 +243,7 @@ fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {
 fn set_offload(file: &File, flags: libc::c_ulong) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, flags) };
-    super::check(result as isize).map(|_| ())
+    check(result as isize).map(|_| ())
 }
 
 fn explain_open(name: &str, error: io::Error) -> TunError {

@@ -17,8 +17,9 @@ use nix::sys::socket::{
 
 use ployz_engine::WallNs;
 
+use super::errno::check;
 use super::message::Incoming;
-use super::{check, reuseport};
+use super::reuseport;
 
 /// The standing queue under load is this buffer: it must hold what arrives while another program has the processor, a
 /// scheduler's slice of 3 ms, which is 1.9 MB at 5 Gb/s. More would only add latency. The kernel doubles it for its own

@@ -11,7 +11,8 @@ use ployz_engine::{
     AllowedIpChange, MAX_PEERS, PeerUpdate, PresharedKey, PrivateKey, PublicKey, Update,
 };
 
-use super::{Operation, literal};
+use super::literal;
+use super::operation::Operation;
 
 /// Bytes in one request, its line ends included.
 ///

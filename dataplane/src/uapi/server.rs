@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
-use super::Interface;
+use super::interface::Interface;
 
 mod connection;
 

@@ -9,8 +9,9 @@ use tokio::time::timeout;
 use tracing::info;
 use zeroize::Zeroizing;
 
+use crate::uapi::interface::{Interface, InterfaceError};
 use crate::uapi::parse::{MAX_LINE, ParseError, Request, RequestParser};
-use crate::uapi::{Interface, InterfaceError, literal, render};
+use crate::uapi::{literal, render};
 
 /// A client that neither sends nor reads for this long is let go, so that eight idle ones do not keep `wg` out for ever.
 const IDLE: Duration = Duration::from_secs(10);
