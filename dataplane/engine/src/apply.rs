@@ -13,8 +13,8 @@ use crate::tunnel::{Gate, Identity, Tunnel};
 use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError};
 
 impl Engine {
-    /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be applied does
-    /// not depend on the place: all engines of an interface that were told the same take it, or none.
+    /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
+    /// applied does not depend on the place: all engines of an interface that were told the same take it, or none.
     ///
     /// # Errors
     /// [`UpdateError::TooManyPeers`]; nothing was changed then.
@@ -27,7 +27,7 @@ impl Engine {
         self.check_room(update)?;
         self.recent = Recent::default();
         if let Some(private_key) = &update.private_key {
-            self.set_private_key(now, private_key.as_ref());
+            self.set_private_key(private_key.as_ref());
         }
         if update.replace_peers {
             for id in self.peers.ids().to_vec() {
@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// A new key ends every session: the peers know us by the old one. A peer with our own key is dropped.
-    fn set_private_key(&mut self, now: Instant, private_key: Option<&PrivateKey>) {
+    fn set_private_key(&mut self, private_key: Option<&PrivateKey>) {
         let unchanged = match (&self.keys, &private_key) {
             (Some(keys), Some(new)) => keys.identity.private_key().expose() == new.expose(),
             (None, None) => true,
@@ -72,7 +72,7 @@ impl Engine {
         }
         self.keys = private_key.map(|key| {
             let identity = Arc::new(Identity::new(PrivateKey::from_bytes(*key.expose())));
-            let gate = Gate::new(&identity, now);
+            let gate = Gate::new(&identity, &mut self.sources);
             Keys { identity, gate }
         });
         if let Some(own) = self.public_key().and_then(|key| self.peers.by_key(&key)) {

@@ -45,11 +45,12 @@ reasons! {
     BadMac => "bad_mac",
     /// Handshake message answered with a cookie because too many arrive.
     UnderLoad => "under_load",
-    /// Handshake message that arrived while the budget for cookie replies was spent.
+    /// Handshake message that was one too many: of a peer, of an address that has a cookie, or for the cookie replies
+    /// that may be sent.
     Flood => "flood",
     /// Handshake initiation from a public key that is no peer's.
     UnknownPeer => "unknown_peer",
-    /// Handshake message that does not authenticate, is out of turn, or is older than the last one.
+    /// Handshake message that does not authenticate, is out of turn, was taken before, or is older than the last one.
     BadHandshake => "bad_handshake",
     /// Data message that does not authenticate.
     BadTag => "bad_tag",

@@ -34,7 +34,6 @@ use crate::update::{Description, PeerDescription, Snapshot};
 /// ```
 ///
 /// Output goes to the [`Sink`] that is passed in. Time is an argument; randomness and the wall clock are [`Sources`].
-/// (boringtun's rate limiter, in `tunnel::gate`, has its own.)
 pub struct Engine {
     pub(crate) place: Place,
     pub(crate) sources: Sources,
@@ -120,8 +119,8 @@ impl Engine {
         self.udp_gso = udp_gso;
     }
 
-    /// Lends the engine the clocks that round trips are measured with: the driver has the kernel stamp what comes, and what
-    /// leaves in [`Manner::Stamped`](crate::Manner::Stamped).
+    /// Lends the engine the clocks that round trips are measured with: the driver has the kernel stamp what comes, and
+    /// what leaves in [`Manner::Stamped`](crate::Manner::Stamped).
     pub fn set_clocks(&mut self, read: ReadClocks) {
         self.stamp_clock = Some(StampClock::new(read));
     }
@@ -131,8 +130,8 @@ impl Engine {
         self.drops.count(reason);
     }
 
-    /// Some of our addresses may be no good as a source any more: answers leave from where the kernel chooses, until the peer
-    /// is heard there again.
+    /// Some of our addresses may be no good as a source any more: answers leave from where the kernel chooses, until
+    /// the peer is heard there again.
     pub fn forget_locals(&mut self, gone: impl Fn(LocalAddress) -> bool) {
         for id in self.peers.ids().to_vec() {
             if let Some(endpoint) = &mut self.peers.get_mut(id).endpoint

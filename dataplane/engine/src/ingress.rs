@@ -286,8 +286,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does, and is
-    /// steered like data.
+    /// A cookie proves nothing about where the peer is, so the endpoint stays. It says whom it is for where data does,
+    /// and is steered like data.
     fn handle_cookie_reply(
         &mut self,
         now: Instant,
@@ -309,7 +309,11 @@ impl Engine {
     ) -> Result<(), Drop> {
         let keys = self.keys.as_mut().ok_or(Drop::NoKey)?;
         let mut reply = [0; COOKIE_REPLY_LEN];
-        match keys.gate.admit(now, from.remote.ip(), datagram, &mut reply) {
+        let sources = &mut self.sources;
+        match keys
+            .gate
+            .admit(now, sources, from.remote, datagram, &mut reply)
+        {
             Admission::Admitted => Ok(()),
             Admission::Refused(reason) => Err(reason),
             Admission::Cookie => {

@@ -1,13 +1,12 @@
 //! WireGuard without I/O: peers, allowed IPs, endpoints, staged packets, handshakes, deadlines.
 //!
-//! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens no
-//! socket, starts no thread and reads no clock (boringtun's rate limiter, in `tunnel::gate`, does).
+//! An [`Engine`] takes packets, datagrams and time, and writes what comes of them into the caller's [`Sink`]. It opens
+//! no socket, starts no thread, reads no clock and draws no randomness but from its [`Sources`].
 
 #![forbid(unsafe_code)]
 
 mod allowed_ips;
 mod apply;
-mod callers;
 mod clock;
 mod drops;
 mod ecn;

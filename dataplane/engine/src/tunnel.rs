@@ -1,11 +1,11 @@
 //! WireGuard's handshakes, sessions and timers with one peer: a [`Tunnel`].
 //!
 //! Keys are made in `noise` and kept in `session`; `replay` knows what was seen, `timers` what is due; `macs` signs our
-//! handshake messages and `gate` admits those of others. Time and randomness are passed in everywhere but in `gate`, which
-//! is boringtun's.
+//! handshake messages and `gate` admits those of others. Time and randomness are passed in.
 
 mod gate;
 mod identity;
+mod mac;
 mod macs;
 mod noise;
 mod replay;
@@ -40,8 +40,8 @@ pub(crate) use noise::Claim;
 /// How often a tunnel that is awake wants [`Tunnel::tick`]: what is due is late by so much at most.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// A peer that sends on a session as old as this gets a new one in time, even if we send nothing: before it ends there is
-/// still a passive keepalive and a handshake to come (paper, section 6.2).
+/// A peer that sends on a session as old as this gets a new one in time, even if we send nothing: before it ends there
+/// is still a passive keepalive and a handshake to come (paper, section 6.2).
 const LAST_MINUTE: Duration =
     REJECT_AFTER_TIME.saturating_sub(KEEPALIVE_TIMEOUT.saturating_add(REKEY_TIMEOUT));
 
@@ -104,8 +104,8 @@ impl Tunnel {
         current.is_some_and(|session| session.may_send(now))
     }
 
-    /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer, but for sealing it: that is
-    /// for the caller to do, with this key and within the same turn. Empty is a keepalive.
+    /// Writes `packet` as a data message that fills `out`, which is [`DATA_OVERHEAD_LEN`] longer, but for sealing it:
+    /// that is for the caller to do, with this key and within the same turn. Empty is a keepalive.
     ///
     /// # Panics
     /// If the tunnel is not ready, or the lengths do not fit.
@@ -145,8 +145,8 @@ impl Tunnel {
         session.ok_or(Drop::UnknownSession)?.receiving_key(now)
     }
 
-    /// Takes a message that was opened with that key and held `text_len` bytes, zero for a keepalive. True if it is the first
-    /// of a session that we had answered for, which completes the handshake on our side.
+    /// Takes a message that was opened with that key and held `text_len` bytes, zero for a keepalive. True if it is the
+    /// first of a session that we had answered for, which completes the handshake on our side.
     ///
     /// # Errors
     /// [`Drop::Replay`] if a message with this counter was taken before, or is too old to tell.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::forger::Forger;
 use super::*;
 use crate::{HAND_OVERS_MAX, Steer};
 
@@ -199,10 +200,14 @@ fn a_cookie_comes_to_the_tunnel_that_asked() {
         let home = interface.home_of(host.public_key);
         interface.send_from(home, &packet(1, number(host), 96));
         let (initiation, ..) = interface.out.datagrams.pop().unwrap();
-        for i in 0..7_000u32 {
-            let from = format!("203.0.{}.{}:1", i / 250, i % 250).parse().unwrap();
-            host.receive(from, Ecn::NotEct, &initiation);
+        let (mut flood, now) = (Forger::new(&host.public_key, 1), clock());
+        for port in 1..700 {
+            let from = ([203, 0, 113, 1], port).into();
+            host.receive_at(now, from, Ecn::NotEct, &flood.message());
         }
+        host.out.datagrams.clear();
+        let from = "203.0.113.2:1".parse().unwrap();
+        host.receive_at(now, from, Ecn::NotEct, &initiation);
         let is_cookie = |(datagram, ..): &&(Vec<u8>, _, _)| datagram.len() == 64;
         let (cookie, ..) = host.out.datagrams.iter().find(is_cookie).unwrap().clone();
         interface.receive(host.at, &cookie);
