@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use ployz_engine::{Description, Engine, Place, PublicKey, Snapshot, Update};
+use ployz_engine::{Description, Engine, PublicKey, ShardMap, Snapshot, Update};
 use tokio::sync::Notify;
 
 use crate::backend::Backend;
@@ -79,8 +79,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Makes the interface and starts its threads, which know of `update` from their first turn on. The interface is down
-    /// and has no address. Its port is that of `options`, not of `update`.
+    /// Makes the interface and starts its threads, which know of `update` from their first turn on. The interface is
+    /// down and has no address. Its port is that of `options`, not of `update`.
     ///
     /// # Errors
     /// [`DeviceError`]; nothing is left behind.
@@ -89,8 +89,8 @@ impl Device {
         Self::start(options, update, parts, None)
     }
 
-    /// As [`Device::create`], of what a process that has ended had made: the interface is as it was, with its addresses, and
-    /// what has been queued since is taken from the first turn on.
+    /// As [`Device::create`], of what a process that has ended had made: the interface is as it was, with its
+    /// addresses, and what has been queued since is taken from the first turn on.
     ///
     /// # Errors
     /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
@@ -111,11 +111,11 @@ impl Device {
     ) -> Result<Self, DeviceError> {
         let Parts { tuns, sockets } = parts;
         let udp_gso = options.offload && options.udp_gso;
-        let mut shards: Vec<DeviceShard> = Place::all(options.shards)
+        let mut shards: Vec<DeviceShard> = ShardMap::all(options.shards)
             .zip(tuns.iter().zip(&sockets))
-            .map(|(place, (tun, sockets))| {
+            .map(|(shard_map, (tun, sockets))| {
                 let descriptors = Descriptors::new(Arc::clone(tun), Arc::clone(sockets));
-                shard(place, descriptors, udp_gso)
+                shard(shard_map, descriptors, udp_gso)
             })
             .collect();
         let now = driver::clock();
@@ -166,7 +166,8 @@ impl Device {
         self.shards.backend()
     }
 
-    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in bytes.
+    /// Tells the data plane the interface's MTU, and the smallest of it and of those of the routes through it, in
+    /// bytes.
     pub fn set_mtu(&self, link: usize, smallest: usize) {
         // A stopped data plane sends nothing.
         let _ = self.shards.tell(|| Command::SetMtu { link, smallest });
@@ -178,7 +179,8 @@ impl Device {
         let _ = self.shards.tell(|| Command::ForgetLocals);
     }
 
-    /// Tests the way to `wanted`, or to all peers, `count` times in quick succession. What comes of it is in later snapshots.
+    /// Tests the way to `wanted`, or to all peers, `count` times in quick succession. What comes of it is in later
+    /// snapshots.
     ///
     /// # Errors
     /// If the data plane is stuck or gone.
@@ -299,13 +301,13 @@ impl Device {
             let change = Change {
                 update: Arc::clone(&update),
                 sockets: sockets.map(|sockets| Arc::clone(&sockets[shard])),
-                // The first is the door.
+                // The first is the handshake shard.
                 steering: steering.filter(|_| shard == 0).cloned(),
             };
             Command::Apply(change, reply)
         };
         let answers = self.shards.ask(change).await;
-        // Whatever came of it: the door may have answered when another did not.
+        // Whatever came of it: the handshake shard may have answered when another did not.
         let steered = self.steering.as_ref().map_or(Ok(()), Steering::follow);
         for answer in answers? {
             answer.map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
@@ -325,16 +327,16 @@ impl Device {
     }
 }
 
-/// Steers from the first packet on as the door routes: another program may have been steering until now.
-fn steer(tun: &Tun, door: &mut DeviceShard) -> io::Result<Steering> {
+/// Steers from the first packet on as the handshake shard routes: another program may have been steering until now.
+fn steer(tun: &Tun, handshake_shard: &mut DeviceShard) -> io::Result<Steering> {
     let steering = Steering::new()?;
-    steering.take_over(door.engine_mut().take_steering())?;
+    steering.take_over(handshake_shard.engine_mut().take_steering())?;
     steering.attach(tun)?;
     Ok(steering)
 }
 
-fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
-    let mut engine = Engine::new(place, driver::sources());
+fn shard(shard_map: ShardMap, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
+    let mut engine = Engine::new(shard_map, driver::sources());
     engine.set_listen_port(descriptors.sockets().port());
     engine.set_udp_gso(udp_gso);
     engine.set_clocks(Box::new(driver::read_clocks));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use ployz_engine::{
-    Description, HAND_OVERS_MAX, HandOver, PublicKey, Snapshot, Steer, Update, UpdateError,
+    Description, HANDOFFS_MAX, Handoff, PublicKey, Snapshot, Steer, Update, UpdateError,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
@@ -59,7 +59,7 @@ pub(crate) struct Change {
     pub(crate) update: Arc<Update>,
     /// What to use from then on, if the port changes.
     pub(crate) sockets: Option<Arc<UdpSockets>>,
-    /// Where the door says, before it answers, what has to be steered otherwise.
+    /// Where the handshake shard says, before it answers, what has to be steered otherwise.
     pub(crate) steering: Option<Sender<Vec<Steer>>>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Caller {
 /// The sending end for messages of other shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
-    messages: Sender<HandOver>,
+    messages: Sender<Handoff>,
     event: Arc<EventFd>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Neighbour {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     commands: Receiver<Command>,
-    messages: Receiver<HandOver>,
+    messages: Receiver<Handoff>,
     event: Arc<EventFd>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) enum CallError {
 /// If the process has no descriptors left.
 pub(crate) fn inbox() -> io::Result<(Caller, Neighbour, Inbox)> {
     let (to_commands, commands) = channel(COMMANDS_MAX);
-    let (to_messages, messages) = channel(HAND_OVERS_MAX);
+    let (to_messages, messages) = channel(HANDOFFS_MAX);
     let event = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
@@ -156,7 +156,7 @@ impl Turn<'_> {
 
 impl Neighbour {
     /// Queues a message and wakes the shard; false if it has too many.
-    pub(crate) fn send(&self, message: HandOver) -> bool {
+    pub(crate) fn send(&self, message: Handoff) -> bool {
         let taken = self.messages.try_send(message).is_ok();
         wake(&self.event);
         taken
@@ -170,7 +170,7 @@ impl Inbox {
     }
 
     /// The next message of a neighbour. Call until `None` after every wake-up.
-    pub(crate) fn next_message(&mut self) -> Option<HandOver> {
+    pub(crate) fn next_message(&mut self) -> Option<Handoff> {
         self.messages.try_recv().ok()
     }
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Outer, Route, Sink, Snapshot,
-    Update, UpdateError,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, Handoff, Outer, Route, Sink, Snapshot, Update,
+    UpdateError,
 };
 
 use crate::congestion::Congestion;
@@ -150,8 +150,8 @@ impl<E: Exit> Shard<E> {
     }
 
     /// Takes a handshake message from another shard of the interface.
-    pub fn on_hand_over(&mut self, now: Instant, message: &HandOver) {
-        self.engine.handle_hand_over(now, message, &mut self.outlet);
+    pub fn on_handoff(&mut self, now: Instant, message: &Handoff) {
+        self.engine.handle_handoff(now, message, &mut self.outlet);
     }
 
     /// Ends a turn: timers that are due, then all output is ready to be taken.

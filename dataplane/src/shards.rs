@@ -1,7 +1,7 @@
 //! All shards of an interface: told the same things in the same order, and heard as one.
 //!
-//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The door hears last:
-//! whatever it hands over because of a command, its neighbours have been told of the command before.
+//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The handshake
+//! shard hears last: whatever it hands off because of a command, its neighbours have been told of the command before.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use nix::errno::Errno;
-use ployz_engine::{Description, Drops, Place, PublicKey, Snapshot};
+use ployz_engine::{Description, Drops, PublicKey, ShardMap, Snapshot};
 use tokio::sync::oneshot;
 
 use crate::backend::{Backend, BackendChoice};
@@ -208,14 +208,14 @@ fn from_their_homes<P>(
     public_key: impl Fn(&P) -> PublicKey,
 ) -> Vec<P> {
     let mut each: Vec<_> = each.map(Vec::into_iter).collect();
-    let places: Vec<Place> = Place::all(each.len()).collect();
+    let map = ShardMap::all(each.len()).next();
     let mut peers = Vec::new();
     loop {
         let of_all: Vec<P> = each.iter_mut().filter_map(Iterator::next).collect();
         let Some(first) = of_all.first() else {
             return peers;
         };
-        let home = places[0].home_of(&public_key(first));
+        let home = map.map_or(0, |map| map.home_of(&public_key(first)));
         peers.extend(of_all.into_iter().nth(home));
     }
 }
@@ -233,8 +233,8 @@ mod tests {
         let shard_says = |shard| keys.iter().map(move |key| (*key, shard)).collect();
         let each = (0..SHARDS).map(shard_says);
         let merged = from_their_homes::<(PublicKey, usize)>(each, |(key, _)| *key);
-        let place = Place::all(SHARDS).next().unwrap();
-        let expected: Vec<_> = keys.iter().map(|key| (*key, place.home_of(key))).collect();
+        let map = ShardMap::all(SHARDS).next().unwrap();
+        let expected: Vec<_> = keys.iter().map(|key| (*key, map.home_of(key))).collect();
         assert_eq!(merged, expected);
     }
 }

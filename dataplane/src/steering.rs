@@ -1,8 +1,8 @@
 //! Brings every packet that is sent through the TUN to the queue of the shard that its peer is at home in.
 //!
 //! The kernel's own choice would follow the flows and move them between queues while packets of theirs wait in one, and
-//! knows nothing of peers. So it is made by a program that looks the destination up in the same prefixes that the engines
-//! have, kept in a map next to them.
+//! knows nothing of peers. So it is made by a program that looks the destination up in the same prefixes that the
+//! engines have, kept in a map next to them.
 
 use std::cell::RefCell;
 use std::io;
@@ -56,12 +56,12 @@ impl Steering {
         tun.steer(&Program::load(&program(self.map.raw_fd()))?)
     }
 
-    /// Where the door says what has changed, in the order in which it has.
+    /// Where the handshake shard says what has changed, in the order in which it has.
     pub(crate) const fn sender(&self) -> &Sender<Vec<Steer>> {
         &self.sender
     }
 
-    /// Takes over what the door has said.
+    /// Takes over what the handshake shard has said.
     ///
     /// # Errors
     /// `ENOSPC` beyond a million prefixes; the rest is taken over nevertheless.

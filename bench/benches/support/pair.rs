@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, Sources, Update, WallNs,
+    AllowedIpChange, Engine, PeerUpdate, PrivateKey, ShardMap, Sources, Update, WallNs,
 };
 
 use super::packets::{A, B, udp_read};
@@ -78,7 +78,7 @@ impl Host {
             random: Box::new(rand::fill::<[u8]>),
             unix_time: Box::new(|| Duration::ZERO),
         };
-        let engine = Engine::new(Place::ONLY, sources);
+        let engine = Engine::new(ShardMap::ONLY, sources);
         let all = Capabilities {
             tcp: true,
             udp: true,

@@ -14,7 +14,7 @@ use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError}
 
 impl Engine {
     /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
-    /// applied does not depend on the place: all engines of an interface that were told the same take it, or none.
+    /// applied does not depend on the shard: all engines of an interface that were told the same take it, or none.
     ///
     /// # Errors
     /// [`UpdateError::TooManyPeers`]; nothing was changed then.
@@ -196,11 +196,11 @@ impl Engine {
         self.bursts.forget(id);
     }
 
-    /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.
+    /// Gives a peer a tunnel without sessions, if there can be one and the peer is at home here.
     fn renew_tunnel(&mut self, id: PeerId) {
         self.peers.reindex(id, &mut self.sources);
         let peer = self.peers.get_mut(id);
-        let is_home = peer.home == self.place.shard();
+        let is_home = peer.home == self.shard_map.shard();
         peer.last_initiation = None;
         peer.tunnel = match &self.keys {
             Some(keys) if is_home => Tunnel::new(&keys.identity, &peer.public_key, peer.index),

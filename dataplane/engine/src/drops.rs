@@ -63,7 +63,7 @@ reasons! {
     /// Inner packet that was queued for the shard which its prefix belonged to a moment before.
     WrongShard => "wrong_shard",
     /// Handshake message for another shard that has too many waiting.
-    HandOver => "hand_over",
+    Handoff => "hand_over",
     /// Packet or datagram for which no buffer was free.
     NoBuffer => "no_buffer",
     /// Packet that the TUN did not take.

@@ -69,7 +69,7 @@ impl Engine {
             }
         };
         let peer = self.peers.get(id);
-        if peer.home != self.place.shard() {
+        if peer.home != self.shard_map.shard() {
             self.drops.count(Drop::WrongShard);
             return None;
         }

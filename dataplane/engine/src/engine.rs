@@ -7,14 +7,14 @@ use crate::allowed_ips::AllowedIps;
 use crate::clock::{ReadClocks, StampClock};
 use crate::drops::{Drop, Drops};
 use crate::endpoint::LocalAddress;
-use crate::handover::HandOvers;
+use crate::handoff::Handoffs;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
 use crate::peer::Peers;
 use crate::peer_id::PeerId;
-use crate::place::Place;
 use crate::rtt::{Awaited, Bursts};
+use crate::shard_map::ShardMap;
 use crate::sink::{Departure, Sink};
 use crate::sources::Sources;
 use crate::steer::Moved;
@@ -30,12 +30,12 @@ use crate::update::{Description, PeerDescription, Snapshot};
 /// engine.route(packet), engine.encapsulate() for every packet from the TUN
 /// engine.handle_datagram()                   for every datagram from the network
 /// engine.handle_timeout(now)                 when poll_timeout() says so
-/// engine.poll_hand_over()                    after all of these, if other engines share the interface
+/// engine.poll_handoff()                    after all of these, if other engines share the interface
 /// ```
 ///
 /// Output goes to the [`Sink`] that is passed in. Time is an argument; randomness and the wall clock are [`Sources`].
 pub struct Engine {
-    pub(crate) place: Place,
+    pub(crate) shard_map: ShardMap,
     pub(crate) sources: Sources,
     pub(crate) keys: Option<Keys>,
     pub(crate) peers: Peers,
@@ -44,7 +44,7 @@ pub struct Engine {
     pub(crate) awake: Vec<PeerId>,
     pub(crate) next_tick: Option<Instant>,
     pub(crate) drops: Drops,
-    pub(crate) hand_overs: HandOvers,
+    pub(crate) handoffs: Handoffs,
     pub(crate) moved: Moved,
     /// The UDP port that our datagrams leave from, to recognise them inside the tunnel.
     pub(crate) listen_port: u16,
@@ -79,17 +79,17 @@ pub(crate) struct Recent {
 
 impl Engine {
     /// An engine with no key and no peers.
-    pub fn new(place: Place, sources: Sources) -> Self {
+    pub fn new(shard_map: ShardMap, sources: Sources) -> Self {
         Self {
-            place,
+            shard_map,
             sources,
             keys: None,
-            peers: Peers::new(place),
+            peers: Peers::new(shard_map),
             allowed_ips: AllowedIps::new(),
             awake: Vec::new(),
             next_tick: None,
             drops: Drops::default(),
-            hand_overs: HandOvers::default(),
+            handoffs: Handoffs::default(),
             moved: Moved::default(),
             listen_port: 0,
             padding_limit: usize::MAX,

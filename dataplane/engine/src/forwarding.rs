@@ -1,30 +1,32 @@
-//! Gives handshake messages to the other engines of the interface, and takes theirs.
+//! The exchange of handshake messages with the other engines of the interface.
 
 use std::time::Instant;
 
 use crate::drops::Drop;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::handover::{HAND_OVERS_MAX, HandOver, Matter};
+use crate::handoff::{HANDOFFS_MAX, Handoff, HandoffKind};
 use crate::message::Message;
 use crate::sink::Sink;
 
 impl Engine {
-    /// A message for another shard's [`Engine::handle_hand_over`]. Call until `None` after every turn.
-    pub fn poll_hand_over(&mut self) -> Option<HandOver> {
-        self.hand_overs.pop_front()
+    /// A message for another shard's [`Engine::handle_handoff`]. Call until `None` after every turn.
+    pub fn poll_handoff(&mut self) -> Option<Handoff> {
+        self.handoffs.pop_front()
     }
 
-    /// Takes a message that another engine of the same interface has handed over.
-    pub fn handle_hand_over(&mut self, now: Instant, it: &HandOver, sink: &mut impl Sink) {
-        debug_assert_eq!(it.shard(), self.place.shard());
+    /// Takes a message that another engine of the same interface has handed off.
+    pub fn handle_handoff(&mut self, now: Instant, it: &Handoff, sink: &mut impl Sink) {
+        debug_assert_eq!(it.shard(), self.shard_map.shard());
         let (from, message) = (it.from(), it.message());
-        let outcome = match it.matter() {
-            Matter::Admission => {
+        let outcome = match it.kind() {
+            HandoffKind::Admission => {
                 self.handle_handshake(now, from, Message::parse(message), message, sink)
             }
-            Matter::Initiation(claim) => self.answer_initiation(now, from, claim, message, sink),
-            Matter::Response(receiver_index) => {
+            HandoffKind::Initiation(claim) => {
+                self.answer_initiation(now, from, claim, message, sink)
+            }
+            HandoffKind::Response(receiver_index) => {
                 self.take_response(now, from, *receiver_index, message, sink)
             }
         };
@@ -34,18 +36,18 @@ impl Engine {
     }
 
     /// Keeps a handshake message for another shard.
-    pub(crate) fn hand_over(
+    pub(crate) fn hand_off(
         &mut self,
         shard: usize,
-        matter: Matter,
+        kind: HandoffKind,
         from: &Endpoint,
         datagram: &[u8],
     ) -> Result<(), Drop> {
-        if self.hand_overs.len() == HAND_OVERS_MAX {
-            return Err(Drop::HandOver);
+        if self.handoffs.len() == HANDOFFS_MAX {
+            return Err(Drop::Handoff);
         }
-        self.hand_overs
-            .push_back(HandOver::new(shard, matter, from, datagram));
+        self.handoffs
+            .push_back(Handoff::new(shard, kind, from, datagram));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::handover::Matter;
+use crate::handoff::HandoffKind;
 use crate::message::{
     COOKIE_REPLY_LEN, DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message,
     data_counter,
@@ -202,16 +202,21 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.place.is_door() {
-            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        if !self.shard_map.is_handshake_shard() {
+            return self.hand_off(
+                self.shard_map.handshake_shard(),
+                HandoffKind::Admission,
+                from,
+                datagram,
+            );
         }
         self.admit(now, from, datagram, sink)?;
         let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
         let claim = Claim::read(&keys.identity, datagram)?;
         let id = self.peers.by_key(&claim.initiator());
         let home = self.peers.get(id.ok_or(Drop::UnknownPeer)?).home;
-        if home != self.place.shard() {
-            return self.hand_over(home, Matter::Initiation(claim), from, datagram);
+        if home != self.shard_map.shard() {
+            return self.hand_off(home, HandoffKind::Initiation(claim), from, datagram);
         }
         self.answer_initiation(now, from, &claim, datagram, sink)
     }
@@ -252,13 +257,18 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.place.is_door() {
-            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        if !self.shard_map.is_handshake_shard() {
+            return self.hand_off(
+                self.shard_map.handshake_shard(),
+                HandoffKind::Admission,
+                from,
+                datagram,
+            );
         }
         self.admit(now, from, datagram, sink)?;
-        let home = self.place.home_of_index(receiver_index);
-        if home != self.place.shard() {
-            return self.hand_over(home, Matter::Response(receiver_index), from, datagram);
+        let home = self.shard_map.home_of_index(receiver_index);
+        if home != self.shard_map.shard() {
+            return self.hand_off(home, HandoffKind::Response(receiver_index), from, datagram);
         }
         self.take_response(now, from, receiver_index, datagram, sink)
     }

@@ -10,8 +10,8 @@ use crate::key::{PresharedKey, PublicKey};
 use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
 use crate::peer_id::PeerId;
-use crate::place::Place;
 use crate::rtt::Rtt;
+use crate::shard_map::ShardMap;
 use crate::sources::Sources;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
@@ -28,8 +28,8 @@ pub(crate) struct Peer {
     pub(crate) staged: StagedPackets,
     /// The shard that it is at home in.
     pub(crate) home: usize,
-    /// None while the interface has no private key, if no handshake with this key can mean anything, or in a shard that the
-    /// peer is not at home in.
+    /// None while the interface has no private key, if no handshake with this key can mean anything, or in a shard that
+    /// the peer is not at home in.
     pub(crate) tunnel: Option<Tunnel>,
     /// 24 bits; the receiver index of a session without its low byte. The highest byte says where the peer is at home.
     pub(crate) index: u32,
@@ -126,7 +126,7 @@ impl Peer {
 /// Peers by id, by public key and by receiver index.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    place: Place,
+    shard_map: ShardMap,
     slots: Vec<Option<Peer>>,
     vacant: Vec<PeerId>,
     /// Ids in the order of arrival.
@@ -136,9 +136,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(place: Place) -> Self {
+    pub(crate) fn new(shard_map: ShardMap) -> Self {
         Self {
-            place,
+            shard_map,
             slots: Vec::new(),
             vacant: Vec::new(),
             order: Vec::new(),
@@ -158,7 +158,7 @@ impl Peers {
         now: Instant,
         sources: &mut Sources,
     ) -> PeerId {
-        let home = self.place.home_of(&public_key);
+        let home = self.shard_map.home_of(&public_key);
         let index = self.unused_index(home, sources);
         let peer = Peer::new(public_key, home, index, now);
         let id = self.vacant.pop().unwrap_or_else(|| {
@@ -217,12 +217,12 @@ impl Peers {
     }
 
     fn unused_index(&self, home: usize, sources: &mut Sources) -> u32 {
-        // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so that
-        // three of four are free even if all peers share one of 64 homes.
+        // One in as many draws as there are shards names this home. Of those at most MAX_PEERS of 2^18 are taken, so
+        // that three of four are free even if all peers share one of 64 homes.
         loop {
             let receiver_index = sources.draw_u32();
             let index = receiver_index >> 8;
-            if self.place.home_of_index(receiver_index) == home
+            if self.shard_map.home_of_index(receiver_index) == home
                 && !self.by_index.contains_key(&index)
             {
                 return index;

@@ -1,7 +1,7 @@
 //! Which shard the packets to a prefix have to go to, told as it changes.
 //!
-//! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same prefixes
-//! that the engines have. The door tells it what to change.
+//! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same
+//! prefixes that the engines have. The handshake shard tells it what to change.
 
 use ipnet::IpNet;
 
@@ -9,7 +9,8 @@ use crate::engine::Engine;
 use crate::steer::Steer;
 
 impl Engine {
-    /// What the updates since the last call have changed, each prefix once. Empty but at the door of several shards.
+    /// What the updates since the last call have changed, each prefix once. Empty but at the handshake shard of
+    /// several.
     pub fn take_steering(&mut self) -> Vec<Steer> {
         let mut moved = std::mem::take(&mut self.moved);
         moved.sort_unstable();
@@ -24,7 +25,7 @@ impl Engine {
 
     /// Remembers that `prefix` was given or taken. The update bounds how often.
     pub(crate) fn note_move(&mut self, prefix: IpNet) {
-        if self.place.is_door() && !self.place.is_only() {
+        if self.shard_map.is_handshake_shard() && !self.shard_map.is_only() {
             self.moved.push(prefix);
         }
     }

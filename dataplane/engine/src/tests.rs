@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::{
-    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate, Place,
-    PresharedKey, PrivateKey, PublicKey, Sink, Sources, Update,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate,
+    PresharedKey, PrivateKey, PublicKey, ShardMap, Sink, Sources, Update,
 };
 
 /// What an engine put out.
@@ -54,7 +54,7 @@ struct Host {
 
 impl Host {
     fn new(n: u8) -> Self {
-        let mut engine = Engine::new(Place::ONLY, sources(n.into()));
+        let mut engine = Engine::new(ShardMap::ONLY, sources(n.into()));
         let private_key = PrivateKey::from_bytes([n; 32]);
         let public_key = private_key.public_key();
         let mut out = Output::default();

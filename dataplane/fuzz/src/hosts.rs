@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
-    Snapshot, Sources, Update, WallNs,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, PrivateKey, ShardMap,
+    Sink, Snapshot, Sources, Update, WallNs,
 };
 
 /// Where the `n`-th host is.
@@ -44,7 +44,7 @@ fn update(own: u8, peers: Vec<PeerUpdate>) -> Update {
 }
 
 fn engine(own: u8) -> Engine {
-    Engine::new(Place::ONLY, sources(own.into()))
+    Engine::new(ShardMap::ONLY, sources(own.into()))
 }
 
 /// The same every time.

@@ -34,7 +34,7 @@ pub(super) fn read_inbox(
         let message = inbox.next_message();
         new_sockets |= obey(now, shard, inbox, ring)?;
         match message {
-            Some(message) => shard.on_hand_over(now, &message),
+            Some(message) => shard.on_handoff(now, &message),
             None => return ControlFlow::Continue(new_sockets),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
 use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Sources, Update, WallNs,
+    AllowedIpChange, Engine, PeerUpdate, PrivateKey, PublicKey, ShardMap, Sources, Update, WallNs,
 };
 
 /// The test carries everything itself; the plain way out is for when buffers run out, which they must not.
@@ -60,7 +60,7 @@ pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
         random: Box::new(random),
         unix_time: Box::new(|| Duration::ZERO),
     };
-    let engine = Engine::new(Place::ONLY, sources);
+    let engine = Engine::new(ShardMap::ONLY, sources);
     let outlet = Outlet::new(
         Exitless::default(),
         Capabilities {

@@ -126,7 +126,7 @@ fn another_preshared_key_is_another_peer() {
 }
 
 #[test]
-fn a_cookie_of_boringtuns_opens_its_door() {
+fn a_cookie_of_boringtuns_opens_its_gate() {
     let now = clock();
     let mut room = vec![0; 256];
     let mut ours = End::new(1, 2);

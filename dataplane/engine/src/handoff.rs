@@ -1,8 +1,8 @@
 //! Handshake messages on their way from one shard to another.
 //!
-//! The door takes them all from the network, because load can only be told in one place. What it has admitted and concerns
-//! a peer of another shard is handed over to that one, which takes it as admitted. The other way round goes a message that
-//! came to another shard, in one piece with data: it was not steered, and still has to pass the door.
+//! The handshake shard takes them all from the network, because load can only be told in one place. It hands off what
+//! it has admitted to the home of the peer in question, which takes it as admitted. In the other direction goes a
+//! message that came to another shard because it was received in one piece with data: it still has to be admitted.
 
 use std::collections::VecDeque;
 
@@ -10,23 +10,23 @@ use crate::endpoint::Endpoint;
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::tunnel::Claim;
 
-/// Messages that may wait for one shard: as many as the door lets through in a second before it asks for cookies. About
-/// 350 bytes each.
-pub const HAND_OVERS_MAX: usize = 512;
+/// Messages that may wait for one shard: as many as are admitted in a second before there is load. About 350 bytes
+/// each.
+pub const HANDOFFS_MAX: usize = 512;
 
 /// A handshake message for another engine of the same interface.
 #[derive(Debug)]
-pub struct HandOver {
+pub struct Handoff {
     shard: usize,
-    matter: Matter,
+    kind: HandoffKind,
     from: Endpoint,
     message: [u8; HANDSHAKE_INITIATION_LEN],
     len: usize,
 }
 
-/// What the receiving engine is to do.
+/// The receiving engine's part.
 #[derive(Debug)]
-pub(crate) enum Matter {
+pub(crate) enum HandoffKind {
     /// Decide whether to admit it.
     Admission,
     /// Answer an initiation that was admitted and of which so much was read.
@@ -35,13 +35,13 @@ pub(crate) enum Matter {
     Response(u32),
 }
 
-impl HandOver {
-    pub(crate) fn new(shard: usize, matter: Matter, from: &Endpoint, datagram: &[u8]) -> Self {
+impl Handoff {
+    pub(crate) fn new(shard: usize, kind: HandoffKind, from: &Endpoint, datagram: &[u8]) -> Self {
         let mut message = [0; HANDSHAKE_INITIATION_LEN];
         message[..datagram.len()].copy_from_slice(datagram);
         Self {
             shard,
-            matter,
+            kind,
             from: *from,
             message,
             len: datagram.len(),
@@ -53,8 +53,8 @@ impl HandOver {
         self.shard
     }
 
-    pub(crate) const fn matter(&self) -> &Matter {
-        &self.matter
+    pub(crate) const fn kind(&self) -> &HandoffKind {
+        &self.kind
     }
 
     /// Where the message came from.
@@ -67,5 +67,5 @@ impl HandOver {
     }
 }
 
-/// What waits to be taken out of an engine.
-pub(crate) type HandOvers = VecDeque<HandOver>;
+/// Handoffs that wait to be taken out of an engine.
+pub(crate) type Handoffs = VecDeque<Handoff>;
