@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use ployz_aead::{GROUP_LEN_MAX, Key};
-use ployz_engine::{Departure, Endpoint, Manner, seal_messages};
+use ployz_engine::{Departure, Endpoint, SendMode, seal_messages};
 
 use crate::sys::control;
 use crate::sys::message::Outgoing;
@@ -154,8 +154,8 @@ impl SendBatch {
     }
 
     /// How they leave.
-    pub const fn manner(&self) -> Manner {
-        self.departure.manner
+    pub const fn mode(&self) -> SendMode {
+        self.departure.mode
     }
 
     /// Lets the kernel choose the source address.
@@ -205,7 +205,7 @@ impl SendBatch {
             local: self.to.local,
             ecn: self.departure.ecn,
             segment_len,
-            stamped: matches!(self.departure.manner, Manner::Stamped(_)),
+            stamped: matches!(self.departure.mode, SendMode::Stamped(_)),
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_batch_is_of_one_length_but_for_the_last() {
         let plain = Departure::default();
-        let alone = Departure::new(Manner::Single);
+        let alone = Departure::new(SendMode::Single);
         let marked = Departure {
             ecn: Ecn::Ce,
             ..plain
@@ -236,7 +236,7 @@ mod tests {
         assert!(!batch.takes(1453, &to, plain), "longer than the first");
         assert!(!batch.takes(1452, &endpoint(2), plain), "elsewhere");
         assert!(!batch.takes(1452, &to, marked), "another mark");
-        assert!(!batch.takes(1452, &to, alone), "another manner");
+        assert!(!batch.takes(1452, &to, alone), "another mode");
         batch.push(100);
         assert!(!batch.takes(100, &to, plain), "the short one was the last");
         assert_eq!(batch.count(), 2);

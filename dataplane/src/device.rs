@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 use crate::backend::Backend;
 use crate::descriptors::Descriptors;
 use crate::driver::{self, DeviceShard};
+use crate::egress::Egress;
 use crate::inbox::{Change, Command};
-use crate::kept::Kept;
+use crate::inherited_fds::InheritedFds;
 use crate::offload::Capabilities;
 use crate::options::{DeviceError, DeviceOptions};
-use crate::outlet::Outlet;
 use crate::parts::{AdoptError, Parts, each_descriptor};
 use crate::shard::Shard;
 use crate::shards::Shards;
@@ -94,7 +94,11 @@ impl Device {
     ///
     /// # Errors
     /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
-    pub fn adopt(options: &DeviceOptions, update: &Update, kept: Kept) -> Result<Self, AdoptError> {
+    pub fn adopt(
+        options: &DeviceOptions,
+        update: &Update,
+        kept: InheritedFds,
+    ) -> Result<Self, AdoptError> {
         let parts = Parts::adopt(options, update.fwmark.unwrap_or_default(), kept)?;
         let adoption = Adoption {
             at: driver::clock(),
@@ -343,6 +347,6 @@ fn shard(shard_map: ShardMap, descriptors: Descriptors, udp_gso: bool) -> Device
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
     Shard::new(
         engine,
-        Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
+        Egress::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
 }

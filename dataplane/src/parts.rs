@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::driver;
-use crate::kept::{self, Kept};
+use crate::inherited_fds::{self, InheritedFds};
 use crate::options::{DeviceError, DeviceOptions};
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
@@ -77,10 +77,13 @@ impl Parts {
     pub(crate) fn adopt(
         options: &DeviceOptions,
         fwmark: u32,
-        mut kept: Kept,
+        mut kept: InheritedFds,
     ) -> Result<Self, AdoptError> {
-        let queues = kept.of_kind(kept::TUN);
-        let (v4, v6) = (kept.of_kind(kept::UDP_V4), kept.of_kind(kept::UDP_V6));
+        let queues = kept.of_kind(inherited_fds::TUN);
+        let (v4, v6) = (
+            kept.of_kind(inherited_fds::UDP_V4),
+            kept.of_kind(inherited_fds::UDP_V6),
+        );
         let fits = queues.len() == options.shards && v4.len() == options.shards;
         if !fits || !(v6.is_empty() || v6.len() == v4.len()) || !kept.is_empty() {
             return Err(AdoptError::Incomplete {
@@ -126,12 +129,12 @@ pub(crate) fn each_descriptor(
     mut show: impl FnMut(&str, BorrowedFd<'_>),
 ) {
     for (shard, tun) in tuns.iter().enumerate() {
-        show(&format!("{}{shard}", kept::TUN), tun.as_fd());
+        show(&format!("{}{shard}", inherited_fds::TUN), tun.as_fd());
     }
     for (shard, pair) in sockets.iter().enumerate() {
-        show(&format!("{}{shard}", kept::UDP_V4), pair.v4());
+        show(&format!("{}{shard}", inherited_fds::UDP_V4), pair.v4());
         if let Some(v6) = pair.v6() {
-            show(&format!("{}{shard}", kept::UDP_V6), v6);
+            show(&format!("{}{shard}", inherited_fds::UDP_V6), v6);
         }
     }
 }

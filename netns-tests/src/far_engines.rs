@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop as Dropped, Endpoint, Engine, Outer, PeerUpdate, PrivateKey,
-    PublicKey, Reading, ShardMap, Sink, Sources, Update,
+    AllowedIpChange, Departure, Drop as Dropped, Endpoint, Engine, OuterHeader, PeerUpdate,
+    PrivateKey, PublicKey, Reading, ShardMap, Sink, Sources, Update,
 };
 
 use crate::Netns;
@@ -112,7 +112,7 @@ impl Far {
 
     fn turn(&mut self, now: Instant, hub: Hub, buffer: &mut [u8]) {
         while let Ok((len, from)) = self.socket.recv_from(buffer) {
-            let outer = Outer::default();
+            let outer = OuterHeader::default();
             let from = Endpoint::configured(from);
             self.engine.handle_datagram(
                 now,

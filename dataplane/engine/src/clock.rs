@@ -1,7 +1,7 @@
 //! The clock of the round trips: the kernel stamps packets with the wall clock, which may be set; the engine compares
 //! stamps on a clock that only goes forward.
 
-use crate::outer::WallNs;
+use crate::outer_header::WallNs;
 use crate::stamp::{Stamp, Stamper};
 
 /// Both clocks at one moment.

@@ -10,7 +10,7 @@ use crate::packet::PacketHead;
 use crate::path::LARGE_LEN;
 use crate::peer_id::PeerId;
 use crate::probe;
-use crate::sink::{Departure, Manner, Sink};
+use crate::sink::{Departure, SendMode, Sink};
 
 /// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
 pub const PADDING_MULTIPLE: usize = 16;
@@ -33,7 +33,7 @@ impl Route {
     /// The same way for packets that are longer than that: they leave in fragments.
     #[must_use]
     pub const fn fragmented(mut self) -> Self {
-        self.departure.manner = Manner::Fragmented;
+        self.departure.mode = SendMode::Fragmented;
         self
     }
 

@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Lends the engine the clocks that round trips are measured with: the driver has the kernel stamp what comes, and
-    /// what leaves in [`Manner::Stamped`](crate::Manner::Stamped).
+    /// what leaves in [`SendMode::Stamped`](crate::SendMode::Stamped).
     pub fn set_clocks(&mut self, read: ReadClocks) {
         self.stamp_clock = Some(StampClock::new(read));
     }

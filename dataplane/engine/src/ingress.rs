@@ -13,7 +13,7 @@ use crate::message::{
     COOKIE_REPLY_LEN, DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message,
     data_counter,
 };
-use crate::outer::Outer;
+use crate::outer_header::OuterHeader;
 use crate::packet::{PacketHead, packet_len};
 use crate::peer_id::PeerId;
 use crate::probe::Probe;
@@ -29,7 +29,7 @@ const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 struct Arrived<'a> {
     now: Instant,
     from: &'a Endpoint,
-    outer: Outer,
+    outer: OuterHeader,
     receiver_index: u32,
 }
 
@@ -39,7 +39,7 @@ impl Engine {
         &mut self,
         now: Instant,
         from: &Endpoint,
-        outer: Outer,
+        outer: OuterHeader,
         datagram: &mut [u8],
         sink: &mut impl Sink,
     ) {
@@ -51,7 +51,7 @@ impl Engine {
         &mut self,
         now: Instant,
         from: &Endpoint,
-        outer: Outer,
+        outer: OuterHeader,
         datagrams: &mut [u8],
         datagram_len: usize,
         sink: &mut impl Sink,

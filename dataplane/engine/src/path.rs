@@ -13,7 +13,7 @@ use self::batches::{BatchTest, Batches, Step, TRAIN_MAX};
 use self::mtu::{MtuSearch, Sizes};
 use crate::ecn::Ecn;
 use crate::message::DATA_OVERHEAD_LEN;
-use crate::sink::{Departure, Manner};
+use crate::sink::{Departure, SendMode};
 
 const UDP_HEADER_LEN: usize = 8;
 /// The longest datagram that the driver has room for leaves space for the longer of the IP headers.
@@ -52,7 +52,7 @@ impl Limits {
     pub(crate) const fn departure(self, ecn: Ecn) -> Departure {
         Departure {
             ecn,
-            manner: Manner::of_data(self.batched),
+            mode: SendMode::of_data(self.batched),
         }
     }
 }

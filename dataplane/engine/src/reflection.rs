@@ -4,7 +4,7 @@
 //! Stateless: nothing is remembered of anybody, so whoever sends costs no memory, and the reply has the sender's own number. An
 //! answer is as long as the test, so it amplifies nothing.
 
-use crate::outer::WallNs;
+use crate::outer_header::WallNs;
 use crate::stamp::{
     BASE_LEN, FOLLOW_UP, FOLLOW_UP_LEN, FREE_RUNNING, Stamper, TIMESTAMP_INFORMATION,
     TIMESTAMP_INFORMATION_LEN, TLV_HEADER_LEN, UNRECOGNIZED, method, timestamp, u16_at,

@@ -1,4 +1,4 @@
-//! Where an engine puts what it makes: straight into the memory that will be sent.
+//! The output of an engine, written straight into the memory that will be sent.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ pub trait Sink {
         write: impl FnOnce(&mut [u8]),
     );
 
-    /// As [`Self::datagram`], for a data message: `write` fills in all but the tag and says which key it is to be sealed with
-    /// ([`seal_messages`]). A sink that has several of one key may seal them together, before they leave.
+    /// As [`Self::datagram`], for a data message: `write` fills in all but the tag and says which key it is to be
+    /// sealed with ([`seal_messages`]). A sink that has several of one key may seal them together, before they leave.
     fn message<'k>(
         &mut self,
         len: usize,
@@ -45,18 +45,18 @@ pub trait Sink {
     fn packet(&mut self, packet: &[u8]) -> Result<(), Drop>;
 }
 
-/// How a datagram leaves.
+/// The properties of a datagram that leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Departure {
     /// ECN bits of the outer header.
     pub ecn: Ecn,
-    /// In which company, and in how many pieces.
-    pub manner: Manner,
+    /// Company and fragmentation.
+    pub mode: SendMode,
 }
 
-/// In which company a datagram leaves, and in how many pieces.
+/// Company and fragmentation of a datagram that leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Manner {
+pub enum SendMode {
     /// With others of its length in one send (UDP GSO).
     #[default]
     Batched,
@@ -66,12 +66,13 @@ pub enum Manner {
     Whole,
     /// By itself, and in fragments where it does not fit.
     Fragmented,
-    /// By itself; the engine wants to know under this name when the kernel saw it leave ([`crate::Engine::handle_departure`]).
+    /// By itself; the engine wants to know under this name when the kernel saw it leave
+    /// ([`crate::Engine::handle_departure`]).
     Stamped(u32),
 }
 
-impl Manner {
-    /// That of data, on a path that takes batches or does not.
+impl SendMode {
+    /// The mode of data, on a path that takes batches or does not.
     pub const fn of_data(batched: bool) -> Self {
         if batched { Self::Batched } else { Self::Single }
     }
@@ -79,10 +80,10 @@ impl Manner {
 
 impl Departure {
     /// Without ECN.
-    pub const fn new(manner: Manner) -> Self {
+    pub const fn new(mode: SendMode) -> Self {
         Self {
             ecn: Ecn::NotEct,
-            manner,
+            mode,
         }
     }
 }

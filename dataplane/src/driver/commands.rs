@@ -55,7 +55,7 @@ fn obey(
                 let result = apply(now, shard, &change);
                 if let (Ok(()), Some(sockets)) = (&result, change.sockets) {
                     shard.engine_mut().set_listen_port(sockets.port());
-                    shard.outlet_mut().exit_mut().set_sockets(sockets);
+                    shard.egress_mut().io_mut().set_sockets(sockets);
                     new_sockets = true;
                 }
                 let _ = reply.send(result);
@@ -66,7 +66,7 @@ fn obey(
             Command::Snapshot(reply) => {
                 let _ = reply.send(ShardSnapshot {
                     traffic: shard.snapshot(),
-                    udp_gso: shard.outlet().sends_segmented(),
+                    udp_gso: shard.egress().sends_segmented(),
                     ring,
                 });
             }

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::batch::SendBatch;
-    use ployz_engine::{Departure, Endpoint, Manner};
+    use ployz_engine::{Departure, Endpoint, SendMode};
 
     #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
     fn clocks() -> (Instant, WallNs) {
@@ -136,7 +136,7 @@ mod tests {
             let (now, before) = clocks();
             for token in 70..73 {
                 let mut batch = SendBatch::new();
-                let departure = Departure::new(Manner::Stamped(token));
+                let departure = Departure::new(SendMode::Stamped(token));
                 batch.open(&Endpoint::configured(to), departure);
                 batch.room(5).copy_from_slice(b"hello");
                 batch.push(5);
@@ -163,7 +163,7 @@ mod tests {
         let (now, _) = clocks();
         for token in 0..4 {
             let mut batch = SendBatch::new();
-            batch.open(&to, Departure::new(Manner::Stamped(token)));
+            batch.open(&to, Departure::new(SendMode::Stamped(token)));
             batch.room(5).fill(0);
             batch.push(5);
             let sent = departures.send(socket, false, token, || match token {
