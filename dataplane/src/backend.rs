@@ -1,6 +1,6 @@
-//! The two loops that a shard can run in: which one is asked for, and which one runs.
+//! The two loops that a shard can run in, by name.
 
-/// Which loop to run.
+/// The loop that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
     /// io_uring if the kernel lets us, epoll if not.

@@ -124,7 +124,7 @@ impl SendBatch {
         self.len == 0
     }
 
-    /// How many datagrams there are.
+    /// The number of datagrams.
     pub const fn count(&self) -> usize {
         if self.len == 0 {
             0
@@ -148,12 +148,12 @@ impl SendBatch {
         self.segment_len
     }
 
-    /// Where they go.
+    /// The endpoint that they go to.
     pub const fn to(&self) -> &Endpoint {
         &self.to
     }
 
-    /// How they leave.
+    /// The mode that they leave in.
     pub const fn mode(&self) -> SendMode {
         self.departure.mode
     }
@@ -194,7 +194,7 @@ impl SendBatch {
             .map(|_| ())
     }
 
-    /// How the kernel should cut the bytes, if there is anything to cut.
+    /// The segments that the kernel should cut the bytes into, if there is anything to cut.
     fn segmentation(&self) -> Option<u16> {
         (self.len > self.segment_len).then_some(self.segment_len as u16)
     }

@@ -21,8 +21,8 @@ mod settings;
 pub use config::Config;
 pub use error::{ConfigError, LineError, Problem};
 
-/// Reads a file, and resolves host names in it, which may take as long as the resolver does. Says so in the log if
-/// everybody can read it.
+/// Reads a file, and resolves host names in it, which may take as long as the resolver does. Warns in the log if all
+/// users can read it.
 ///
 /// # Errors
 /// [`ConfigError`] with the path, and the line if it is about one.

@@ -16,7 +16,8 @@ use crate::sys::departures::Departures;
 use crate::sys::tun::Tun;
 use crate::sys::udp::{Fragmentation, UdpSockets};
 
-/// How long a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1 Gb/s.
+/// The longest time that a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1
+/// Gb/s.
 const FULL_WAIT_MS: u16 = 50;
 
 /// The TUN and the sockets of one shard.

@@ -1,4 +1,4 @@
-//! One interface: made, run on threads of its own, told what to do, and taken down again.
+//! An interface: it is made, runs on threads of its own, takes changes, and is taken down again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ use crate::sys::tun::{Tun, TunOffloads};
 use crate::sys::udp::UdpSockets;
 use crate::uapi::InterfaceError;
 
-/// What is left to the kernel.
+/// The offloads to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
     /// TSO on the TUN.
@@ -41,21 +41,21 @@ pub struct Offloads {
     pub udp_gro: bool,
 }
 
-/// What changes with traffic.
+/// State that changes with traffic.
 #[derive(Clone, Debug)]
 pub struct DeviceSnapshot {
     /// Peers and drops.
     pub traffic: Snapshot,
-    /// Which offloads are in use.
+    /// The offloads that are in use.
     pub offloads: Offloads,
-    /// How busy each shard's ring is; empty with epoll.
+    /// The depth of each shard's ring; empty with epoll.
     pub rings: Vec<RingDepth>,
 }
 
 /// An interface that was taken over from a process that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Adoption {
-    /// When this process took it.
+    /// The time at which this process took it.
     pub at: Instant,
     /// For how long the oldest datagram had been waiting in its sockets by then; none if none waited.
     pub waited: Option<Duration>,
@@ -93,7 +93,8 @@ impl Device {
     /// addresses, and what has been queued since is taken from the first turn on.
     ///
     /// # Errors
-    /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
+    /// [`AdoptError`]; the descriptors are closed here, and the interface goes once the supervisor closes its own as
+    /// well.
     pub fn adopt(
         options: &DeviceOptions,
         update: &Update,
@@ -145,7 +146,7 @@ impl Device {
         })
     }
 
-    /// How it was taken over, if it was.
+    /// The takeover of the interface, if there was one.
     pub const fn adoption(&self) -> Option<Adoption> {
         self.adoption
     }
@@ -203,7 +204,7 @@ impl Device {
             .map_err(|error| InterfaceError::new(Errno::EBUSY, error.to_string()))
     }
 
-    /// What changes with traffic.
+    /// State that changes with traffic.
     ///
     /// # Errors
     /// If the data plane is stuck or gone.
@@ -229,7 +230,7 @@ impl Device {
     /// Stops the threads and takes the interface down.
     ///
     /// # Errors
-    /// What ended a loop, if it was not this call.
+    /// The error that ended a loop, if it was not this call.
     pub fn stop(mut self) -> io::Result<()> {
         self.shards.stop()
     }

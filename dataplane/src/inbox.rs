@@ -1,5 +1,5 @@
-//! How other threads speak to a shard: two short queues, one of commands and one of messages from its neighbours, and a
-//! descriptor that wakes it.
+//! The inbox of a shard, for other threads: two short queues, one of commands and one of messages from its neighbours,
+//! and a descriptor that wakes it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +20,7 @@ use crate::sys::udp::UdpSockets;
 /// Commands are rare and answered within a turn; more than this many waiting means that the shard is stuck.
 pub(crate) const COMMANDS_MAX: usize = 16;
 
-/// What a shard can be told.
+/// The commands to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Change the configuration.
@@ -42,11 +42,11 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// What changes with traffic in one shard.
+/// State that changes with traffic in one shard.
 #[derive(Debug)]
 pub(crate) struct ShardSnapshot {
     pub(crate) traffic: Snapshot,
-    /// Whether datagrams leave in batches.
+    /// True if datagrams leave in batches.
     pub(crate) udp_gso: bool,
     /// With io_uring.
     pub(crate) ring: Option<RingDepth>,
@@ -55,11 +55,11 @@ pub(crate) struct ShardSnapshot {
 /// A change of the configuration.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// All shards share it, because nobody should copy its secrets.
+    /// All shards share it, so that its secrets are not copied.
     pub(crate) update: Arc<Update>,
-    /// What to use from then on, if the port changes.
+    /// The sockets to use from then on, if the port changes.
     pub(crate) sockets: Option<Arc<UdpSockets>>,
-    /// Where the handshake shard says, before it answers, what has to be steered otherwise.
+    /// The channel for changes of the steering, which the handshake shard sends before it answers.
     pub(crate) steering: Option<Sender<Vec<Steer>>>,
 }
 

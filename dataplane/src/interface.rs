@@ -1,4 +1,4 @@
-//! What `wg` and the control plane ask of a device.
+//! The userspace protocol's view of a device, for `wg` and the control plane.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,7 +68,7 @@ impl Interface for Device {
     }
 }
 
-/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
+/// The round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
 /// the tunnel, and what became of the tests since the session began.
 fn rtt_line(rtt: &RttSnapshot) -> String {
     let us = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1e3);

@@ -1,4 +1,4 @@
-//! How a device is made, and why it may not be.
+//! The options of a device, and the errors of making one.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use ployz_engine::UpdateError;
 use crate::backend::BackendChoice;
 use crate::sys::tun::TunError;
 
-/// How to make a [`Device`](crate::Device).
+/// The options of a [`Device`](crate::Device).
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// The interface's name.
     pub name: String,
-    /// Which loop to run.
+    /// The loop to run.
     pub backend: BackendChoice,
     /// TSO, USO, GSO and GRO.
     pub offload: bool,
@@ -25,7 +25,7 @@ pub struct DeviceOptions {
     pub shards: usize,
 }
 
-/// Why there is no device.
+/// The reason for which there is no device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// No TUN.
@@ -36,7 +36,7 @@ pub enum DeviceError {
         "UDP port {port} is in use: choose another ListenPort, or stop what uses it ('ss -ulnp sport = :{port}' tells)"
     )]
     PortInUse {
-        /// Which one.
+        /// The port.
         port: u16,
     },
     /// No sockets.
@@ -52,7 +52,7 @@ pub enum DeviceError {
         "no eBPF to steer packets to several shards with ({0}): run as root or with CAP_BPF, or use --shards 1"
     )]
     Steering(io::Error),
-    /// What it was to begin with cannot be.
+    /// The first configuration cannot be applied.
     #[error(transparent)]
     Update(#[from] UpdateError),
     /// No thread, no descriptors.

@@ -1,4 +1,4 @@
-//! One shard: an engine between a TUN and the network. What comes in is given to it as bytes; what goes out collects in
+//! A shard: an engine between a TUN and the network. Input is given to it as bytes; output collects in
 //! its [`Egress`]. A driver (`uring`, `epoll`) moves the bytes.
 
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::sys::message::Arrival;
 /// The longest inner packet with its padding.
 const SCRATCH_LEN: usize = 65_535 + 16;
 
-/// See the module.
+/// An engine and its output; see the module.
 #[derive(Debug)]
 pub struct Shard<E> {
     engine: Engine,
     egress: Egress<E>,
     congestion: Congestion,
-    /// Where a packet is copied that must be padded: behind it in the read lies the payload of the next.
+    /// Room for a packet that must be padded: behind it in the read lies the payload of the next.
     scratch: Box<[u8]>,
 }
 
@@ -163,7 +163,7 @@ impl<E: PacketIo> Shard<E> {
         self.egress.close();
     }
 
-    /// How long the driver may wait for input.
+    /// The time that the driver may wait for input.
     pub fn patience(&self, now: Instant) -> Option<Duration> {
         self.engine
             .poll_timeout()
@@ -183,7 +183,7 @@ impl<E: PacketIo> Shard<E> {
         self.engine.describe()
     }
 
-    /// What changes with traffic; drops on the way out included.
+    /// State that changes with traffic; drops on the way out included.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.engine.snapshot();
         let mut drops = Drops::default();
@@ -198,12 +198,12 @@ impl<E: PacketIo> Shard<E> {
         &mut self.engine
     }
 
-    /// What goes out.
+    /// The output.
     pub fn egress(&self) -> &Egress<E> {
         &self.egress
     }
 
-    /// What goes out.
+    /// The output.
     pub fn egress_mut(&mut self) -> &mut Egress<E> {
         &mut self.egress
     }

@@ -22,11 +22,11 @@ use crate::sys::ring::RingDepth;
 use crate::uapi::InterfaceError;
 use crate::worker::{Task, Worker};
 
-/// What changes with traffic, of all shards together.
+/// State that changes with traffic, of all shards together.
 #[derive(Debug)]
 pub(crate) struct ShardsSnapshot {
     pub(crate) traffic: Snapshot,
-    /// Whether all of them send in batches.
+    /// True if all of them send in batches.
     pub(crate) udp_gso: bool,
     /// In their order, with io_uring.
     pub(crate) rings: Vec<RingDepth>,
@@ -37,7 +37,7 @@ pub(crate) struct ShardsSnapshot {
 pub(crate) struct Shards {
     /// In their order; never empty.
     workers: Vec<Worker>,
-    /// None while somebody waits.
+    /// None while a caller waits.
     ended: RefCell<Option<FuturesUnordered<oneshot::Receiver<()>>>>,
 }
 
@@ -78,7 +78,7 @@ impl Shards {
         })
     }
 
-    /// How many there are.
+    /// The number of shards.
     pub(crate) fn count(&self) -> usize {
         self.workers.len()
     }
@@ -152,7 +152,7 @@ impl Shards {
         })
     }
 
-    /// What changes with traffic.
+    /// State that changes with traffic.
     ///
     /// # Errors
     /// As [`Shards::ask`].
@@ -187,7 +187,7 @@ impl Shards {
     /// Stops all of them.
     ///
     /// # Errors
-    /// What ended the first one that was not ended by this call.
+    /// The error that ended the first shard that was not ended by this call.
     pub(crate) fn stop(&mut self) -> io::Result<()> {
         for worker in &self.workers {
             worker.ask_to_stop();

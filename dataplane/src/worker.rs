@@ -1,4 +1,4 @@
-//! One shard's thread: started, told what to do, and stopped.
+//! The thread of a shard: started, given commands, and stopped.
 
 use std::io;
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ pub(crate) struct Worker {
     backend: Backend,
 }
 
-/// What a shard needs to run.
+/// The things that a shard needs to run.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) name: String,
@@ -57,7 +57,7 @@ impl Worker {
         })
     }
 
-    /// How to speak to it.
+    /// The caller's end of its inbox.
     pub(crate) const fn caller(&self) -> &Caller {
         &self.caller
     }
@@ -82,7 +82,7 @@ impl Worker {
     /// Stops it, if that has not been done.
     ///
     /// # Errors
-    /// What ended the loop, if it was not this call.
+    /// The error that ended the loop, if it was not this call.
     pub(crate) fn stop(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());

@@ -16,11 +16,11 @@ pub struct Reading {
 /// Reads both clocks.
 pub type ReadClocks = Box<dyn Fn() -> Reading + Send>;
 
-/// Two readings of one moment are at most so far apart; the wall clock is slewed together with the other, so all else is a
-/// step.
+/// Two readings of one moment are at most so far apart; the wall clock is slewed together with the other, so all else
+/// is a step.
 const STEP_MIN_NS: u64 = 20_000;
-/// A stamp is read within this time, or it says nothing: no longer than a reply is waited for. After a step as long goes by until
-/// stamps are believed again, because until then some may be from before it.
+/// A stamp is read within this time, or it says nothing: no longer than a reply is waited for. After a step as long
+/// goes by until stamps are believed again, because until then some may be from before it.
 const STAMP_AGE_MAX_NS: u64 = 2_000_000_000;
 
 /// Turns stamps of the kernel into ours.
@@ -28,7 +28,7 @@ pub(crate) struct StampClock {
     read: ReadClocks,
     /// Wall clock less monotonic clock at the last reading, in wrapping arithmetic.
     offset_ns: Option<u64>,
-    /// When the wall clock was last found to be set, on the monotonic clock.
+    /// The time at which the wall clock was last found to be set, on the monotonic clock.
     stepped_ns: Option<u64>,
 }
 
@@ -49,8 +49,8 @@ impl StampClock {
         }
     }
 
-    /// The time now, and that of a packet that the kernel stamped a moment ago. If the wall clock was set a moment ago, nobody
-    /// knows on which side of that the stamp is, and there is none.
+    /// The time now, and that of a packet that the kernel stamped a moment ago. If the wall clock was set a moment ago,
+    /// the stamp may be from before or after that, and there is none.
     pub(crate) fn convert(&mut self, stamped: Option<WallNs>) -> (Stamp, Option<Stamp>) {
         let reading = (self.read)();
         let now = Stamp {
@@ -144,7 +144,8 @@ mod tests {
         }
     }
 
-    /// What came while the process stood still is read in one go: the first reading finds the step, and the second knows.
+    /// What came while the process stood still is read in one go: the first reading finds the step, and the second
+    /// knows.
     #[test]
     fn a_second_stamp_from_before_the_step_is_none_either() {
         let step_ns = 300_000_000;

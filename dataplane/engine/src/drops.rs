@@ -87,7 +87,7 @@ impl Drops {
         self.0[reason as usize] += n as u64;
     }
 
-    /// How many were dropped for this reason.
+    /// The number that were dropped for this reason.
     pub fn get(&self, reason: Drop) -> u64 {
         self.0[reason as usize]
     }

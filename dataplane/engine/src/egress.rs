@@ -15,7 +15,7 @@ use crate::sink::{Departure, SendMode, Sink};
 /// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
 pub const PADDING_MULTIPLE: usize = 16;
 
-/// Where the packets of one TUN read go.
+/// The way of the packets of one TUN read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     peer: PeerId,
@@ -37,8 +37,8 @@ impl Route {
         self
     }
 
-    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the route
-    /// takes, because padding must not cause fragmentation. At most 15 more than `len`.
+    /// The length to which a packet of `len` bytes is padded with zeros: a multiple of 16, but never past what the
+    /// route takes, because padding must not cause fragmentation. At most 15 more than `len`.
     pub fn padded_len(&self, len: usize) -> usize {
         len.next_multiple_of(PADDING_MULTIPLE)
             .min(self.padding_limit)

@@ -62,14 +62,14 @@ pub struct Engine {
     pub(crate) bursts: Bursts<PeerId>,
 }
 
-/// What exists only with a private key.
+/// State that exists only with a private key.
 #[derive(Debug)]
 pub(crate) struct Keys {
     pub(crate) identity: Arc<Identity>,
     pub(crate) gate: Gate,
 }
 
-/// One-entry caches in front of the tables; emptied by every change.
+/// Caches of one entry in front of the tables; emptied by every change.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     pub(crate) destination: Option<(std::net::IpAddr, PeerId)>,
@@ -154,7 +154,7 @@ impl Engine {
         self.next_tick = (!self.awake.is_empty()).then(|| now + TICK);
     }
 
-    /// When [`Engine::handle_timeout`] wants to be called next, and why.
+    /// The time at which [`Engine::handle_timeout`] wants to be called next, and the reason.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let tick = self
             .next_tick
@@ -251,7 +251,7 @@ impl Engine {
             .persistent_keepalive
             .is_some_and(|interval| now.saturating_duration_since(peer.last_traversal) >= interval);
         if due && peer.endpoint.is_some() {
-            // Whatever comes of it, the next try is an interval away.
+            // The next try is an interval away, even if this one fails.
             peer.last_traversal = now;
             self.send_keepalive(now, id, sink);
         }

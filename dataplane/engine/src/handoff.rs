@@ -57,7 +57,7 @@ impl Handoff {
         &self.kind
     }
 
-    /// Where the message came from.
+    /// The sender's endpoint.
     pub(crate) const fn from(&self) -> &Endpoint {
         &self.from
     }

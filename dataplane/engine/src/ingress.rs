@@ -25,7 +25,7 @@ use crate::tunnel::{Admission, Claim};
 /// `INITIATIONS_PER_SECOND` is 50).
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
-/// How data messages came.
+/// The arrival of data messages.
 struct Arrived<'a> {
     now: Instant,
     from: &'a Endpoint,
@@ -104,7 +104,7 @@ impl Engine {
     /// Takes up to [`GROUP_LEN_MAX`] data messages of one session.
     ///
     /// # Errors
-    /// What all of them have in common; what is wrong with one is counted.
+    /// The fault that all of them have; a fault of one is counted.
     fn handle_data(
         &mut self,
         way: &Arrived<'_>,
@@ -350,7 +350,7 @@ impl Engine {
     }
 }
 
-/// What the first datagram is, and how many at the start can be taken together: data messages of one session.
+/// The first message, and the number at the start that can be taken together: data messages of one session.
 fn leading_messages(datagrams: &[u8], datagram_len: usize) -> (Option<Message>, usize) {
     let session = |message: Option<Message>| match message {
         Some(Message::Data { receiver_index, .. }) => Some(receiver_index),

@@ -41,8 +41,8 @@ impl Engine {
         }
     }
 
-    /// Tests the way to those of `wanted` that there is a session with, or to all, `count` times in quick succession. A peer that has
-    /// never answered gets one test.
+    /// Tests the way to those of `wanted` that there is a session with, or to all, `count` times in quick succession. A
+    /// peer that has never answered gets one test.
     pub fn measure_round_trips(
         &mut self,
         now: Instant,
@@ -165,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// When a datagram came into our hands, and when it arrived as far as anybody knows.
+    /// The time at which the engine got a datagram, and its time of arrival as far as that is known.
     fn stamps(&mut self, outer: OuterHeader) -> Option<(Stamp, Stamp)> {
         let clock = self.stamp_clock.as_mut()?;
         let (delivered, arrived) = clock.convert(outer.arrived);

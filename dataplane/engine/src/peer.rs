@@ -1,4 +1,4 @@
-//! One peer, and the table of them.
+//! A peer, and the table of all peers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -34,25 +34,25 @@ pub(crate) struct Peer {
     /// 24 bits; the receiver index of a session without its low byte. The highest byte says where the peer is at home.
     pub(crate) index: u32,
     pub(crate) persistent_keepalive: Option<Duration>,
-    /// When an authenticated message was last sent or received.
+    /// The time at which an authenticated message was last sent or received.
     pub(crate) last_traversal: Instant,
     pub(crate) last_handshake: Option<Instant>,
-    /// When an initiation was last taken from this peer.
+    /// The time at which an initiation was last taken from this peer.
     pub(crate) last_initiation: Option<Instant>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
     /// Something longer than what every path takes was sent since the last tick.
     pub(crate) large_sent: bool,
-    /// What is known about the way there; nothing before something large was sent.
+    /// The path to it; none before something large was sent.
     pub(crate) path: Option<Box<Path>>,
     pub(crate) limits: Limits,
-    /// Which datagrams of the peer's last train have arrived.
+    /// The datagrams of the peer's last train that have arrived.
     pub(crate) arrivals: Arrivals,
     /// Something that was not ours was sent or received since the last tick.
     pub(crate) used: bool,
     /// The round trips to it; nothing before it had a session.
     pub(crate) rtt: Option<Box<Rtt>>,
-    /// It is in the engine's list of peers to tick.
+    /// True if the engine's list of peers to tick has it.
     pub(crate) awake: bool,
 }
 
@@ -181,7 +181,7 @@ impl Peers {
         Some(peer)
     }
 
-    /// Gives a peer a new index, so that messages for its former sessions find nobody.
+    /// Gives a peer a new index, so that messages for its former sessions find no peer.
     pub(crate) fn reindex(&mut self, id: PeerId, sources: &mut Sources) {
         let index = self.unused_index(self.get(id).home, sources);
         let peer = self.get_mut(id);

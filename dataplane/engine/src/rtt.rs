@@ -34,7 +34,7 @@ pub(crate) struct Rtt {
 }
 
 impl Rtt {
-    /// One that has just begun. `random` names the session and sets its cadence apart from others'.
+    /// A measurement that has just begun. `random` names the session and sets its cadence apart from others'.
     pub(crate) fn new(now: Instant, random: u32) -> Self {
         Self {
             schedule: Schedule::new(now, random),
@@ -44,7 +44,7 @@ impl Rtt {
         }
     }
 
-    /// What is known at `now_ns` on the clock of the stamps.
+    /// The state at `now_ns` on the clock of the stamps.
     pub(crate) fn snapshot(&self, now_ns: u64) -> RttSnapshot {
         let mut snapshot = self.sender.snapshot(now_ns);
         snapshot.under_way += self.burst_left as usize;

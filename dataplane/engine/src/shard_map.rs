@@ -1,4 +1,4 @@
-//! How the peers of an interface are spread over its engines, as one of the engines sees it.
+//! The spread of an interface's peers over its engines, as one of the engines sees it.
 //!
 //! Every engine of an interface knows every peer and every prefix, but only the home of a peer has a tunnel with it.
 //! The home follows from the peer's public key. The receiver indices of the peer's sessions name the home in their

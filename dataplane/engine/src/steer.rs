@@ -8,7 +8,7 @@ pub(crate) type Moved = Vec<IpNet>;
 /// A prefix and the shard that packets to it go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steer {
-    /// Which destinations; longer prefixes have exceptions from it.
+    /// The destinations; longer prefixes have exceptions from it.
     pub prefix: IpNet,
     /// None if no peer has the prefix any more.
     pub shard: Option<usize>,

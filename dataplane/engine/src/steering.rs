@@ -1,4 +1,4 @@
-//! Which shard the packets to a prefix have to go to, told as it changes.
+//! Reports the shard that packets to a prefix have to go to, as it changes.
 //!
 //! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same
 //! prefixes that the engines have. The handshake shard tells it what to change.
@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::steer::Steer;
 
 impl Engine {
-    /// What the updates since the last call have changed, each prefix once. Empty but at the handshake shard of
+    /// The changes by updates since the last call, each prefix once. Empty but at the handshake shard of
     /// several.
     pub fn take_steering(&mut self) -> Vec<Steer> {
         let mut moved = std::mem::take(&mut self.moved);

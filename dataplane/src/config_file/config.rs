@@ -1,12 +1,12 @@
-//! What a configuration file says.
+//! The contents of a configuration file.
 
 use ipnet::IpNet;
 use ployz_engine::Update;
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default)]
 pub struct Config {
-    /// What `wg setconf` would set.
+    /// The changes that `wg setconf` would make.
     pub update: Update,
     /// The interface's own addresses, each with the length of its network's prefix.
     pub addresses: Vec<IpNet>,

@@ -1,4 +1,4 @@
-//! What each setting means.
+//! The meaning of each setting.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! What a loop does with what waits in its shard's inbox.
+//! The loops' work on their shard's inbox.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -85,7 +85,7 @@ fn obey(
 
 fn apply(now: Instant, shard: &mut DeviceShard, change: &Change) -> Result<(), UpdateError> {
     shard.apply(now, &change.update)?;
-    // Without room, which does not happen while somebody reads, it goes with the next change.
+    // Without room, which does not happen while the receiver reads, it goes with the next change.
     if let Some(Ok(permit)) = change.steering.as_ref().map(Sender::try_reserve) {
         permit.send(shard.engine_mut().take_steering());
     }

@@ -19,7 +19,7 @@ use crate::sys::ring::{Completion, Ring, Source};
 const TUN_BUFFERS: u16 = 64;
 /// Datagrams that were sent in batches come in batches; these are for those that come one by one.
 const UDP_BUFFERS: u16 = 32;
-/// How long the kernel may take to let go of memory at the end.
+/// The time that the kernel may take to let go of memory at the end.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// A ring of the size that the loop wants.

@@ -1,11 +1,11 @@
-//! Why the kernel did not do what it was asked, in words for an operator.
+//! Refusals of the kernel, in words for an operator.
 
 use std::io;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-/// Why the kernel did not do what it was asked.
+/// The reason for which the kernel refused a request.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// No socket.
@@ -24,7 +24,7 @@ pub enum NetlinkError {
         "another interface has the route to {prefix}; remove it (`ip route del {prefix}`) to route it through {link}"
     )]
     RouteTaken {
-        /// Where to.
+        /// The destination.
         prefix: IpNet,
         /// Through which interface it was to lead.
         link: String,
@@ -32,7 +32,7 @@ pub enum NetlinkError {
     /// Any other refusal.
     #[error("cannot {action}: {source}")]
     Refused {
-        /// What was asked.
+        /// The request.
         action: String,
         /// The kernel's answer.
         source: io::Error,
@@ -40,9 +40,9 @@ pub enum NetlinkError {
     /// An answer that is none, or a socket that is closed.
     #[error("cannot {action}: {cause}")]
     Unanswered {
-        /// What was asked.
+        /// The request.
         action: String,
-        /// What came instead.
+        /// The answer that came instead.
         cause: String,
     },
 }

@@ -1,4 +1,4 @@
-//! One interface: what it is and what it is set to.
+//! A network interface and its settings.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What the kernel says of an interface and of the routes through it.
+//! The state of an interface, and of the routes through it, as the kernel has it.
 
 use futures_util::{StreamExt, TryStreamExt};
 use nix::errno::Errno;
@@ -9,14 +9,14 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use super::error::{NetlinkError, errno, failed};
 use super::socket::{Netlink, first};
 
-/// What the kernel says of an interface.
+/// The state of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkState {
     pub(super) mtu: u32,
     pub(super) up: bool,
 }
 
-/// What an interface is like; `None` when there is none of this index.
+/// Reads the state of an interface; `None` if there is none of this index.
 pub(super) async fn state(
     netlink: &Netlink,
     index: u32,

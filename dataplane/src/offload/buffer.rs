@@ -28,7 +28,7 @@ impl TunBuffer {
         }
     }
 
-    /// What to write.
+    /// The bytes to write.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -22,7 +22,7 @@ use super::vnet::VnetHeader;
 /// flows of single UDP datagrams come to 1.0 packets a write with one and to 6-11 with eight.
 const FLOWS_MAX: usize = 8;
 
-/// Which super-packets the kernel takes from the TUN.
+/// The super-packets that the kernel takes from the TUN.
 ///
 /// A kernel that claims to may still refuse some with EINVAL, as Linux 6.6.44 and 6.6.45 do those
 /// with a short last segment. The write can be cut up again with [`super::Segments`] and the
@@ -63,8 +63,8 @@ impl Coalescer {
         self.capabilities = capabilities;
     }
 
-    /// Takes a packet for the TUN. False if it does not follow others and no buffer is free, and then flushing, writing and
-    /// recycling helps; or if it is longer than any packet. An empty one is nothing.
+    /// Takes a packet for the TUN. False if it does not follow others and no buffer is free, and then flushing, writing
+    /// and recycling helps; or if it is longer than any packet. An empty one is nothing.
     pub fn push(&mut self, packet: &[u8]) -> bool {
         if packet.is_empty() {
             return true;
@@ -108,8 +108,8 @@ impl Coalescer {
         self.free.push(buffer);
     }
 
-    /// How many buffers are neither open, ready nor in flight. With at least as many as packets, every [`Self::push`]
-    /// succeeds.
+    /// The number of buffers that are neither open, ready nor in flight. With at least as many as packets, every
+    /// [`Self::push`] succeeds.
     #[must_use]
     pub fn buffers_free(&self) -> usize {
         self.free.len()

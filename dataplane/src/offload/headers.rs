@@ -17,7 +17,7 @@ pub(super) mod ipv4 {
     pub(crate) const SOURCE: usize = 12;
     pub(crate) const DESTINATION: usize = 16;
     pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
-    /// Where a fragment belongs, in units of eight bytes.
+    /// The offset of a fragment, in units of eight bytes.
     pub(crate) const OFFSET: u16 = 0x1fff;
     /// The more-fragments bit and the fragment offset.
     pub(crate) const IS_FRAGMENT: u16 = 0x3fff;
@@ -60,7 +60,7 @@ pub(super) mod udp {
     pub(crate) const CHECKSUM: usize = 6;
 }
 
-/// Which IP version the first byte claims.
+/// The IP version that the first byte claims.
 pub(super) fn ip_version(packet: &[u8]) -> Option<u8> {
     packet.first().map(|byte| byte >> 4)
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a TUN read.
+//! Faults of a TUN read.
 
 /// Why a TUN read cannot be cut into packets.
 ///

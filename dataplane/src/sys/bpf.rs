@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! One system call, with a command number and the attributes that belong to it. Addresses within attributes are of values
-//! that the caller of [`bpf`] borrows for longer than the call; the kernel keeps none of them.
+//! One system call, with a command number and the attributes that belong to it. Addresses within attributes are of
+//! values that the caller of [`bpf`] borrows for longer than the call; the kernel keeps none of them.
 #![expect(unsafe_code, reason = "bpf(2)")]
 
 use std::io;
@@ -132,14 +132,15 @@ impl AsFd for Program {
 
 fn bpf_open<A>(command: libc::c_int, attributes: &A) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
-    // SAFETY: both commands that open something answer with a new descriptor, which is nobody else's.
+    // SAFETY: both commands that open something answer with a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 fn bpf<A>(command: libc::c_int, attributes: &A) -> io::Result<usize> {
     let attributes: *const A = attributes;
-    // SAFETY: the kernel reads `size_of::<A>()` bytes of attributes, and through the addresses in them a key of the map's
-    // length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is written.
+    // SAFETY: the kernel reads `size_of::<A>()` bytes of attributes, and through the addresses in them a key of the
+    // map's length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is
+    // written.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
     check(result as isize)
 }

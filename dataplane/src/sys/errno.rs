@@ -1,4 +1,4 @@
-//! How a system call says that it has failed.
+//! The errors of system calls.
 
 use std::io;
 

@@ -32,7 +32,7 @@ const TUN_F_USO6: libc::c_ulong = 0x40;
 /// Our vnet header has no `num_buffers`.
 const VNET_HEADER_LEN: libc::c_int = 10;
 
-/// What the kernel hands over and takes in large pieces.
+/// The traffic that the kernel gives and takes in large pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TunOffloads {
     /// TCP super-packets.
@@ -41,7 +41,7 @@ pub(crate) struct TunOffloads {
     pub udp: bool,
 }
 
-/// One queue of an open TUN interface, which goes away with the last of them.
+/// A queue of an open TUN interface, which goes away with the last of them.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
@@ -72,9 +72,9 @@ pub enum TunError {
     /// Anything else.
     #[error("creating the interface '{name}' failed: {source}")]
     Other {
-        /// Which one.
+        /// The name.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -96,11 +96,12 @@ impl Tun {
         Ok(tuns)
     }
 
-    /// Takes the queues of the interface `name`, all of them, from a process that has ended. What is queued in them stays.
+    /// Takes the queues of the interface `name`, all of them, from a process that has ended. What is queued in them
+    /// stays.
     ///
     /// # Errors
-    /// `InvalidInput` if one is a queue of another interface or of one that was made otherwise, `EBADFD` if the interface
-    /// has been removed.
+    /// `InvalidInput` if one is a queue of another interface or of one that was made otherwise, `EBADFD` if the
+    /// interface has been removed.
     pub(crate) fn adopt(queues: Vec<OwnedFd>, name: &str, offload: bool) -> io::Result<Vec<Self>> {
         let shared = if queues.len() > 1 {
             libc::IFF_MULTI_QUEUE
@@ -136,7 +137,7 @@ impl Tun {
         Ok(Self { file, offloads })
     }
 
-    /// Which offloads the kernel granted.
+    /// The offloads that the kernel granted.
     pub(crate) const fn offloads(&self) -> TunOffloads {
         self.offloads
     }

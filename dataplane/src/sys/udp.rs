@@ -28,12 +28,12 @@ const RECEIVE_BUFFER_BYTES: i32 = 2 << 20;
 /// Room for every batch of a turn and those that the device has not let go of.
 const SEND_BUFFER_BYTES: i32 = 4 << 20;
 
-/// Who cuts a datagram that does not fit the path (ip(7), `IP_MTU_DISCOVER`).
+/// The party that cuts a datagram which does not fit the path (ip(7), `IP_MTU_DISCOVER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragmentation {
-    /// The kernel, where it knows of a smaller path; nobody else.
+    /// The kernel alone, where it knows of a smaller path.
     AsKernelSees,
-    /// Nobody, whatever the kernel believes of the path.
+    /// No party, whatever the kernel believes of the path.
     Never,
     /// The kernel, where it knows of a smaller path, and with IPv4 any router. No router cuts IPv6.
     Always,
@@ -49,8 +49,8 @@ pub(crate) struct UdpSockets {
 }
 
 impl UdpSockets {
-    /// Binds so many times both families to `port`, or to one that the kernel chooses. Datagrams are steered to the sockets
-    /// of their shard (`reuseport.rs`).
+    /// Binds so many times both families to `port`, or to one that the kernel chooses. Datagrams are steered to the
+    /// sockets of their shard (`reuseport.rs`).
     ///
     /// # Errors
     /// `EADDRINUSE` if either is taken.
@@ -74,12 +74,12 @@ impl UdpSockets {
         Ok(all)
     }
 
-    /// Takes the sockets of all shards, for IPv4 and IPv6, from a process that has ended, and sets them up as if they were
-    /// new. What they have received stays.
+    /// Takes the sockets of all shards, for IPv4 and IPv6, from a process that has ended, and sets them up as if they
+    /// were new. What they have received stays.
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL` if one is not bound to `port`, or, with 0, to that of the first; `ENOTSOCK` and others if one is no UDP
-    /// socket.
+    /// `EADDRNOTAVAIL` if one is not bound to `port`, or, with 0, to that of the first; `ENOTSOCK` and others if one is
+    /// no UDP socket.
     pub(crate) fn adopt_all(
         pairs: Vec<(OwnedFd, Option<OwnedFd>)>,
         port: u16,
@@ -116,8 +116,8 @@ impl UdpSockets {
             v6,
             port: found,
         };
-        // The process before us may have ended with an option set for one datagram, and the stamps that it had asked for
-        // are not ours.
+        // The process before us may have ended with an option set for one datagram, and the stamps that it had asked
+        // for are not ours.
         for (socket, ipv4) in sockets.both().zip([true, false]) {
             set_fragmentation(socket, ipv4, Fragmentation::AsKernelSees)?;
             restart_stamps(socket).map_err(errno)?;
@@ -171,7 +171,7 @@ impl UdpSockets {
             .try_for_each(|socket| reuseport::steer(socket, shards as u32).map_err(errno))
     }
 
-    /// When the oldest datagram that waits has arrived.
+    /// The time at which the oldest datagram that waits arrived.
     pub(crate) fn first_arrival(&self) -> Option<WallNs> {
         let mut header = Incoming::new();
         self.both()
@@ -204,11 +204,11 @@ impl UdpSockets {
         if ipv6 { self.v6() } else { Some(self.v4()) }
     }
 
-    /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is set
-    /// for this one call: nothing else may be sent through the socket at the same time.
+    /// Sends to `remote` under another rule of fragmentation than that of data. The option is the socket's, so it is
+    /// set for this one call: nothing else may be sent through the socket at the same time.
     ///
     /// # Errors
-    /// Those of `send`, or of setting the option.
+    /// The errors of `send`, or of setting the option.
     pub(crate) fn with_fragmentation(
         &self,
         remote: SocketAddr,
@@ -246,7 +246,7 @@ impl UdpSockets {
     }
 }
 
-/// Whether others may bind to a socket's port.
+/// Says whether others may bind to a socket's port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     Own,

@@ -1,4 +1,4 @@
-//! What the protocol's server asks of an interface.
+//! The interface as the protocol's server sees it.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use ployz_engine::{Description, Update};
 
-/// What the server speaks for.
+/// An interface that the server speaks for.
 ///
 /// Calls overlap when several clients are connected, and none of the futures has to be `Send`.
 pub trait Interface {
@@ -38,13 +38,13 @@ pub struct InterfaceDescription {
     pub unix_now: Duration,
 }
 
-/// Why an interface did not do what it was asked: the number goes to the client, the message to the log.
+/// The reason for which an interface refused a request: the number goes to the client, the message to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InterfaceError {
-    /// What `wg` prints.
+    /// The error that `wg` prints.
     pub errno: Errno,
-    /// What happened, and how to mend it.
+    /// The cause, and the remedy.
     pub message: String,
 }
 

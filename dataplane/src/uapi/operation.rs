@@ -1,6 +1,6 @@
 //! The operations of the protocol.
 
-/// What a client can ask for.
+/// The operations that a client can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `get=1`

@@ -17,8 +17,9 @@ use super::operation::Operation;
 /// Bytes in one request, its line ends included.
 ///
 /// As many peers as an engine holds, each with its keys, an IPv6 endpoint and three prefixes, are 65,536 * 480 bytes;
-/// 130,000 IPv6 prefixes of a single peer are 130,000 * 56 bytes = 7 MiB. The text itself is not kept; what is kept takes
-/// at most twice its size (a peer with nothing but its key: 136 bytes for 76), and as much again while a vector grows.
+/// 130,000 IPv6 prefixes of a single peer are 130,000 * 56 bytes = 7 MiB. The text itself is not kept; what is kept
+/// takes at most twice its size (a peer with nothing but its key: 136 bytes for 76), and as much again while a vector
+/// grows.
 pub const MAX_REQUEST: usize = 32 << 20;
 const _: () = assert!(MAX_PEERS * 480 <= MAX_REQUEST);
 const _: () = assert!(130_000 * 56 <= MAX_REQUEST);
@@ -40,7 +41,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What is asked for.
+    /// The operation that is asked for.
     pub const fn operation(&self) -> Operation {
         match self {
             Self::Get => Operation::Get,
@@ -55,15 +56,15 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {mistake}")]
 pub struct ParseError {
-    /// What was asked for, if that much was clear.
+    /// The operation, if that much was clear.
     pub operation: Option<Operation>,
     /// Counted from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The fault there.
     pub mistake: Mistake,
 }
 
-/// What can be wrong with a line. Values are not repeated: they may be secrets.
+/// The fault of a line. Values are not repeated: they may be secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// The first line of a request.
@@ -101,7 +102,7 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    /// What `wg` shows for it.
+    /// The error that `wg` shows for it.
     pub const fn errno(&self) -> Errno {
         match self {
             Self::UnknownOperation
@@ -144,7 +145,7 @@ pub struct RequestParser<F> {
     progress: Progress,
 }
 
-/// One request, as far as it was read. Lines belong to the last peer of `update`, and to the interface before there is
+/// A request, as far as it was read. Lines belong to the last peer of `update`, and to the interface before there is
 /// one.
 #[derive(Debug, Default)]
 struct Progress {

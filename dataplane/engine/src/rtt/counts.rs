@@ -1,6 +1,6 @@
-//! How many tests were sent, answered and lost.
+//! Counts of the tests that were sent, answered and lost.
 
-/// What became of the tests, since the session began.
+/// The outcomes of the tests, since the session began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tests sent.
@@ -26,7 +26,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What has been added since `before`.
+    /// The counts that have been added since `before`.
     pub(crate) const fn since(&self, before: &Self) -> Self {
         Self {
             sent: self.sent.saturating_sub(before.sent),

@@ -14,7 +14,7 @@ pub(crate) struct Awaited {
     departures: VecDeque<(u32, Departing)>,
 }
 
-/// Which datagram departs.
+/// The datagram that departs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Departing {
     Test { peer: PeerId, sequence: u32 },
@@ -41,7 +41,7 @@ impl Awaited {
         token
     }
 
-    /// What a token stands for; once.
+    /// The datagram that a token stands for; once.
     pub(crate) fn take(&mut self, token: u32) -> Option<Departing> {
         let at = self.departures.iter().position(|(it, _)| *it == token)?;
         self.departures.remove(at).map(|(_, departing)| departing)

@@ -1,8 +1,8 @@
 //! Our side of the measurement: tests that were sent, and what their replies tell.
 //!
-//! A round trip is known when three things have come: the reply, our kernel's stamp of the test, and the peer's kernel's
-//! stamp of the reply, which follows in the next reply. What does not come in time is replaced by what the processes
-//! wrote, and the sample says so.
+//! A round trip is known when three things have come: the reply, our kernel's stamp of the test, and the peer's
+//! kernel's stamp of the reply, which follows in the next reply. What does not come in time is replaced by what the
+//! processes wrote, and the sample says so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,13 +19,13 @@ const REPLY_LIMIT_NS: u64 = 2_000_000_000;
 const PENDING_MAX: usize = 1024;
 /// For the stamp that follows: longer than the time between two tests.
 const FOLLOW_UP_LIMIT_NS: u64 = 12_000_000_000;
-/// What the processes at both ends take for a test and its reply is microseconds, and some milliseconds under load. If it is
-/// more than this, one of them did not run.
+/// The processes at both ends take microseconds for a test and its reply, and some milliseconds under load. If they
+/// take more than this, one of them did not run.
 const STALL_MIN: Duration = Duration::from_millis(50);
 /// So far may replies overtake one another; a reflector that counts from further back has begun anew.
 const OVERTAKEN_MAX: u32 = 16;
 
-/// See the module.
+/// The sender of the tests; see the module.
 #[derive(Debug)]
 pub(crate) struct Sender {
     session: u16,
@@ -40,7 +40,7 @@ pub(crate) struct Sender {
     counts: Counts,
     window: Window,
     histogram: Histogram,
-    /// When the last sample was taken.
+    /// The time of the last sample.
     sampled_ns: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Sender {
         }
     }
 
-    /// What is known at `now_ns`.
+    /// The state at `now_ns`.
     pub(crate) fn snapshot(&self, now_ns: u64) -> RttSnapshot {
         let age_ns = self.sampled_ns.map(|at| now_ns.saturating_sub(at));
         RttSnapshot {
@@ -208,7 +208,7 @@ impl Sender {
         self.count_losses();
     }
 
-    /// The reflector has lost its count. What was lost in between is nobody's.
+    /// The reflector has lost its count. Losses in between are not counted.
     fn begin_epoch(&mut self, sequence: u32, reflected: u32) -> (u32, u32) {
         self.epoch = sequence.saturating_sub(reflected);
         self.replies = 1;
@@ -238,7 +238,7 @@ impl Sender {
         }
     }
 
-    /// What has come for the oldest test is all that will.
+    /// Takes the oldest test as it is: nothing more will come for it.
     fn conclude_first(&mut self, now_ns: u64) {
         if let Some(pending) = self.pending.pop_front() {
             self.take_sample(&pending, None, now_ns);

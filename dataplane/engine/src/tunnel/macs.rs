@@ -17,7 +17,7 @@ use crate::tunnel::transcript::Bytes32;
 /// `COOKIE_SECRET_LATENCY`).
 const COOKIE_AGE_MAX: Duration = Duration::from_secs(120 - 5);
 
-/// What marks our messages to one peer.
+/// The MACs of our messages to one peer.
 pub(super) struct Macs {
     mac1_key: Bytes32,
     cookie_key: Bytes32,

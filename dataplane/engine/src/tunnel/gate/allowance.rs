@@ -59,7 +59,7 @@ impl CookieAllowance {
 struct Seen {
     current: Box<[u64]>,
     former: Box<[u64]>,
-    /// When the current one was begun.
+    /// The time at which the current one was begun.
     since: Option<Instant>,
 }
 

@@ -18,7 +18,7 @@ const SECRET_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// A handshake message, taken apart.
 pub(super) struct Signed<'a> {
-    /// What the first MAC is of.
+    /// The bytes under the first MAC.
     body: &'a [u8],
     pub(super) mac1: &'a MacBytes,
     mac2: &'a MacBytes,

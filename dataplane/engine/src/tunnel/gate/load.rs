@@ -7,8 +7,8 @@ use super::token_bucket::{Rate, TokenBucket};
 /// Messages a second that are taken without a cookie. Each costs the responder four scalar multiplications of about 40
 /// us, so this is a tenth of a core. A burst is a second's worth: the peers of a hub that starts again.
 const RATE: Rate = Rate::per_second(500, 500);
-/// How long there is load after the last message that was too many, as in the kernel: a flood does not get the first
-/// messages of every second through.
+/// Load lasts so long after the last message that was too many, as in the kernel: the first messages of every second of
+/// a flood do not get through.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Tells load from the messages whose first MAC is right. Those that are repeated cost nothing and do not count.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How fast a bucket fills, and how much it holds.
+/// The speed at which a bucket fills, and its size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     /// Time in which one token comes.
