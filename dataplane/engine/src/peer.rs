@@ -1,6 +1,7 @@
 //! A peer, and the table of all peers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -123,6 +124,10 @@ impl Peer {
     }
 }
 
+/// A map without a seed, since an engine draws no randomness but from its sources. No attacker chooses the keys that
+/// are in it: indices are drawn, and public keys are configured.
+type PeerMap<K> = HashMap<K, PeerId, BuildHasherDefault<DefaultHasher>>;
+
 /// Peers by id, by public key and by receiver index.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -131,8 +136,8 @@ pub(crate) struct Peers {
     vacant: Vec<PeerId>,
     /// Ids in the order of arrival.
     order: Vec<PeerId>,
-    by_key: HashMap<PublicKey, PeerId>,
-    by_index: HashMap<u32, PeerId>,
+    by_key: PeerMap<PublicKey>,
+    by_index: PeerMap<u32>,
 }
 
 impl Peers {
@@ -142,8 +147,8 @@ impl Peers {
             slots: Vec::new(),
             vacant: Vec::new(),
             order: Vec::new(),
-            by_key: HashMap::new(),
-            by_index: HashMap::new(),
+            by_key: PeerMap::default(),
+            by_index: PeerMap::default(),
         }
     }
 
