@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use ployz_aead::{GROUP_LEN_MAX, Key};
-use ployz_engine::{Departure, Endpoint, Manner, seal_messages};
+use ployz_engine::{Departure, Endpoint, SendMode, seal_messages};
 
 use crate::sys::control;
 use crate::sys::message::Outgoing;
@@ -124,7 +124,7 @@ impl SendBatch {
         self.len == 0
     }
 
-    /// How many datagrams there are.
+    /// The number of datagrams.
     pub const fn count(&self) -> usize {
         if self.len == 0 {
             0
@@ -148,14 +148,14 @@ impl SendBatch {
         self.segment_len
     }
 
-    /// Where they go.
+    /// The endpoint that they go to.
     pub const fn to(&self) -> &Endpoint {
         &self.to
     }
 
-    /// How they leave.
-    pub const fn manner(&self) -> Manner {
-        self.departure.manner
+    /// The mode that they leave in.
+    pub const fn mode(&self) -> SendMode {
+        self.departure.mode
     }
 
     /// Lets the kernel choose the source address.
@@ -194,7 +194,7 @@ impl SendBatch {
             .map(|_| ())
     }
 
-    /// How the kernel should cut the bytes, if there is anything to cut.
+    /// The segments that the kernel should cut the bytes into, if there is anything to cut.
     fn segmentation(&self) -> Option<u16> {
         (self.len > self.segment_len).then_some(self.segment_len as u16)
     }
@@ -205,7 +205,7 @@ impl SendBatch {
             local: self.to.local,
             ecn: self.departure.ecn,
             segment_len,
-            stamped: matches!(self.departure.manner, Manner::Stamped(_)),
+            stamped: matches!(self.departure.mode, SendMode::Stamped(_)),
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_batch_is_of_one_length_but_for_the_last() {
         let plain = Departure::default();
-        let alone = Departure::new(Manner::Single);
+        let alone = Departure::new(SendMode::Single);
         let marked = Departure {
             ecn: Ecn::Ce,
             ..plain
@@ -236,7 +236,7 @@ mod tests {
         assert!(!batch.takes(1453, &to, plain), "longer than the first");
         assert!(!batch.takes(1452, &endpoint(2), plain), "elsewhere");
         assert!(!batch.takes(1452, &to, marked), "another mark");
-        assert!(!batch.takes(1452, &to, alone), "another manner");
+        assert!(!batch.takes(1452, &to, alone), "another mode");
         batch.push(100);
         assert!(!batch.takes(100, &to, plain), "the short one was the last");
         assert_eq!(batch.count(), 2);

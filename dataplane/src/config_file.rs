@@ -8,31 +8,21 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ipnet::IpNet;
 use ployz_engine::{PeerUpdate, PublicKey, Update};
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::uapi::parse::MAX_REQUEST;
 
+mod config;
 mod error;
 mod settings;
 
+pub use config::Config;
 pub use error::{ConfigError, LineError, Problem};
 
-/// What a file says.
-#[derive(Debug, Default)]
-pub struct Config {
-    /// What `wg setconf` would set.
-    pub update: Update,
-    /// The interface's own addresses, each with the length of its network's prefix.
-    pub addresses: Vec<IpNet>,
-    /// The interface's MTU.
-    pub mtu: Option<u32>,
-}
-
-/// Reads a file, and resolves host names in it, which may take as long as the resolver does. Says so in the log if
-/// everybody can read it.
+/// Reads a file, and resolves host names in it, which may take as long as the resolver does. Warns in the log if all
+/// users can read it.
 ///
 /// # Errors
 /// [`ConfigError`] with the path, and the line if it is about one.

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ployz_engine::{Manner, WallNs};
+use ployz_engine::{SendMode, WallNs};
 
 use crate::batch::SendBatch;
+use crate::egress::PacketIo;
 use crate::offload::TunBuffer;
-use crate::outlet::Exit;
 use crate::sys::departures::Departures;
 use crate::sys::tun::Tun;
 use crate::sys::udp::{Fragmentation, UdpSockets};
 
-/// How long a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1 Gb/s.
+/// The longest time that a full socket buffer may hold a shard up: 4 MiB drain in 3 ms at 10 Gb/s, and in 34 ms at 1
+/// Gb/s.
 const FULL_WAIT_MS: u16 = 50;
 
 /// The TUN and the sockets of one shard.
@@ -97,16 +98,16 @@ fn patiently(fd: BorrowedFd<'_>, mut send: impl FnMut() -> io::Result<()>) -> io
     }
 }
 
-impl Exit for Descriptors {
+impl PacketIo for Descriptors {
     fn send(&mut self, batch: &mut SendBatch) -> io::Result<()> {
         let socket = self.socket_of(batch)?;
-        match batch.manner() {
-            Manner::Batched => patiently(socket, || batch.send(socket)),
-            Manner::Single => send_each(socket, batch),
+        match batch.mode() {
+            SendMode::Batched => patiently(socket, || batch.send(socket)),
+            SendMode::Single => send_each(socket, batch),
             // What does not even fit the first link is lost like any other probe.
-            Manner::Whole => self.send_under(Fragmentation::Never, batch).or(Ok(())),
-            Manner::Fragmented => self.send_under(Fragmentation::Always, batch),
-            Manner::Stamped(token) => {
+            SendMode::Whole => self.send_under(Fragmentation::Never, batch).or(Ok(())),
+            SendMode::Fragmented => self.send_under(Fragmentation::Always, batch),
+            SendMode::Stamped(token) => {
                 let socket = socket_of(&self.sockets, batch)?;
                 let ipv6 = batch.to().remote.is_ipv6();
                 let send = || batch.send_one(socket, 0);

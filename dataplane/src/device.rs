@@ -1,6 +1,4 @@
-//! One interface: made, run on threads of its own, told what to do, and taken down again.
-
-mod interface;
+//! An interface: it is made, runs on threads of its own, takes changes, and is taken down again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -10,82 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use ployz_engine::{Engine, Place, PublicKey, Snapshot, Update, UpdateError};
+use ployz_engine::{Description, Engine, PublicKey, ShardMap, Snapshot, Update};
 use tokio::sync::Notify;
 
+use crate::backend::Backend;
 use crate::descriptors::Descriptors;
 use crate::driver::{self, DeviceShard};
+use crate::egress::Egress;
 use crate::inbox::{Change, Command};
-use crate::kept::Kept;
+use crate::inherited_fds::InheritedFds;
 use crate::offload::Capabilities;
-use crate::outlet::Outlet;
+use crate::options::{DeviceError, DeviceOptions};
 use crate::parts::{AdoptError, Parts, each_descriptor};
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::steering::Steering;
 use crate::sys::ring::RingDepth;
-use crate::sys::tun::{Tun, TunError, TunOffloads};
+use crate::sys::tun::{Tun, TunOffloads};
 use crate::sys::udp::UdpSockets;
 use crate::uapi::InterfaceError;
 
-/// Which loop to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BackendChoice {
-    /// io_uring if the kernel lets us, epoll if not.
-    #[default]
-    Auto,
-    /// io_uring, or fail.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-/// The loop that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// io_uring.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-impl From<Backend> for BackendChoice {
-    fn from(backend: Backend) -> Self {
-        match backend {
-            Backend::IoUring => Self::IoUring,
-            Backend::Epoll => Self::Epoll,
-        }
-    }
-}
-
-impl Backend {
-    /// The name in logs and status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::IoUring => "io_uring",
-            Self::Epoll => "epoll",
-        }
-    }
-}
-
-/// How to make a [`Device`].
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// The interface's name.
-    pub name: String,
-    /// Which loop to run.
-    pub backend: BackendChoice,
-    /// TSO, USO, GSO and GRO.
-    pub offload: bool,
-    /// With `offload`: datagrams leave in batches.
-    pub udp_gso: bool,
-    /// UDP port; 0 lets the kernel choose.
-    pub listen_port: u16,
-    /// Threads that the peers are spread over: from 1 to [`ployz_engine::SHARDS_MAX`].
-    pub shards: usize,
-}
-
-/// What is left to the kernel.
+/// The offloads to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
     /// TSO on the TUN.
@@ -98,56 +41,21 @@ pub struct Offloads {
     pub udp_gro: bool,
 }
 
-/// What changes with traffic.
+/// State that changes with traffic.
 #[derive(Clone, Debug)]
 pub struct DeviceSnapshot {
     /// Peers and drops.
     pub traffic: Snapshot,
-    /// Which offloads are in use.
+    /// The offloads that are in use.
     pub offloads: Offloads,
-    /// How busy each shard's ring is; empty with epoll.
+    /// The depth of each shard's ring; empty with epoll.
     pub rings: Vec<RingDepth>,
-}
-
-/// Why there is no device.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// No TUN.
-    #[error(transparent)]
-    Tun(#[from] TunError),
-    /// The port is taken.
-    #[error(
-        "UDP port {port} is in use: choose another ListenPort, or stop what uses it ('ss -ulnp sport = :{port}' tells)"
-    )]
-    PortInUse {
-        /// Which one.
-        port: u16,
-    },
-    /// No sockets.
-    #[error("opening the UDP sockets failed: {0}")]
-    Sockets(Errno),
-    /// io_uring was asked for by name and is not to be had.
-    #[error(
-        "io_uring is not available ({0}): set kernel.io_uring_disabled=0 or allow it in the sandbox, or use --io-backend epoll"
-    )]
-    NoIoUring(String),
-    /// No eBPF, which several shards need.
-    #[error(
-        "no eBPF to steer packets to several shards with ({0}): run as root or with CAP_BPF, or use --shards 1"
-    )]
-    Steering(io::Error),
-    /// What it was to begin with cannot be.
-    #[error(transparent)]
-    Update(#[from] UpdateError),
-    /// No thread, no descriptors.
-    #[error("starting the data plane failed: {0}")]
-    Start(#[from] io::Error),
 }
 
 /// An interface that was taken over from a process that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Adoption {
-    /// When this process took it.
+    /// The time at which this process took it.
     pub at: Instant,
     /// For how long the oldest datagram had been waiting in its sockets by then; none if none waited.
     pub waited: Option<Duration>,
@@ -185,8 +93,13 @@ impl Device {
     /// addresses, and what has been queued since is taken from the first turn on.
     ///
     /// # Errors
-    /// [`AdoptError`]; what was kept is closed here, and goes when whoever kept it lets go of it as well.
-    pub fn adopt(options: &DeviceOptions, update: &Update, kept: Kept) -> Result<Self, AdoptError> {
+    /// [`AdoptError`]; the descriptors are closed here, and the interface goes once the supervisor closes its own as
+    /// well.
+    pub fn adopt(
+        options: &DeviceOptions,
+        update: &Update,
+        kept: InheritedFds,
+    ) -> Result<Self, AdoptError> {
         let parts = Parts::adopt(options, update.fwmark.unwrap_or_default(), kept)?;
         let adoption = Adoption {
             at: driver::clock(),
@@ -203,11 +116,11 @@ impl Device {
     ) -> Result<Self, DeviceError> {
         let Parts { tuns, sockets } = parts;
         let udp_gso = options.offload && options.udp_gso;
-        let mut shards: Vec<DeviceShard> = Place::all(options.shards)
+        let mut shards: Vec<DeviceShard> = ShardMap::all(options.shards)
             .zip(tuns.iter().zip(&sockets))
-            .map(|(place, (tun, sockets))| {
+            .map(|(shard_map, (tun, sockets))| {
                 let descriptors = Descriptors::new(Arc::clone(tun), Arc::clone(sockets));
-                shard(place, descriptors, udp_gso)
+                shard(shard_map, descriptors, udp_gso)
             })
             .collect();
         let now = driver::clock();
@@ -233,7 +146,7 @@ impl Device {
         })
     }
 
-    /// How it was taken over, if it was.
+    /// The takeover of the interface, if there was one.
     pub const fn adoption(&self) -> Option<Adoption> {
         self.adoption
     }
@@ -291,7 +204,7 @@ impl Device {
             .map_err(|error| InterfaceError::new(Errno::EBUSY, error.to_string()))
     }
 
-    /// What changes with traffic.
+    /// State that changes with traffic.
     ///
     /// # Errors
     /// If the data plane is stuck or gone.
@@ -317,12 +230,51 @@ impl Device {
     /// Stops the threads and takes the interface down.
     ///
     /// # Errors
-    /// What ended a loop, if it was not this call.
+    /// The error that ended a loop, if it was not this call.
     pub fn stop(mut self) -> io::Result<()> {
         self.shards.stop()
     }
 
-    fn port(&self) -> u16 {
+    /// Applies `update` whole, with its port and its mark, or not at all.
+    ///
+    /// # Errors
+    /// If a part of it cannot be had.
+    pub(crate) async fn apply_update(&self, update: Update) -> Result<(), InterfaceError> {
+        let sockets = self.rebind(&update)?;
+        let fwmark = update.fwmark;
+        if let (Some(fwmark), None) = (fwmark, &sockets) {
+            self.set_fwmark(fwmark)?;
+        }
+        self.change(update, sockets.as_deref()).await?;
+        if let Some(fwmark) = fwmark {
+            self.fwmark.set(fwmark);
+        }
+        if let Some(sockets) = sockets {
+            self.sockets.replace(sockets);
+            self.rebound.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Everything that the engines hold, secrets included.
+    ///
+    /// # Errors
+    /// If the data plane is stuck or gone.
+    pub(crate) async fn describe_engines(&self) -> Result<Description, InterfaceError> {
+        self.shards.describe().await
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.count()
+    }
+
+    /// The mark of outer packets; 0 for none.
+    pub(crate) fn fwmark(&self) -> u32 {
+        self.fwmark.get()
+    }
+
+    /// The UDP port in use.
+    pub(crate) fn port(&self) -> u16 {
         self.sockets.borrow()[0].port()
     }
 
@@ -354,13 +306,13 @@ impl Device {
             let change = Change {
                 update: Arc::clone(&update),
                 sockets: sockets.map(|sockets| Arc::clone(&sockets[shard])),
-                // The first is the door.
+                // The first is the handshake shard.
                 steering: steering.filter(|_| shard == 0).cloned(),
             };
             Command::Apply(change, reply)
         };
         let answers = self.shards.ask(change).await;
-        // Whatever came of it: the door may have answered when another did not.
+        // Whatever came of it: the handshake shard may have answered when another did not.
         let steered = self.steering.as_ref().map_or(Ok(()), Steering::follow);
         for answer in answers? {
             answer.map_err(|error| InterfaceError::new(Errno::ENOSPC, error.to_string()))?;
@@ -380,22 +332,22 @@ impl Device {
     }
 }
 
-/// Steers from the first packet on as the door routes: another program may have been steering until now.
-fn steer(tun: &Tun, door: &mut DeviceShard) -> io::Result<Steering> {
+/// Steers from the first packet on as the handshake shard routes: another program may have been steering until now.
+fn steer(tun: &Tun, handshake_shard: &mut DeviceShard) -> io::Result<Steering> {
     let steering = Steering::new()?;
-    steering.take_over(door.engine_mut().take_steering())?;
+    steering.take_over(handshake_shard.engine_mut().take_steering())?;
     steering.attach(tun)?;
     Ok(steering)
 }
 
-fn shard(place: Place, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
-    let mut engine = Engine::new(place, driver::sources());
+fn shard(shard_map: ShardMap, descriptors: Descriptors, udp_gso: bool) -> DeviceShard {
+    let mut engine = Engine::new(shard_map, driver::sources());
     engine.set_listen_port(descriptors.sockets().port());
     engine.set_udp_gso(udp_gso);
     engine.set_clocks(Box::new(driver::read_clocks));
     let TunOffloads { tcp, udp } = descriptors.tun().offloads();
     Shard::new(
         engine,
-        Outlet::new(descriptors, Capabilities { tcp, udp }, udp_gso),
+        Egress::new(descriptors, Capabilities { tcp, udp }, udp_gso),
     )
 }

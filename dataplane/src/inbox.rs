@@ -1,5 +1,5 @@
-//! How other threads speak to a shard: two short queues, one of commands and one of messages from its neighbours, and a
-//! descriptor that wakes it.
+//! The inbox of a shard, for other threads: two short queues, one of commands and one of messages from its neighbours,
+//! and a descriptor that wakes it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use ployz_engine::{
-    Description, HAND_OVERS_MAX, HandOver, PublicKey, Snapshot, Steer, Update, UpdateError,
+    Description, HANDOFFS_MAX, Handoff, PublicKey, Snapshot, Steer, Update, UpdateError,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
@@ -20,7 +20,7 @@ use crate::sys::udp::UdpSockets;
 /// Commands are rare and answered within a turn; more than this many waiting means that the shard is stuck.
 pub(crate) const COMMANDS_MAX: usize = 16;
 
-/// What a shard can be told.
+/// The commands to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Change the configuration.
@@ -42,11 +42,11 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// What changes with traffic in one shard.
+/// State that changes with traffic in one shard.
 #[derive(Debug)]
 pub(crate) struct ShardSnapshot {
     pub(crate) traffic: Snapshot,
-    /// Whether datagrams leave in batches.
+    /// True if datagrams leave in batches.
     pub(crate) udp_gso: bool,
     /// With io_uring.
     pub(crate) ring: Option<RingDepth>,
@@ -55,11 +55,11 @@ pub(crate) struct ShardSnapshot {
 /// A change of the configuration.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// All shards share it, because nobody should copy its secrets.
+    /// All shards share it, so that its secrets are not copied.
     pub(crate) update: Arc<Update>,
-    /// What to use from then on, if the port changes.
+    /// The sockets to use from then on, if the port changes.
     pub(crate) sockets: Option<Arc<UdpSockets>>,
-    /// Where the door says, before it answers, what has to be steered otherwise.
+    /// The channel for changes of the steering, which the handshake shard sends before it answers.
     pub(crate) steering: Option<Sender<Vec<Steer>>>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Caller {
 /// The sending end for messages of other shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
-    messages: Sender<HandOver>,
+    messages: Sender<Handoff>,
     event: Arc<EventFd>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Neighbour {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     commands: Receiver<Command>,
-    messages: Receiver<HandOver>,
+    messages: Receiver<Handoff>,
     event: Arc<EventFd>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) enum CallError {
 /// If the process has no descriptors left.
 pub(crate) fn inbox() -> io::Result<(Caller, Neighbour, Inbox)> {
     let (to_commands, commands) = channel(COMMANDS_MAX);
-    let (to_messages, messages) = channel(HAND_OVERS_MAX);
+    let (to_messages, messages) = channel(HANDOFFS_MAX);
     let event = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
@@ -156,7 +156,7 @@ impl Turn<'_> {
 
 impl Neighbour {
     /// Queues a message and wakes the shard; false if it has too many.
-    pub(crate) fn send(&self, message: HandOver) -> bool {
+    pub(crate) fn send(&self, message: Handoff) -> bool {
         let taken = self.messages.try_send(message).is_ok();
         wake(&self.event);
         taken
@@ -170,7 +170,7 @@ impl Inbox {
     }
 
     /// The next message of a neighbour. Call until `None` after every wake-up.
-    pub(crate) fn next_message(&mut self) -> Option<HandOver> {
+    pub(crate) fn next_message(&mut self) -> Option<Handoff> {
         self.messages.try_recv().ok()
     }
 

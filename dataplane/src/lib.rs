@@ -8,18 +8,21 @@
 //! A [`Device`] is an interface and its threads. Each thread runs one `shard`, which is all of the logic and no I/O, in
 //! one of the two loops in `driver`. All unsafe code is in `sys`.
 
+mod backend;
 mod batch;
 pub mod config_file;
 mod congestion;
 mod descriptors;
 mod device;
 mod driver;
+mod egress;
 mod inbox;
-mod kept;
+mod inherited_fds;
+mod interface;
 mod neighbours;
 pub mod netlink;
 pub mod offload;
-mod outlet;
+mod options;
 mod parts;
 mod shard;
 mod shards;
@@ -28,12 +31,12 @@ mod sys;
 pub mod uapi;
 mod worker;
 
+pub use backend::{Backend, BackendChoice};
 pub use batch::{BATCH_LEN_MAX, SendBatch};
-pub use device::{
-    Adoption, Backend, BackendChoice, Device, DeviceError, DeviceOptions, DeviceSnapshot, Offloads,
-};
-pub use kept::Kept;
-pub use outlet::{Exit, Outlet};
+pub use device::{Adoption, Device, DeviceSnapshot, Offloads};
+pub use egress::{Egress, PacketIo};
+pub use inherited_fds::InheritedFds;
+pub use options::{DeviceError, DeviceOptions};
 pub use parts::AdoptError;
 pub use shard::Shard;
 pub use sys::control::Received;

@@ -18,9 +18,9 @@ impl Neighbours {
 
     /// Delivers what an engine has for others.
     pub(crate) fn deliver(&self, engine: &mut Engine) {
-        while let Some(message) = engine.poll_hand_over() {
+        while let Some(message) = engine.poll_handoff() {
             if !self.0[message.shard()].send(message) {
-                engine.count_drop(Drop::HandOver);
+                engine.count_drop(Drop::Handoff);
             }
         }
     }

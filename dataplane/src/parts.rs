@@ -1,4 +1,4 @@
-//! What an interface is made of: the queues of a TUN and sockets on one port. They are made, or adopted from a process
+//! The parts of an interface: the queues of a TUN, and sockets on one port. They are made, or adopted from a process
 //! that has ended.
 
 use std::io;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::device::{DeviceError, DeviceOptions};
 use crate::driver;
-use crate::kept::{self, Kept};
+use crate::inherited_fds::{self, InheritedFds};
+use crate::options::{DeviceError, DeviceOptions};
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
 
-/// One of each for every shard, in their order.
+/// A queue and a pair of sockets for every shard, in their order.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) tuns: Vec<Arc<Tun>>,
     pub(crate) sockets: Vec<Arc<UdpSockets>>,
 }
 
-/// Why an interface that was kept is of no use to this process.
+/// The reason for which a kept interface is of no use to this process.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// Descriptors are missing, or too many.
@@ -34,12 +34,12 @@ pub enum AdoptError {
         /// That are wanted.
         shards: usize,
     },
-    /// It has another name or was made otherwise, or it has been removed.
+    /// The TUN has another name or other flags, or it has been removed.
     #[error("the TUN that was kept is not '{name}' as it has to be: {source}")]
     Tun {
         /// The one that is wanted.
         name: String,
-        /// What is wrong.
+        /// The fault.
         source: io::Error,
     },
     /// They are not sockets, or on another port.
@@ -47,7 +47,7 @@ pub enum AdoptError {
     Sockets {
         /// The one that is wanted.
         port: u16,
-        /// What is wrong.
+        /// The fault.
         source: Errno,
     },
     /// They are as they have to be, and there is no device all the same.
@@ -77,10 +77,13 @@ impl Parts {
     pub(crate) fn adopt(
         options: &DeviceOptions,
         fwmark: u32,
-        mut kept: Kept,
+        mut kept: InheritedFds,
     ) -> Result<Self, AdoptError> {
-        let queues = kept.of_kind(kept::TUN);
-        let (v4, v6) = (kept.of_kind(kept::UDP_V4), kept.of_kind(kept::UDP_V6));
+        let queues = kept.of_kind(inherited_fds::TUN);
+        let (v4, v6) = (
+            kept.of_kind(inherited_fds::UDP_V4),
+            kept.of_kind(inherited_fds::UDP_V6),
+        );
         let fits = queues.len() == options.shards && v4.len() == options.shards;
         if !fits || !(v6.is_empty() || v6.len() == v4.len()) || !kept.is_empty() {
             return Err(AdoptError::Incomplete {
@@ -111,7 +114,7 @@ impl Parts {
         }
     }
 
-    /// How long the oldest datagram has been waiting to be received; none if none waits.
+    /// The time that the oldest datagram has been waiting to be received; none if none waits.
     pub(crate) fn waited(&self) -> Option<Duration> {
         let arrivals = self.sockets.iter().filter_map(|it| it.first_arrival());
         let waited_ns = driver::read_clocks().wall_ns.checked_sub(arrivals.min()?)?;
@@ -126,12 +129,12 @@ pub(crate) fn each_descriptor(
     mut show: impl FnMut(&str, BorrowedFd<'_>),
 ) {
     for (shard, tun) in tuns.iter().enumerate() {
-        show(&format!("{}{shard}", kept::TUN), tun.as_fd());
+        show(&format!("{}{shard}", inherited_fds::TUN), tun.as_fd());
     }
     for (shard, pair) in sockets.iter().enumerate() {
-        show(&format!("{}{shard}", kept::UDP_V4), pair.v4());
+        show(&format!("{}{shard}", inherited_fds::UDP_V4), pair.v4());
         if let Some(v6) = pair.v6() {
-            show(&format!("{}{shard}", kept::UDP_V6), v6);
+            show(&format!("{}{shard}", inherited_fds::UDP_V6), v6);
         }
     }
 }

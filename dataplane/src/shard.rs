@@ -1,37 +1,37 @@
-//! One shard: an engine between a TUN and the network. What comes in is given to it as bytes; what goes out collects in
-//! its [`Outlet`]. A driver (`uring`, `epoll`) moves the bytes.
+//! A shard: an engine between a TUN and the network. Input is given to it as bytes; output collects in
+//! its [`Egress`]. A driver (`uring`, `epoll`) moves the bytes.
 
 use std::time::{Duration, Instant};
 
 use ployz_engine::{
-    Description, Drop, Drops, Ecn, Endpoint, Engine, HandOver, Outer, Route, Sink, Snapshot,
+    Description, Drop, Drops, Ecn, Endpoint, Engine, Handoff, OuterHeader, Route, Sink, Snapshot,
     Update, UpdateError,
 };
 
 use crate::congestion::Congestion;
+use crate::egress::{Egress, PacketIo};
 use crate::offload::{Fragments, Segments, TooBig, too_big};
-use crate::outlet::{Exit, Outlet};
 use crate::sys::message::Arrival;
 
 /// The longest inner packet with its padding.
 const SCRATCH_LEN: usize = 65_535 + 16;
 
-/// See the module.
+/// An engine and its output; see the module.
 #[derive(Debug)]
 pub struct Shard<E> {
     engine: Engine,
-    outlet: Outlet<E>,
+    egress: Egress<E>,
     congestion: Congestion,
-    /// Where a packet is copied that must be padded: behind it in the read lies the payload of the next.
+    /// Room for a packet that must be padded: behind it in the read lies the payload of the next.
     scratch: Box<[u8]>,
 }
 
-impl<E: Exit> Shard<E> {
+impl<E: PacketIo> Shard<E> {
     /// A shard around an engine.
-    pub fn new(engine: Engine, outlet: Outlet<E>) -> Self {
+    pub fn new(engine: Engine, egress: Egress<E>) -> Self {
         Self {
             engine,
-            outlet,
+            egress,
             congestion: Congestion::default(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
         }
@@ -39,7 +39,7 @@ impl<E: Exit> Shard<E> {
 
     /// Begins a turn: what is answered in it may tell when the last answer left.
     pub fn begin_turn(&mut self, now: Instant) {
-        while let Some((token, at)) = self.outlet.exit_mut().departure(now) {
+        while let Some((token, at)) = self.egress.io_mut().departure(now) {
             self.engine.handle_departure(token, at);
         }
     }
@@ -55,7 +55,7 @@ impl<E: Exit> Shard<E> {
             _ => payload.len(),
         };
         let single = payload.len() <= segment_len;
-        let outer = Outer {
+        let outer = OuterHeader {
             ecn: arrival.received.ecn,
             arrived: arrival.received.arrived.filter(|_| single),
         };
@@ -63,17 +63,17 @@ impl<E: Exit> Shard<E> {
         if !single && self.is_congested(now, arrival) {
             let (first, others) = rest.split_at_mut(segment_len);
             self.engine
-                .handle_datagram(now, &from, Ecn::Ce.into(), first, &mut self.outlet);
+                .handle_datagram(now, &from, Ecn::Ce.into(), first, &mut self.egress);
             rest = others;
         }
         self.engine
-            .handle_datagrams(now, &from, outer, rest, segment_len, &mut self.outlet);
+            .handle_datagrams(now, &from, outer, rest, segment_len, &mut self.egress);
     }
 
     /// True if the sender of these datagrams should hear that too many wait.
     fn is_congested(&mut self, now: Instant, arrival: &Arrival) -> bool {
-        let exit = self.outlet.exit();
-        self.congestion.marks(now, || exit.backlog(arrival.from))
+        let io = self.egress.io();
+        self.congestion.marks(now, || io.backlog(arrival.from))
     }
 
     /// Takes one read of the TUN: a vnet header and a packet, which may be a super-packet.
@@ -115,7 +115,7 @@ impl<E: Exit> Shard<E> {
             padded
         };
         self.engine
-            .encapsulate(now, route, padded, &mut self.outlet);
+            .encapsulate(now, route, padded, &mut self.egress);
     }
 
     #[cold]
@@ -129,7 +129,7 @@ impl<E: Exit> Shard<E> {
             self.scratch[len..padded_len].fill(0);
             let padded = &self.scratch[..padded_len];
             self.engine
-                .encapsulate(now, route, padded, &mut self.outlet);
+                .encapsulate(now, route, padded, &mut self.egress);
         }
     }
 
@@ -139,7 +139,7 @@ impl<E: Exit> Shard<E> {
         let mut answer = [0; too_big::ANSWER_LEN_MAX];
         let verdict = too_big::judge(packet, len, mtu, &mut answer);
         if let TooBig::Answer(len) = verdict
-            && let Err(reason) = self.outlet.packet(&answer[..len])
+            && let Err(reason) = self.egress.packet(&answer[..len])
         {
             self.engine.count_drop(reason);
         }
@@ -150,20 +150,20 @@ impl<E: Exit> Shard<E> {
     }
 
     /// Takes a handshake message from another shard of the interface.
-    pub fn on_hand_over(&mut self, now: Instant, message: &HandOver) {
-        self.engine.handle_hand_over(now, message, &mut self.outlet);
+    pub fn on_handoff(&mut self, now: Instant, message: &Handoff) {
+        self.engine.handle_handoff(now, message, &mut self.egress);
     }
 
     /// Ends a turn: timers that are due, then all output is ready to be taken.
     pub fn end_turn(&mut self, now: Instant) {
-        while let Some(local) = self.outlet.gone_local() {
+        while let Some(local) = self.egress.gone_local() {
             self.engine.forget_locals(|it| it == local);
         }
-        self.engine.handle_timeout(now, &mut self.outlet);
-        self.outlet.close();
+        self.engine.handle_timeout(now, &mut self.egress);
+        self.egress.close();
     }
 
-    /// How long the driver may wait for input.
+    /// The time that the driver may wait for input.
     pub fn patience(&self, now: Instant) -> Option<Duration> {
         self.engine
             .poll_timeout()
@@ -175,7 +175,7 @@ impl<E: Exit> Shard<E> {
     /// # Errors
     /// [`UpdateError`]; nothing was changed.
     pub fn apply(&mut self, now: Instant, update: &Update) -> Result<(), UpdateError> {
-        self.engine.apply(now, update, &mut self.outlet)
+        self.engine.apply(now, update, &mut self.egress)
     }
 
     /// Everything the engine holds.
@@ -183,12 +183,12 @@ impl<E: Exit> Shard<E> {
         self.engine.describe()
     }
 
-    /// What changes with traffic; drops on the way out included.
+    /// State that changes with traffic; drops on the way out included.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.engine.snapshot();
         let mut drops = Drops::default();
         drops.merge(&snapshot.drops);
-        drops.merge(self.outlet.drops());
+        drops.merge(self.egress.drops());
         snapshot.drops = drops;
         snapshot
     }
@@ -198,13 +198,13 @@ impl<E: Exit> Shard<E> {
         &mut self.engine
     }
 
-    /// What goes out.
-    pub fn outlet(&self) -> &Outlet<E> {
-        &self.outlet
+    /// The output.
+    pub fn egress(&self) -> &Egress<E> {
+        &self.egress
     }
 
-    /// What goes out.
-    pub fn outlet_mut(&mut self) -> &mut Outlet<E> {
-        &mut self.outlet
+    /// The output.
+    pub fn egress_mut(&mut self) -> &mut Egress<E> {
+        &mut self.egress
     }
 }

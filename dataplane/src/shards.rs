@@ -1,7 +1,7 @@
 //! All shards of an interface: told the same things in the same order, and heard as one.
 //!
-//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The door hears
-//! last: whatever it hands over because of a command, its neighbours have been told of the command before.
+//! A command goes to all of them or to none, without a wait in between, so that they cannot disagree. The handshake
+//! shard hears last: whatever it hands off because of a command, its neighbours have been told of the command before.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,22 +10,23 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use nix::errno::Errno;
-use ployz_engine::{Description, Drops, Place, PublicKey, Snapshot};
+use ployz_engine::{Description, Drops, PublicKey, ShardMap, Snapshot};
 use tokio::sync::oneshot;
 
-use crate::device::{Backend, BackendChoice, DeviceError};
+use crate::backend::{Backend, BackendChoice};
 use crate::driver::DeviceShard;
 use crate::inbox::{CallError, Command, Turn, inbox};
 use crate::neighbours::Neighbours;
+use crate::options::DeviceError;
 use crate::sys::ring::RingDepth;
 use crate::uapi::InterfaceError;
 use crate::worker::{Task, Worker};
 
-/// What changes with traffic, of all shards together.
+/// State that changes with traffic, of all shards together.
 #[derive(Debug)]
 pub(crate) struct ShardsSnapshot {
     pub(crate) traffic: Snapshot,
-    /// Whether all of them send in batches.
+    /// True if all of them send in batches.
     pub(crate) udp_gso: bool,
     /// In their order, with io_uring.
     pub(crate) rings: Vec<RingDepth>,
@@ -36,7 +37,7 @@ pub(crate) struct ShardsSnapshot {
 pub(crate) struct Shards {
     /// In their order; never empty.
     workers: Vec<Worker>,
-    /// None while somebody waits.
+    /// None while a caller waits.
     ended: RefCell<Option<FuturesUnordered<oneshot::Receiver<()>>>>,
 }
 
@@ -77,7 +78,7 @@ impl Shards {
         })
     }
 
-    /// How many there are.
+    /// The number of shards.
     pub(crate) fn count(&self) -> usize {
         self.workers.len()
     }
@@ -151,7 +152,7 @@ impl Shards {
         })
     }
 
-    /// What changes with traffic.
+    /// State that changes with traffic.
     ///
     /// # Errors
     /// As [`Shards::ask`].
@@ -186,7 +187,7 @@ impl Shards {
     /// Stops all of them.
     ///
     /// # Errors
-    /// What ended the first one that was not ended by this call.
+    /// The error that ended the first shard that was not ended by this call.
     pub(crate) fn stop(&mut self) -> io::Result<()> {
         for worker in &self.workers {
             worker.ask_to_stop();
@@ -207,14 +208,14 @@ fn from_their_homes<P>(
     public_key: impl Fn(&P) -> PublicKey,
 ) -> Vec<P> {
     let mut each: Vec<_> = each.map(Vec::into_iter).collect();
-    let places: Vec<Place> = Place::all(each.len()).collect();
+    let map = ShardMap::all(each.len()).next();
     let mut peers = Vec::new();
     loop {
         let of_all: Vec<P> = each.iter_mut().filter_map(Iterator::next).collect();
         let Some(first) = of_all.first() else {
             return peers;
         };
-        let home = places[0].home_of(&public_key(first));
+        let home = map.map_or(0, |map| map.home_of(&public_key(first)));
         peers.extend(of_all.into_iter().nth(home));
     }
 }
@@ -232,8 +233,8 @@ mod tests {
         let shard_says = |shard| keys.iter().map(move |key| (*key, shard)).collect();
         let each = (0..SHARDS).map(shard_says);
         let merged = from_their_homes::<(PublicKey, usize)>(each, |(key, _)| *key);
-        let place = Place::all(SHARDS).next().unwrap();
-        let expected: Vec<_> = keys.iter().map(|key| (*key, place.home_of(key))).collect();
+        let map = ShardMap::all(SHARDS).next().unwrap();
+        let expected: Vec<_> = keys.iter().map(|key| (*key, map.home_of(key))).collect();
         assert_eq!(merged, expected);
     }
 }

@@ -23,7 +23,7 @@ const PREFIXES_MAX: u32 = 1 << 20;
 const KEY_LEN: usize = 4 + 4 + 16;
 const FAMILY_BITS: u8 = 32;
 
-/// What the program looks up, as long as an interface has several shards.
+/// The map that the program looks up, as long as an interface has several shards.
 #[derive(Debug)]
 pub(crate) struct Steering {
     map: PrefixMap<KEY_LEN>,
@@ -32,7 +32,7 @@ pub(crate) struct Steering {
 }
 
 impl Steering {
-    /// A map without prefixes, which nobody looks at yet.
+    /// A map without prefixes, which no program looks at yet.
     ///
     /// # Errors
     /// `EPERM` without CAP_BPF.
@@ -56,12 +56,12 @@ impl Steering {
         tun.steer(&Program::load(&program(self.map.raw_fd()))?)
     }
 
-    /// Where the door says what has changed, in the order in which it has.
+    /// The channel for the handshake shard's changes, in their order.
     pub(crate) const fn sender(&self) -> &Sender<Vec<Steer>> {
         &self.sender
     }
 
-    /// Takes over what the door has said.
+    /// Takes over what the handshake shard has said.
     ///
     /// # Errors
     /// `ENOSPC` beyond a million prefixes; the rest is taken over nevertheless.

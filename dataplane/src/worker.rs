@@ -1,4 +1,4 @@
-//! One shard's thread: started, told what to do, and stopped.
+//! The thread of a shard: started, given commands, and stopped.
 
 use std::io;
 use std::sync::mpsc;
@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::device::{Backend, BackendChoice, DeviceError};
+use crate::backend::{Backend, BackendChoice};
 use crate::driver::{self, DeviceShard};
 use crate::inbox::{CallError, Caller, Command, Inbox};
 use crate::neighbours::Neighbours;
+use crate::options::DeviceError;
 
 /// A thread that runs a shard. Dropping it stops it.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Worker {
     backend: Backend,
 }
 
-/// What a shard needs to run.
+/// The things that a shard needs to run.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) name: String,
@@ -56,7 +57,7 @@ impl Worker {
         })
     }
 
-    /// How to speak to it.
+    /// The caller's end of its inbox.
     pub(crate) const fn caller(&self) -> &Caller {
         &self.caller
     }
@@ -81,7 +82,7 @@ impl Worker {
     /// Stops it, if that has not been done.
     ///
     /// # Errors
-    /// What ended the loop, if it was not this call.
+    /// The error that ended the loop, if it was not this call.
     pub(crate) fn stop(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());

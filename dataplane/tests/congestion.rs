@@ -17,9 +17,9 @@ fn a_backlog_costs_a_bulk_sender_one_segment_and_others_nothing() {
         carry(now, &mut b, 2, &mut a);
     }
     let marked =
-        |b: &ployz_dataplane::Shard<pair::Exitless>| b.snapshot().drops.get(Drop::EcnCongestion);
+        |b: &ployz_dataplane::Shard<pair::NoIo>| b.snapshot().drops.get(Drop::EcnCongestion);
 
-    b.outlet_mut().exit_mut().backlog = usize::MAX;
+    b.egress_mut().io_mut().backlog = usize::MAX;
     a.on_tun_read(now, &mut single);
     assert_eq!(
         carry(now, &mut a, 1, &mut b),

@@ -4,9 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pair::{
-    Exitless, SEGMENT_LEN, SEGMENTS, carry, clock, key, shard, tcp_super_packet, udp_packet,
-};
+use pair::{NoIo, SEGMENT_LEN, SEGMENTS, carry, clock, key, shard, tcp_super_packet, udp_packet};
 use ployz_dataplane::Shard;
 
 mod pair;
@@ -38,7 +36,7 @@ fn a_million_packets_allocate_nothing() {
     let (bulk, back) = (tcp_super_packet(1, 2), tcp_super_packet(2, 1));
     let small = udp_packet(1, 2);
     let mut read = Vec::with_capacity(bulk.len() + 16);
-    let mut turn = |a: &mut Shard<Exitless>, b: &mut Shard<Exitless>| {
+    let mut turn = |a: &mut Shard<NoIo>, b: &mut Shard<NoIo>| {
         let now = clock();
         for template in [&bulk, &small] {
             read.clear();

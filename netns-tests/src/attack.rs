@@ -1,6 +1,7 @@
 //! Datagrams that nobody asked for, in numbers.
 
-use std::io::IoSlice;
+use std::collections::HashMap;
+use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use nix::sys::socket::{
 };
 
 use crate::Netns;
-use crate::forged_handshake::{INITIATION_BYTES, Noise, noise_initiation};
+use crate::forged_handshake::{
+    INITIATION_BYTES, Noise, mac1, mac1_key, noise_initiation, open_cookie, renew, seal_mac2,
+};
 use crate::netns::host;
 use crate::wait::{now, pause};
 
@@ -62,6 +65,17 @@ impl Attack {
         target: SocketAddrV4,
         pace: Pace,
     ) -> Result<Self> {
+        Self::with_initiations_from(netns, victim, None, target, pace)
+    }
+
+    /// The same from `source` every time, whose that may be.
+    pub fn with_initiations_from(
+        netns: &Netns,
+        victim: &[u8; 32],
+        source: Option<SocketAddrV4>,
+        target: SocketAddrV4,
+        pace: Pace,
+    ) -> Result<Self> {
         let raw = || {
             let flags = SockFlag::SOCK_CLOEXEC;
             Ok(socket(
@@ -72,13 +86,12 @@ impl Attack {
             )?)
         };
         let mut noise = Noise::seeded(7);
-        let messages = (0..256)
-            .map(|_| noise_initiation(victim, &mut noise))
-            .collect();
         let mut flood = Flood {
             socket: netns.enter(raw).context("raw socket")?,
+            source,
             target,
-            messages,
+            message: noise_initiation(victim, &mut noise),
+            mac1_key: mac1_key(victim),
             noise,
         };
         let mut hurried = false;
@@ -89,6 +102,28 @@ impl Attack {
             }
             flood.send()
         }))
+    }
+
+    /// Initiations from an address of `netns` itself, with a cookie from the moment that one is sent to it.
+    pub fn with_a_cookie(
+        netns: &Netns,
+        victim: &[u8; 32],
+        target: SocketAddr,
+        pace: Pace,
+    ) -> Result<(Self, Arc<AtomicBool>)> {
+        let socket = crate::relay::udp_socket(netns, unspecified(target))?;
+        socket.set_nonblocking(true)?;
+        let has_cookie = Arc::<AtomicBool>::default();
+        let mut caller = Caller {
+            socket,
+            target,
+            victim: *victim,
+            noise: Noise::seeded(8),
+            sent: HashMap::new(),
+            cookie: None,
+            has_cookie: Arc::clone(&has_cookie),
+        };
+        Ok((Self::start(pace, move || caller.send()), has_cookie))
     }
 
     fn start(pace: Pace, mut send: impl FnMut() -> Result<u64> + Send + 'static) -> Self {
@@ -222,10 +257,54 @@ impl Rubbish {
     }
 }
 
+/// An attacker who can be reached at the address that it sends from.
+struct Caller {
+    socket: UdpSocket,
+    target: SocketAddr,
+    victim: [u8; 32],
+    noise: Noise,
+    /// Messages without a cookie by their sender index.
+    sent: HashMap<[u8; 4], [u8; INITIATION_BYTES]>,
+    cookie: Option<[u8; 16]>,
+    has_cookie: Arc<AtomicBool>,
+}
+
+impl Caller {
+    fn send(&mut self) -> Result<u64> {
+        let mut message = noise_initiation(&self.victim, &mut self.noise);
+        match &self.cookie {
+            Some(cookie) => seal_mac2(&mut message, cookie),
+            None => {
+                let index = message[4..8].try_into()?;
+                self.sent.insert(index, message);
+                self.look_for_a_cookie();
+            }
+        }
+        match self.socket.send_to(&message, self.target) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+            Ok(_) | Err(_) => Ok(1),
+        }
+    }
+
+    fn look_for_a_cookie(&mut self) {
+        let mut reply = [0; DATAGRAM_BYTES];
+        let Ok(64) = self.socket.recv(&mut reply) else {
+            return;
+        };
+        let message = self.sent.get(&reply[4..8]);
+        self.cookie = message.and_then(|it| open_cookie(&self.victim, mac1(it), &reply[..64]));
+        self.has_cookie
+            .store(self.cookie.is_some(), Ordering::Relaxed);
+    }
+}
+
 struct Flood {
     socket: OwnedFd,
+    /// Another one every time if there is none.
+    source: Option<SocketAddrV4>,
     target: SocketAddrV4,
-    messages: Vec<[u8; INITIATION_BYTES]>,
+    message: [u8; INITIATION_BYTES],
+    mac1_key: [u8; 32],
     noise: Noise,
 }
 
@@ -237,18 +316,24 @@ impl Flood {
         let random = self.noise.word();
         let length = u16::try_from(packet.len())?;
         let [r0, r1, r2, r3, r4, ..] = random.to_le_bytes();
+        let another = || {
+            let port = u16::from_be_bytes([0x80 | r3, r4]);
+            SocketAddrV4::new(Ipv4Addr::new(100, 64 | (r0 & 63), r1, r2), port)
+        };
+        let source = self.source.unwrap_or_else(another);
         // Checksum and identification are the kernel's to fill in, as IP_HDRINCL has it.
         packet[0] = 0x45;
         packet[2..4].copy_from_slice(&length.to_be_bytes());
         packet[8] = 64;
         packet[9] = 17;
-        packet[12..16].copy_from_slice(&[100, 64 | (r0 & 63), r1, r2]);
+        packet[12..16].copy_from_slice(&source.ip().octets());
         packet[16..20].copy_from_slice(&self.target.ip().octets());
-        packet[20..22].copy_from_slice(&[0x80 | r3, r4]);
+        packet[20..22].copy_from_slice(&source.port().to_be_bytes());
         packet[22..24].copy_from_slice(&self.target.port().to_be_bytes());
         packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
-        let message = &self.messages[self.noise.below(self.messages.len())];
-        packet[Self::HEADERS..].copy_from_slice(message);
+        // Each another: one that was taken before is refused at once.
+        renew(&mut self.message, &self.mac1_key, &mut self.noise);
+        packet[Self::HEADERS..].copy_from_slice(&self.message);
         let target = SockaddrIn::from(SocketAddrV4::new(*self.target.ip(), 0));
         let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
         sendmsg(fd, &[IoSlice::new(&packet)], &[], flags, Some(&target))?;

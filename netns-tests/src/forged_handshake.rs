@@ -8,7 +8,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{Digest, KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac};
 use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, XChaCha20Poly1305, XNonce};
 use hmac::SimpleHmac;
 
 pub const INITIATION_BYTES: usize = 148;
@@ -16,6 +16,7 @@ pub const INITIATION_BYTES: usize = 148;
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 const LABEL_MAC1: &[u8] = b"mac1----";
+const LABEL_COOKIE: &[u8] = b"cookie--";
 
 /// Where the MACs begin: behind type, sender, ephemeral, encrypted static key and timestamp.
 const MACS: usize = 116;
@@ -37,8 +38,20 @@ pub fn noise_initiation(responder: &[u8; 32], noise: &mut Noise) -> [u8; INITIAT
     let mut message = [0; INITIATION_BYTES];
     noise.fill(&mut message[4..MACS]);
     message[0] = 1;
-    seal_mac1(&mut message, responder);
+    seal_mac1(&mut message, &mac1_key(responder));
     message
+}
+
+/// Makes another message of one for the owner of `key`, for as little as that can cost.
+pub fn renew(message: &mut [u8; INITIATION_BYTES], key: &[u8; 32], noise: &mut Noise) {
+    noise.fill(&mut message[4..12]);
+    seal_mac1(message, key);
+}
+
+/// The key of the first MAC of messages to `responder`.
+#[must_use]
+pub fn mac1_key(responder: &[u8; 32]) -> [u8; 32] {
+    hash(&[LABEL_MAC1, responder])
 }
 
 /// What a peer with the low-order key `point` would send, ephemeral key included.
@@ -64,13 +77,42 @@ pub fn low_order_initiation(responder: &[u8; 32], point: &[u8; 32]) -> [u8; INIT
     message[8..40].copy_from_slice(point);
     message[40..88].copy_from_slice(&sealed_static);
     message[88..MACS].copy_from_slice(&sealed_timestamp);
-    seal_mac1(&mut message, responder);
+    seal_mac1(&mut message, &mac1_key(responder));
     message
 }
 
-fn seal_mac1(message: &mut [u8; INITIATION_BYTES], responder: &[u8; 32]) {
-    let key = hash(&[LABEL_MAC1, responder]);
-    let mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(&key);
+/// The cookie in a reply of `responder` to the message with this first MAC.
+#[must_use]
+pub fn open_cookie(responder: &[u8; 32], mac1: &[u8], reply: &[u8]) -> Option<[u8; 16]> {
+    let key = hash(&[LABEL_COOKIE, responder]);
+    let payload = Payload {
+        msg: reply.get(32..64)?,
+        aad: mac1,
+    };
+    let nonce = XNonce::from_slice(reply.get(8..32)?);
+    let cookie = XChaCha20Poly1305::new(Key::from_slice(&key)).decrypt(nonce, payload);
+    cookie.ok()?.try_into().ok()
+}
+
+/// Writes the second MAC, which shows that the sender has the cookie.
+pub fn seal_mac2(message: &mut [u8; INITIATION_BYTES], cookie: &[u8; 16]) {
+    const MAC2: usize = MACS + 16;
+    let mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(cookie);
+    let mac = mac
+        .expect("16 bytes are a key")
+        .chain_update(&message[..MAC2])
+        .finalize();
+    message[MAC2..].copy_from_slice(&mac.into_bytes());
+}
+
+/// The first MAC of a message.
+#[must_use]
+pub fn mac1(message: &[u8; INITIATION_BYTES]) -> &[u8] {
+    &message[MACS..MACS + 16]
+}
+
+fn seal_mac1(message: &mut [u8; INITIATION_BYTES], key: &[u8; 32]) {
+    let mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(key);
     let mac = mac
         .expect("32 bytes are a key")
         .chain_update(&message[..MACS])

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop as Dropped, Endpoint, Engine, Outer, PeerUpdate, Place,
-    PrivateKey, PublicKey, Reading, Sink, Sources, Update,
+    AllowedIpChange, Departure, Drop as Dropped, Endpoint, Engine, OuterHeader, PeerUpdate,
+    PrivateKey, PublicKey, Reading, ShardMap, Sink, Sources, Update,
 };
 
 use crate::Netns;
@@ -82,7 +82,7 @@ impl SwarmPeer {
     fn new(netns: &Netns, hub: Hub, number: u8, have_clocks: bool) -> Result<Self> {
         let socket = udp_socket(netns, (Ipv4Addr::UNSPECIFIED, 0).into())?;
         socket.set_nonblocking(true)?;
-        let mut engine = Engine::new(Place::ONLY, sources());
+        let mut engine = Engine::new(ShardMap::ONLY, sources());
         if have_clocks {
             engine.set_clocks(Box::new(clocks));
         }
@@ -112,7 +112,7 @@ impl SwarmPeer {
 
     fn turn(&mut self, now: Instant, hub: Hub, buffer: &mut [u8]) {
         while let Ok((len, from)) = self.socket.recv_from(buffer) {
-            let outer = Outer::default();
+            let outer = OuterHeader::default();
             let from = Endpoint::configured(from);
             self.engine.handle_datagram(
                 now,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion};
 use ployz_dataplane::uapi::parse::{Request, parse};
 use ployz_dataplane::uapi::{InterfaceDescription, render};
-use ployz_engine::{Departure, Drop, Endpoint, Engine, Place, Sink, Sources};
+use ployz_engine::{Departure, Drop, Endpoint, Engine, ShardMap, Sink, Sources};
 
 pub(crate) fn parse_and_render(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("uapi");
@@ -46,7 +46,7 @@ fn interface(request: &str) -> InterfaceDescription {
         random: Box::new(rand::fill::<[u8]>),
         unix_time: Box::new(|| Duration::ZERO),
     };
-    let mut engine = Engine::new(Place::ONLY, sources);
+    let mut engine = Engine::new(ShardMap::ONLY, sources);
     engine.apply(now, &update, &mut Nowhere).unwrap();
     let device = engine.describe();
     let unix_now = Duration::from_secs(1_800_000_000);

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
-use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
+use ployz_dataplane::{Arrival, Egress, PacketIo, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, Sources, Update, WallNs,
+    AllowedIpChange, Engine, PeerUpdate, PrivateKey, ShardMap, Sources, Update, WallNs,
 };
 
 use super::packets::{A, B, udp_read};
@@ -23,7 +23,7 @@ struct Host {
     at: SocketAddr,
 }
 
-/// Never used: both hosts take their output out of the outlet in time.
+/// Never used: both hosts take their output out of the egress in time.
 #[derive(Debug)]
 struct Nowhere;
 
@@ -54,9 +54,9 @@ impl Pair {
         self.a.shard.on_tun_read(now, &mut self.read);
         self.a.shard.end_turn(now);
         let mut datagrams = 0;
-        while let Some(batch) = self.a.shard.outlet_mut().next_batch() {
+        while let Some(batch) = self.a.shard.egress_mut().next_batch() {
             datagrams += batch.count();
-            self.a.shard.outlet_mut().sent(batch, Ok(()));
+            self.a.shard.egress_mut().sent(batch, Ok(()));
         }
         datagrams
     }
@@ -78,12 +78,12 @@ impl Host {
             random: Box::new(rand::fill::<[u8]>),
             unix_time: Box::new(|| Duration::ZERO),
         };
-        let engine = Engine::new(Place::ONLY, sources);
+        let engine = Engine::new(ShardMap::ONLY, sources);
         let all = Capabilities {
             tcp: true,
             udp: true,
         };
-        let mut shard = Shard::new(engine, Outlet::new(Nowhere, all, true));
+        let mut shard = Shard::new(engine, Egress::new(Nowhere, all, true));
         let mut peer = PeerUpdate::new(PrivateKey::from_bytes(peer).public_key());
         peer.endpoint = Some(peer_at.parse().unwrap());
         peer.allowed_ips = vec![AllowedIpChange::Add(
@@ -107,7 +107,7 @@ impl Host {
 fn deliver(from: &mut Host, to: &mut Host) -> usize {
     let now = clock();
     from.shard.end_turn(now);
-    while let Some(mut batch) = from.shard.outlet_mut().next_batch() {
+    while let Some(mut batch) = from.shard.egress_mut().next_batch() {
         let segment_len = Some(batch.segment_len());
         let received = Received {
             segment_len,
@@ -119,18 +119,18 @@ fn deliver(from: &mut Host, to: &mut Host) -> usize {
             len: batch.bytes().len(),
         };
         to.shard.on_datagrams(now, &arrival, batch.bytes_mut());
-        from.shard.outlet_mut().sent(batch, Ok(()));
+        from.shard.egress_mut().sent(batch, Ok(()));
     }
     to.shard.end_turn(now);
     let mut writes = 0;
-    while let Some(buffer) = to.shard.outlet_mut().next_write() {
+    while let Some(buffer) = to.shard.egress_mut().next_write() {
         writes += 1;
-        to.shard.outlet_mut().written(buffer, Ok(()));
+        to.shard.egress_mut().written(buffer, Ok(()));
     }
     writes
 }
 
-impl Exit for Nowhere {
+impl PacketIo for Nowhere {
     fn send(&mut self, _: &mut SendBatch) -> io::Result<()> {
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use ployz_dataplane::{Adoption, Device, DeviceError, DeviceOptions, Kept, TunError};
+use ployz_dataplane::{Adoption, Device, DeviceError, DeviceOptions, InheritedFds, TunError};
 use ployz_engine::Update;
 use sd_notify::NotifyState;
 
@@ -98,7 +98,7 @@ fn gap(adoption: &Adoption, idle: Option<Duration>, first_session: Instant) -> D
 
 /// What the supervisor has passed to this process, if it is what is wanted.
 fn adopt(options: &DeviceOptions, update: &Update) -> anyhow::Result<Option<Device>> {
-    let kept = Kept::take().context("what the supervisor has kept (LISTEN_FDS)")?;
+    let kept = InheritedFds::take().context("what the supervisor has kept (LISTEN_FDS)")?;
     if kept.is_empty() {
         return Ok(None);
     }

@@ -7,17 +7,14 @@ use std::time::{Duration, Instant};
 use crate::endpoint::Endpoint;
 use crate::engine::{Engine, Keys, Recent};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::sink::Sink;
 use crate::tunnel::{Gate, Identity, Tunnel};
-use crate::update::{AllowedIpChange, PeerUpdate, Update, UpdateError};
-
-/// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
-pub const MAX_PEERS: usize = 1 << 16;
+use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError};
 
 impl Engine {
     /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
-    /// applied does not depend on the place: all engines of an interface that were told the same take it, or none.
+    /// applied does not depend on the shard: all engines of an interface that were told the same take it, or none.
     ///
     /// # Errors
     /// [`UpdateError::TooManyPeers`]; nothing was changed then.
@@ -30,7 +27,7 @@ impl Engine {
         self.check_room(update)?;
         self.recent = Recent::default();
         if let Some(private_key) = &update.private_key {
-            self.set_private_key(now, private_key.as_ref());
+            self.set_private_key(private_key.as_ref());
         }
         if update.replace_peers {
             for id in self.peers.ids().to_vec() {
@@ -64,7 +61,7 @@ impl Engine {
     }
 
     /// A new key ends every session: the peers know us by the old one. A peer with our own key is dropped.
-    fn set_private_key(&mut self, now: Instant, private_key: Option<&PrivateKey>) {
+    fn set_private_key(&mut self, private_key: Option<&PrivateKey>) {
         let unchanged = match (&self.keys, &private_key) {
             (Some(keys), Some(new)) => keys.identity.private_key().expose() == new.expose(),
             (None, None) => true,
@@ -75,7 +72,7 @@ impl Engine {
         }
         self.keys = private_key.map(|key| {
             let identity = Arc::new(Identity::new(PrivateKey::from_bytes(*key.expose())));
-            let gate = Gate::new(&identity, now);
+            let gate = Gate::new(&identity, &mut self.sources);
             Keys { identity, gate }
         });
         if let Some(own) = self.public_key().and_then(|key| self.peers.by_key(&key)) {
@@ -199,11 +196,11 @@ impl Engine {
         self.bursts.forget(id);
     }
 
-    /// Gives a peer a tunnel without sessions, if there can be one and this is the place for it.
+    /// Gives a peer a tunnel without sessions, if there can be one and the peer is at home here.
     fn renew_tunnel(&mut self, id: PeerId) {
         self.peers.reindex(id, &mut self.sources);
         let peer = self.peers.get_mut(id);
-        let is_home = peer.home == self.place.shard();
+        let is_home = peer.home == self.shard_map.shard();
         peer.last_initiation = None;
         peer.tunnel = match &self.keys {
             Some(keys) if is_home => Tunnel::new(&keys.identity, &peer.public_key, peer.index),

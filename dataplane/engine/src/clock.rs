@@ -1,7 +1,7 @@
 //! The clock of the round trips: the kernel stamps packets with the wall clock, which may be set; the engine compares
 //! stamps on a clock that only goes forward.
 
-use crate::outer::WallNs;
+use crate::outer_header::WallNs;
 use crate::stamp::{Stamp, Stamper};
 
 /// Both clocks at one moment.
@@ -28,7 +28,7 @@ pub(crate) struct StampClock {
     read: ReadClocks,
     /// Wall clock less monotonic clock at the last reading, in wrapping arithmetic.
     offset_ns: Option<u64>,
-    /// When the wall clock was last found to be set, on the monotonic clock.
+    /// The time at which the wall clock was last found to be set, on the monotonic clock.
     stepped_ns: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl StampClock {
     }
 
     /// The time now, and that of a packet that the kernel stamped a moment ago. If the wall clock was set a moment ago,
-    /// nobody knows on which side of that the stamp is, and there is none.
+    /// the stamp may be from before or after that, and there is none.
     pub(crate) fn convert(&mut self, stamped: Option<WallNs>) -> (Stamp, Option<Stamp>) {
         let reading = (self.read)();
         let now = Stamp {

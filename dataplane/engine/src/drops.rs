@@ -45,11 +45,12 @@ reasons! {
     BadMac => "bad_mac",
     /// Handshake message answered with a cookie because too many arrive.
     UnderLoad => "under_load",
-    /// Handshake message that arrived while the budget for cookie replies was spent.
+    /// Handshake message that was one too many: of a peer, of an address that has a cookie, or for the cookie replies
+    /// that may be sent.
     Flood => "flood",
     /// Handshake initiation from a public key that is no peer's.
     UnknownPeer => "unknown_peer",
-    /// Handshake message that does not authenticate, is out of turn, or is older than the last one.
+    /// Handshake message that does not authenticate, is out of turn, was taken before, or is older than the last one.
     BadHandshake => "bad_handshake",
     /// Data message that does not authenticate.
     BadTag => "bad_tag",
@@ -62,7 +63,7 @@ reasons! {
     /// Inner packet that was queued for the shard which its prefix belonged to a moment before.
     WrongShard => "wrong_shard",
     /// Handshake message for another shard that has too many waiting.
-    HandOver => "hand_over",
+    Handoff => "hand_over",
     /// Packet or datagram for which no buffer was free.
     NoBuffer => "no_buffer",
     /// Packet that the TUN did not take.
@@ -86,7 +87,7 @@ impl Drops {
         self.0[reason as usize] += n as u64;
     }
 
-    /// How many were dropped for this reason.
+    /// The number that were dropped for this reason.
     pub fn get(&self, reason: Drop) -> u64 {
         self.0[reason as usize]
     }

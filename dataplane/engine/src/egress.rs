@@ -8,14 +8,14 @@ use crate::engine::Engine;
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN};
 use crate::packet::PacketHead;
 use crate::path::LARGE_LEN;
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::probe;
-use crate::sink::{Departure, Manner, Sink};
+use crate::sink::{Departure, SendMode, Sink};
 
 /// Data messages carry a multiple of this many bytes (paper, section 5.4.6), so that lengths tell less.
 pub const PADDING_MULTIPLE: usize = 16;
 
-/// Where the packets of one TUN read go.
+/// The way of the packets of one TUN read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     peer: PeerId,
@@ -33,7 +33,7 @@ impl Route {
     /// The same way for packets that are longer than that: they leave in fragments.
     #[must_use]
     pub const fn fragmented(mut self) -> Self {
-        self.departure.manner = Manner::Fragmented;
+        self.departure.mode = SendMode::Fragmented;
         self
     }
 
@@ -69,7 +69,7 @@ impl Engine {
             }
         };
         let peer = self.peers.get(id);
-        if peer.home != self.place.shard() {
+        if peer.home != self.shard_map.shard() {
             self.drops.count(Drop::WrongShard);
             return None;
         }

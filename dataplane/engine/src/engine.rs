@@ -7,16 +7,17 @@ use crate::allowed_ips::AllowedIps;
 use crate::clock::{ReadClocks, StampClock};
 use crate::drops::{Drop, Drops};
 use crate::endpoint::LocalAddress;
-use crate::handover::HandOvers;
+use crate::handoff::Handoffs;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::packet::PacketHead;
-use crate::peer::{PeerId, Peers};
-use crate::place::Place;
+use crate::peer::Peers;
+use crate::peer_id::PeerId;
 use crate::rtt::{Awaited, Bursts};
+use crate::shard_map::ShardMap;
 use crate::sink::{Departure, Sink};
 use crate::sources::Sources;
-use crate::steering::Moved;
+use crate::steer::Moved;
 use crate::tunnel::{Gate, Identity, TICK, Tick};
 use crate::update::{Description, PeerDescription, Snapshot};
 
@@ -29,13 +30,12 @@ use crate::update::{Description, PeerDescription, Snapshot};
 /// engine.route(packet), engine.encapsulate() for every packet from the TUN
 /// engine.handle_datagram()                   for every datagram from the network
 /// engine.handle_timeout(now)                 when poll_timeout() says so
-/// engine.poll_hand_over()                    after all of these, if other engines share the interface
+/// engine.poll_handoff()                    after all of these, if other engines share the interface
 /// ```
 ///
 /// Output goes to the [`Sink`] that is passed in. Time is an argument; randomness and the wall clock are [`Sources`].
-/// (boringtun's rate limiter, in `tunnel::gate`, has its own.)
 pub struct Engine {
-    pub(crate) place: Place,
+    pub(crate) shard_map: ShardMap,
     pub(crate) sources: Sources,
     pub(crate) keys: Option<Keys>,
     pub(crate) peers: Peers,
@@ -44,7 +44,7 @@ pub struct Engine {
     pub(crate) awake: Vec<PeerId>,
     pub(crate) next_tick: Option<Instant>,
     pub(crate) drops: Drops,
-    pub(crate) hand_overs: HandOvers,
+    pub(crate) handoffs: Handoffs,
     pub(crate) moved: Moved,
     /// The UDP port that our datagrams leave from, to recognise them inside the tunnel.
     pub(crate) listen_port: u16,
@@ -62,14 +62,14 @@ pub struct Engine {
     pub(crate) bursts: Bursts<PeerId>,
 }
 
-/// What exists only with a private key.
+/// State that exists only with a private key.
 #[derive(Debug)]
 pub(crate) struct Keys {
     pub(crate) identity: Arc<Identity>,
     pub(crate) gate: Gate,
 }
 
-/// One-entry caches in front of the tables; emptied by every change.
+/// Caches of one entry in front of the tables; emptied by every change.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     pub(crate) destination: Option<(std::net::IpAddr, PeerId)>,
@@ -79,17 +79,17 @@ pub(crate) struct Recent {
 
 impl Engine {
     /// An engine with no key and no peers.
-    pub fn new(place: Place, sources: Sources) -> Self {
+    pub fn new(shard_map: ShardMap, sources: Sources) -> Self {
         Self {
-            place,
+            shard_map,
             sources,
             keys: None,
-            peers: Peers::new(place),
+            peers: Peers::new(shard_map),
             allowed_ips: AllowedIps::new(),
             awake: Vec::new(),
             next_tick: None,
             drops: Drops::default(),
-            hand_overs: HandOvers::default(),
+            handoffs: Handoffs::default(),
             moved: Moved::default(),
             listen_port: 0,
             padding_limit: usize::MAX,
@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Lends the engine the clocks that round trips are measured with: the driver has the kernel stamp what comes, and
-    /// what leaves in [`Manner::Stamped`](crate::Manner::Stamped).
+    /// what leaves in [`SendMode::Stamped`](crate::SendMode::Stamped).
     pub fn set_clocks(&mut self, read: ReadClocks) {
         self.stamp_clock = Some(StampClock::new(read));
     }
@@ -154,7 +154,7 @@ impl Engine {
         self.next_tick = (!self.awake.is_empty()).then(|| now + TICK);
     }
 
-    /// When [`Engine::handle_timeout`] wants to be called next, and why.
+    /// The time at which [`Engine::handle_timeout`] wants to be called next, and the reason.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let tick = self
             .next_tick
@@ -251,7 +251,7 @@ impl Engine {
             .persistent_keepalive
             .is_some_and(|interval| now.saturating_duration_since(peer.last_traversal) >= interval);
         if due && peer.endpoint.is_some() {
-            // Whatever comes of it, the next try is an interval away.
+            // The next try is an interval away, even if this one fails.
             peer.last_traversal = now;
             self.send_keepalive(now, id, sink);
         }

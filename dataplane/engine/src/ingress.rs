@@ -8,14 +8,14 @@ use crate::drops::Drop;
 use crate::ecn::Ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::handover::Matter;
+use crate::handoff::HandoffKind;
 use crate::message::{
     COOKIE_REPLY_LEN, DATA_HEADER_LEN, DATA_OVERHEAD_LEN, HANDSHAKE_RESPONSE_LEN, Message,
     data_counter,
 };
-use crate::outer::Outer;
+use crate::outer_header::OuterHeader;
 use crate::packet::{PacketHead, packet_len};
-use crate::peer::PeerId;
+use crate::peer_id::PeerId;
 use crate::probe::Probe;
 use crate::sealing::in_place;
 use crate::sink::{Departure, Sink};
@@ -25,11 +25,11 @@ use crate::tunnel::{Admission, Claim};
 /// `INITIATIONS_PER_SECOND` is 50).
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
-/// How data messages came.
+/// The arrival of data messages.
 struct Arrived<'a> {
     now: Instant,
     from: &'a Endpoint,
-    outer: Outer,
+    outer: OuterHeader,
     receiver_index: u32,
 }
 
@@ -39,7 +39,7 @@ impl Engine {
         &mut self,
         now: Instant,
         from: &Endpoint,
-        outer: Outer,
+        outer: OuterHeader,
         datagram: &mut [u8],
         sink: &mut impl Sink,
     ) {
@@ -51,7 +51,7 @@ impl Engine {
         &mut self,
         now: Instant,
         from: &Endpoint,
-        outer: Outer,
+        outer: OuterHeader,
         datagrams: &mut [u8],
         datagram_len: usize,
         sink: &mut impl Sink,
@@ -104,7 +104,7 @@ impl Engine {
     /// Takes up to [`GROUP_LEN_MAX`] data messages of one session.
     ///
     /// # Errors
-    /// What all of them have in common; what is wrong with one is counted.
+    /// The fault that all of them have; a fault of one is counted.
     fn handle_data(
         &mut self,
         way: &Arrived<'_>,
@@ -202,16 +202,21 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.place.is_door() {
-            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        if !self.shard_map.is_handshake_shard() {
+            return self.hand_off(
+                self.shard_map.handshake_shard(),
+                HandoffKind::Admission,
+                from,
+                datagram,
+            );
         }
         self.admit(now, from, datagram, sink)?;
         let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
         let claim = Claim::read(&keys.identity, datagram)?;
         let id = self.peers.by_key(&claim.initiator());
         let home = self.peers.get(id.ok_or(Drop::UnknownPeer)?).home;
-        if home != self.place.shard() {
-            return self.hand_over(home, Matter::Initiation(claim), from, datagram);
+        if home != self.shard_map.shard() {
+            return self.hand_off(home, HandoffKind::Initiation(claim), from, datagram);
         }
         self.answer_initiation(now, from, &claim, datagram, sink)
     }
@@ -252,13 +257,18 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.place.is_door() {
-            return self.hand_over(self.place.door(), Matter::Admission, from, datagram);
+        if !self.shard_map.is_handshake_shard() {
+            return self.hand_off(
+                self.shard_map.handshake_shard(),
+                HandoffKind::Admission,
+                from,
+                datagram,
+            );
         }
         self.admit(now, from, datagram, sink)?;
-        let home = self.place.home_of_index(receiver_index);
-        if home != self.place.shard() {
-            return self.hand_over(home, Matter::Response(receiver_index), from, datagram);
+        let home = self.shard_map.home_of_index(receiver_index);
+        if home != self.shard_map.shard() {
+            return self.hand_off(home, HandoffKind::Response(receiver_index), from, datagram);
         }
         self.take_response(now, from, receiver_index, datagram, sink)
     }
@@ -309,7 +319,11 @@ impl Engine {
     ) -> Result<(), Drop> {
         let keys = self.keys.as_mut().ok_or(Drop::NoKey)?;
         let mut reply = [0; COOKIE_REPLY_LEN];
-        match keys.gate.admit(now, from.remote.ip(), datagram, &mut reply) {
+        let sources = &mut self.sources;
+        match keys
+            .gate
+            .admit(now, sources, from.remote, datagram, &mut reply)
+        {
             Admission::Admitted => Ok(()),
             Admission::Refused(reason) => Err(reason),
             Admission::Cookie => {
@@ -336,7 +350,7 @@ impl Engine {
     }
 }
 
-/// What the first datagram is, and how many at the start can be taken together: data messages of one session.
+/// The first message, and the number at the start that can be taken together: data messages of one session.
 fn leading_messages(datagrams: &[u8], datagram_len: usize) -> (Option<Message>, usize) {
     let session = |message: Option<Message>| match message {
         Some(Message::Data { receiver_index, .. }) => Some(receiver_index),

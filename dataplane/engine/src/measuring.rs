@@ -6,16 +6,17 @@ use std::time::Instant;
 use crate::engine::Engine;
 use crate::key::PublicKey;
 use crate::message::DATA_OVERHEAD_LEN;
-use crate::outer::{Outer, WallNs};
-use crate::peer::{Peer, PeerId};
+use crate::outer_header::{OuterHeader, WallNs};
+use crate::peer::Peer;
+use crate::peer_id::PeerId;
 use crate::probe::Probe;
 use crate::rtt::{BURST_LEN, Departing, Rtt};
-use crate::sink::{Manner, Sink};
+use crate::sink::{SendMode, Sink};
 use crate::sources::Sources;
 use crate::stamp::{Reply, Stamp, Test};
 
 impl Engine {
-    /// The kernel has stamped the departure of the datagram that [`Manner::Stamped`] named `token`.
+    /// The kernel has stamped the departure of the datagram that [`SendMode::Stamped`] named `token`.
     pub fn handle_departure(&mut self, token: u32, at: WallNs) {
         let Some(departing) = self.awaited.take(token) else {
             return;
@@ -127,7 +128,7 @@ impl Engine {
         now: Instant,
         id: PeerId,
         test: Test,
-        outer: Outer,
+        outer: OuterHeader,
         sink: &mut impl Sink,
     ) {
         let Some((delivered, arrived)) = self.stamps(outer) else {
@@ -144,7 +145,13 @@ impl Engine {
     }
 
     /// Takes the answer to a test.
-    pub(crate) fn take_reply(&mut self, now: Instant, id: PeerId, reply: Reply, outer: Outer) {
+    pub(crate) fn take_reply(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        reply: Reply,
+        outer: OuterHeader,
+    ) {
         let Some((delivered, arrived)) = self.stamps(outer) else {
             return;
         };
@@ -158,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// When a datagram came into our hands, and when it arrived as far as anybody knows.
-    fn stamps(&mut self, outer: Outer) -> Option<(Stamp, Stamp)> {
+    /// The time at which the engine got a datagram, and its time of arrival as far as that is known.
+    fn stamps(&mut self, outer: OuterHeader) -> Option<(Stamp, Stamp)> {
         let clock = self.stamp_clock.as_mut()?;
         let (delivered, arrived) = clock.convert(outer.arrived);
         Some((delivered, arrived.unwrap_or(delivered)))
@@ -175,6 +182,6 @@ impl Peer {
 
     fn send_stamped(&mut self, now: Instant, probe: Probe, token: u32, sink: &mut impl Sink) {
         let datagram_len = probe.len() + DATA_OVERHEAD_LEN;
-        self.send_probe(now, probe, datagram_len, Manner::Stamped(token), sink);
+        self.send_probe(now, probe, datagram_len, SendMode::Stamped(token), sink);
     }
 }

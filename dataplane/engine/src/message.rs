@@ -12,6 +12,8 @@ pub(crate) enum Message {
 pub(crate) const HANDSHAKE_INITIATION_LEN: usize = 148;
 pub(crate) const HANDSHAKE_RESPONSE_LEN: usize = 92;
 pub(crate) const COOKIE_REPLY_LEN: usize = 64;
+/// The first four bytes of a cookie reply.
+pub(crate) const COOKIE_REPLY_TYPE: [u8; 4] = [3, 0, 0, 0];
 /// Type, receiver index, counter.
 pub(crate) const DATA_HEADER_LEN: usize = 16;
 /// Header of 16 bytes, authentication tag of 16.
@@ -34,7 +36,7 @@ impl Message {
             ([2, 0, 0, 0], HANDSHAKE_RESPONSE_LEN) => Some(Self::HandshakeResponse {
                 receiver_index: index_at(8)?,
             }),
-            ([3, 0, 0, 0], COOKIE_REPLY_LEN) => Some(Self::CookieReply {
+            (&COOKIE_REPLY_TYPE, COOKIE_REPLY_LEN) => Some(Self::CookieReply {
                 receiver_index: index_at(4)?,
             }),
             _ => None,

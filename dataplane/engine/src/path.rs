@@ -1,4 +1,4 @@
-//! What is known about the way to a peer: its MTU, and whether it takes batches.
+//! The path to a peer: its MTU, and whether it takes batches.
 //!
 //! Both are found out with the peer's help, by messages inside the tunnel (`probe`), and only while large packets are
 //! sent: a peer that gets pings gets nothing else from us. A stock peer does not answer, and nothing is assumed then.
@@ -13,12 +13,12 @@ use self::batches::{BatchTest, Batches, Step, TRAIN_MAX};
 use self::mtu::{MtuSearch, Sizes};
 use crate::ecn::Ecn;
 use crate::message::DATA_OVERHEAD_LEN;
-use crate::sink::{Departure, Manner};
+use crate::sink::{Departure, SendMode};
 
 const UDP_HEADER_LEN: usize = 8;
 /// The longest datagram that the driver has room for leaves space for the longer of the IP headers.
 const CEILING_MAX: usize = 65_535 - 40;
-/// What a batch holds: one IP packet of the longest kind.
+/// The bytes of a batch: one IP packet of the longest kind.
 const BATCH_LEN_MAX: usize = 65_000;
 
 /// A datagram of this many bytes is worth probing for: with either IP header it is longer than what every path takes.
@@ -32,7 +32,7 @@ pub(crate) struct Path {
     batches: BatchTest,
 }
 
-/// What egress has to know of a path.
+/// The limits of a path, for egress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// The longest inner packet that passes whole.
@@ -48,11 +48,11 @@ impl Limits {
         batched: true,
     };
 
-    /// How a datagram with `ecn` on its outer header leaves.
+    /// The departure of a datagram with `ecn` on its outer header.
     pub(crate) const fn departure(self, ecn: Ecn) -> Departure {
         Departure {
             ecn,
-            manner: Manner::of_data(self.batched),
+            mode: SendMode::of_data(self.batched),
         }
     }
 }
@@ -102,8 +102,8 @@ impl Path {
         sizes.map(|sizes| (self.mtu.id(), sizes))
     }
 
-    /// What to send now to find out about batches, if anything. Nothing before the MTU is known: the peer answers then,
-    /// and the test is about datagrams as long as those of real traffic.
+    /// The next step of the test of batches, if there is one. None before the MTU is known: the peer answers then, and
+    /// the test is about datagrams as long as those of real traffic.
     pub(crate) fn poll_batches(&mut self, now: Instant, busy: bool) -> Option<Step> {
         let datagram_len = self.train_datagram_len()?;
         let train_len = u8::try_from(BATCH_LEN_MAX / datagram_len).unwrap_or(u8::MAX);

@@ -1,6 +1,7 @@
-//! One peer, and the table of them.
+//! A peer, and the table of all peers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -9,16 +10,13 @@ use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
 use crate::path::batches::{Arrivals, Batches};
 use crate::path::{Limits, Path};
-use crate::place::Place;
+use crate::peer_id::PeerId;
 use crate::rtt::Rtt;
+use crate::shard_map::ShardMap;
 use crate::sources::Sources;
 use crate::staged::StagedPackets;
 use crate::tunnel::Tunnel;
 use crate::update::PeerSnapshot;
-
-/// Names a peer within one engine for as long as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PeerId(u32);
 
 /// Everything about one peer.
 #[derive(Debug)]
@@ -37,25 +35,25 @@ pub(crate) struct Peer {
     /// 24 bits; the receiver index of a session without its low byte. The highest byte says where the peer is at home.
     pub(crate) index: u32,
     pub(crate) persistent_keepalive: Option<Duration>,
-    /// When an authenticated message was last sent or received.
+    /// The time at which an authenticated message was last sent or received.
     pub(crate) last_traversal: Instant,
     pub(crate) last_handshake: Option<Instant>,
-    /// When an initiation was last taken from this peer.
+    /// The time at which an initiation was last taken from this peer.
     pub(crate) last_initiation: Option<Instant>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
     /// Something longer than what every path takes was sent since the last tick.
     pub(crate) large_sent: bool,
-    /// What is known about the way there; nothing before something large was sent.
+    /// The path to it; none before something large was sent.
     pub(crate) path: Option<Box<Path>>,
     pub(crate) limits: Limits,
-    /// Which datagrams of the peer's last train have arrived.
+    /// The datagrams of the peer's last train that have arrived.
     pub(crate) arrivals: Arrivals,
     /// Something that was not ours was sent or received since the last tick.
     pub(crate) used: bool,
     /// The round trips to it; nothing before it had a session.
     pub(crate) rtt: Option<Box<Rtt>>,
-    /// It is in the engine's list of peers to tick.
+    /// True if the engine's list of peers to tick has it.
     pub(crate) awake: bool,
 }
 
@@ -126,27 +124,31 @@ impl Peer {
     }
 }
 
+/// A map without a seed, since an engine draws no randomness but from its sources. No attacker chooses the keys that
+/// are in it: indices are drawn, and public keys are configured.
+type PeerMap<K> = HashMap<K, PeerId, BuildHasherDefault<DefaultHasher>>;
+
 /// Peers by id, by public key and by receiver index.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    place: Place,
+    shard_map: ShardMap,
     slots: Vec<Option<Peer>>,
     vacant: Vec<PeerId>,
     /// Ids in the order of arrival.
     order: Vec<PeerId>,
-    by_key: HashMap<PublicKey, PeerId>,
-    by_index: HashMap<u32, PeerId>,
+    by_key: PeerMap<PublicKey>,
+    by_index: PeerMap<u32>,
 }
 
 impl Peers {
-    pub(crate) fn new(place: Place) -> Self {
+    pub(crate) fn new(shard_map: ShardMap) -> Self {
         Self {
-            place,
+            shard_map,
             slots: Vec::new(),
             vacant: Vec::new(),
             order: Vec::new(),
-            by_key: HashMap::new(),
-            by_index: HashMap::new(),
+            by_key: PeerMap::default(),
+            by_index: PeerMap::default(),
         }
     }
 
@@ -161,14 +163,14 @@ impl Peers {
         now: Instant,
         sources: &mut Sources,
     ) -> PeerId {
-        let home = self.place.home_of(&public_key);
+        let home = self.shard_map.home_of(&public_key);
         let index = self.unused_index(home, sources);
         let peer = Peer::new(public_key, home, index, now);
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            PeerId((self.slots.len() - 1) as u32)
+            PeerId::of_slot(self.slots.len() - 1)
         });
-        self.slots[id.0 as usize] = Some(peer);
+        self.slots[id.slot()] = Some(peer);
         self.order.push(id);
         self.by_key.insert(public_key, id);
         self.by_index.insert(index, id);
@@ -176,7 +178,7 @@ impl Peers {
     }
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<Peer> {
-        let peer = self.slots.get_mut(id.0 as usize)?.take()?;
+        let peer = self.slots.get_mut(id.slot())?.take()?;
         self.vacant.push(id);
         self.order.retain(|other| *other != id);
         self.by_key.remove(&peer.public_key);
@@ -184,7 +186,7 @@ impl Peers {
         Some(peer)
     }
 
-    /// Gives a peer a new index, so that messages for its former sessions find nobody.
+    /// Gives a peer a new index, so that messages for its former sessions find no peer.
     pub(crate) fn reindex(&mut self, id: PeerId, sources: &mut Sources) {
         let index = self.unused_index(self.get(id).home, sources);
         let peer = self.get_mut(id);
@@ -194,13 +196,13 @@ impl Peers {
     }
 
     pub(crate) fn get(&self, id: PeerId) -> &Peer {
-        self.slots[id.0 as usize]
+        self.slots[id.slot()]
             .as_ref()
             .expect("ids are of peers that exist")
     }
 
     pub(crate) fn get_mut(&mut self, id: PeerId) -> &mut Peer {
-        self.slots[id.0 as usize]
+        self.slots[id.slot()]
             .as_mut()
             .expect("ids are of peers that exist")
     }
@@ -225,7 +227,7 @@ impl Peers {
         loop {
             let receiver_index = sources.draw_u32();
             let index = receiver_index >> 8;
-            if self.place.home_of_index(receiver_index) == home
+            if self.shard_map.home_of_index(receiver_index) == home
                 && !self.by_index.contains_key(&index)
             {
                 return index;

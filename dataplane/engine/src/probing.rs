@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use crate::engine::Engine;
 use crate::message::DATA_OVERHEAD_LEN;
-use crate::outer::Outer;
+use crate::outer_header::OuterHeader;
 use crate::path::batches::Step;
 use crate::path::{Limits, Path};
-use crate::peer::{Peer, PeerId};
+use crate::peer::Peer;
+use crate::peer_id::PeerId;
 use crate::probe::{PROBE_LEN, Probe};
-use crate::sink::{Departure, Manner, Sink};
+use crate::sink::{Departure, SendMode, Sink};
 
 impl Engine {
     /// Sends the probes that are due on the path to a peer.
@@ -45,7 +46,7 @@ impl Engine {
 
         if let Some((round, lens)) = sizes {
             for len in lens {
-                peer.send_probe(now, Probe::Size { round }, len, Manner::Whole, sink);
+                peer.send_probe(now, Probe::Size { round }, len, SendMode::Whole, sink);
             }
         }
         match step {
@@ -68,7 +69,7 @@ impl Engine {
         id: PeerId,
         probe: Probe,
         datagram_len: usize,
-        outer: Outer,
+        outer: OuterHeader,
         sink: &mut impl Sink,
     ) {
         let peer = self.peers.get_mut(id);
@@ -117,18 +118,18 @@ impl Peer {
         batched: bool,
         sink: &mut impl Sink,
     ) {
-        let manner = Manner::of_data(batched);
+        let mode = SendMode::of_data(batched);
         sink.part();
         for index in 0..len {
             let probe = Probe::Train { train, index };
-            self.send_probe(now, probe, datagram_len, manner, sink);
+            self.send_probe(now, probe, datagram_len, mode, sink);
         }
         sink.part();
     }
 
     fn send_short_probe(&mut self, now: Instant, probe: Probe, sink: &mut impl Sink) {
         let len = PROBE_LEN + DATA_OVERHEAD_LEN;
-        self.send_probe(now, probe, len, Manner::Batched, sink);
+        self.send_probe(now, probe, len, SendMode::Batched, sink);
     }
 
     pub(crate) fn send_probe(
@@ -136,7 +137,7 @@ impl Peer {
         now: Instant,
         probe: Probe,
         datagram_len: usize,
-        manner: Manner,
+        mode: SendMode,
         sink: &mut impl Sink,
     ) {
         let (Some(tunnel), Some(endpoint)) = (&mut self.tunnel, &self.endpoint) else {
@@ -147,7 +148,7 @@ impl Peer {
         }
         let mut packet = vec![0; datagram_len - DATA_OVERHEAD_LEN];
         probe.write(&mut packet);
-        sink.datagram(datagram_len, endpoint, Departure::new(manner), |room| {
+        sink.datagram(datagram_len, endpoint, Departure::new(mode), |room| {
             tunnel.seal(now, &packet, room);
         });
         self.sent(now, datagram_len);

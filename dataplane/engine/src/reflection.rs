@@ -1,10 +1,10 @@
-//! The answer to a STAMP test from outside of the tunnel, for whoever measures against this machine with a tool of his
-//! own: RFC 8762, section 4.3, unauthenticated and stateless, with the TLVs of RFC 8972.
+//! The answer to a STAMP test from outside of the tunnel, for tools that measure against this machine: RFC 8762,
+//! section 4.3, unauthenticated and stateless, with the TLVs of RFC 8972.
 //!
-//! Stateless: nothing is remembered of anybody, so whoever sends costs no memory, and the reply has the sender's own
-//! number. An answer is as long as the test, so it amplifies nothing.
+//! Stateless: a sender costs no memory, and the reply has the sender's own number. An answer is as long as the test, so
+//! it amplifies nothing.
 
-use crate::outer::WallNs;
+use crate::outer_header::WallNs;
 use crate::stamp::{
     BASE_LEN, FOLLOW_UP, FOLLOW_UP_LEN, FREE_RUNNING, Stamper, TIMESTAMP_INFORMATION,
     TIMESTAMP_INFORMATION_LEN, TLV_HEADER_LEN, UNRECOGNIZED, method, timestamp, u16_at,
@@ -22,12 +22,12 @@ const ERROR_ESTIMATE: u16 = 0x08a8;
 const NTP_ERA_SECONDS: u64 = 2_208_988_800;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// How a test arrived.
+/// The arrival of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TestArrival {
     /// T2.
     pub at: WallNs,
-    /// Who took it.
+    /// The clock that took it.
     pub by: Stamper,
     /// Hop limit of the packet.
     pub hop_limit: u8,
@@ -56,7 +56,7 @@ fn answer_tlvs(mut tlvs: &mut [u8], received_by: Stamper) {
     while let Some((header, rest)) = tlvs.split_first_chunk_mut::<TLV_HEADER_LEN>() {
         let len = usize::from(u16_at(header, 2));
         let Some((value, rest)) = rest.split_at_mut_checked(len) else {
-            // Where the next one begins nobody knows.
+            // The beginning of the next one is unknown.
             header[0] = MALFORMED;
             return;
         };

@@ -1,4 +1,4 @@
-//! Where an engine puts what it makes: straight into the memory that will be sent.
+//! The output of an engine, written straight into the memory that will be sent.
 
 use std::sync::Arc;
 
@@ -45,18 +45,18 @@ pub trait Sink {
     fn packet(&mut self, packet: &[u8]) -> Result<(), Drop>;
 }
 
-/// How a datagram leaves.
+/// The properties of a datagram that leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Departure {
     /// ECN bits of the outer header.
     pub ecn: Ecn,
-    /// In which company, and in how many pieces.
-    pub manner: Manner,
+    /// Company and fragmentation.
+    pub mode: SendMode,
 }
 
-/// In which company a datagram leaves, and in how many pieces.
+/// Company and fragmentation of a datagram that leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Manner {
+pub enum SendMode {
     /// With others of its length in one send (UDP GSO).
     #[default]
     Batched,
@@ -71,8 +71,8 @@ pub enum Manner {
     Stamped(u32),
 }
 
-impl Manner {
-    /// That of data, on a path that takes batches or does not.
+impl SendMode {
+    /// The mode of data, on a path that takes batches or does not.
     pub const fn of_data(batched: bool) -> Self {
         if batched { Self::Batched } else { Self::Single }
     }
@@ -80,10 +80,10 @@ impl Manner {
 
 impl Departure {
     /// Without ECN.
-    pub const fn new(manner: Manner) -> Self {
+    pub const fn new(mode: SendMode) -> Self {
         Self {
             ecn: Ecn::NotEct,
-            manner,
+            mode,
         }
     }
 }

@@ -1,26 +1,16 @@
-//! Which shard the packets to a prefix have to go to, told as it changes.
+//! Reports the shard that packets to a prefix have to go to, as it changes.
 //!
 //! Something in front of the shards has to bring every packet from the TUN to the home of its peer, by the same
-//! prefixes that the engines have. The door tells it what to change.
+//! prefixes that the engines have. The handshake shard tells it what to change.
 
 use ipnet::IpNet;
 
 use crate::engine::Engine;
-
-/// Prefixes that may belong to another peer than before, with repetitions.
-pub(crate) type Moved = Vec<IpNet>;
-
-/// A prefix and the shard that packets to it go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steer {
-    /// Which destinations; longer prefixes have exceptions from it.
-    pub prefix: IpNet,
-    /// None if no peer has the prefix any more.
-    pub shard: Option<usize>,
-}
+use crate::steer::Steer;
 
 impl Engine {
-    /// What the updates since the last call have changed, each prefix once. Empty but at the door of several shards.
+    /// The changes by updates since the last call, each prefix once. Empty but at the handshake shard of
+    /// several.
     pub fn take_steering(&mut self) -> Vec<Steer> {
         let mut moved = std::mem::take(&mut self.moved);
         moved.sort_unstable();
@@ -35,7 +25,7 @@ impl Engine {
 
     /// Remembers that `prefix` was given or taken. The update bounds how often.
     pub(crate) fn note_move(&mut self, prefix: IpNet) {
-        if self.place.is_door() && !self.place.is_only() {
+        if self.shard_map.is_handshake_shard() && !self.shard_map.is_only() {
             self.moved.push(prefix);
         }
     }

@@ -1,11 +1,11 @@
 //! WireGuard's handshakes, sessions and timers with one peer: a [`Tunnel`].
 //!
 //! Keys are made in `noise` and kept in `session`; `replay` knows what was seen, `timers` what is due; `macs` signs our
-//! handshake messages and `gate` admits those of others. Time and randomness are passed in everywhere but in `gate`,
-//! which is boringtun's.
+//! handshake messages and `gate` admits those of others. Time and randomness are passed in.
 
 mod gate;
 mod identity;
+mod mac;
 mod macs;
 mod noise;
 mod replay;
@@ -37,7 +37,7 @@ pub(crate) use gate::{Admission, Gate};
 pub(crate) use identity::Identity;
 pub(crate) use noise::Claim;
 
-/// How often a tunnel that is awake wants [`Tunnel::tick`]: what is due is late by so much at most.
+/// The interval at which a tunnel that is awake wants [`Tunnel::tick`]: timers are late by so much at most.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// A peer that sends on a session as old as this gets a new one in time, even if we send nothing: before it ends there
@@ -61,7 +61,7 @@ pub(crate) struct Tunnel {
     last_stamp: Option<Tai64n>,
 }
 
-/// What a tick asks for.
+/// The result of a tick.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Tick {
     Nothing,
@@ -189,7 +189,7 @@ impl Tunnel {
         may_initiate
     }
 
-    /// Answers the initiation in which somebody claims to be this peer.
+    /// Answers an initiation whose sender claims to be this peer.
     ///
     /// # Errors
     /// [`Drop::BadHandshake`] if it is not the peer's, or not newer than all that were answered.

@@ -1,4 +1,4 @@
-//! What is asked of an engine, and what it answers when asked what it holds.
+//! Changes to an engine's configuration, and descriptions of its state.
 //!
 //! An [`Update`] has the shape of one `set` of the WireGuard userspace protocol, so `wg`, a configuration file and a
 //! control plane all speak the same way. It is applied whole or not at all.
@@ -12,6 +12,9 @@ use crate::drops::Drops;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::path::batches::Batches;
 use crate::rtt::RttSnapshot;
+
+/// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
+pub const MAX_PEERS: usize = 1 << 16;
 
 /// Changes to one interface. `None` leaves a thing as it is.
 #[derive(Debug, Default)]
@@ -31,7 +34,7 @@ pub struct Update {
 /// Changes to one peer.
 #[derive(Debug)]
 pub struct PeerUpdate {
-    /// Which peer; it is created if it is unknown and neither `remove` nor `update_only` is set.
+    /// The peer; it is created if it is unknown and neither `remove` nor `update_only` is set.
     pub public_key: PublicKey,
     /// Removes the peer.
     pub remove: bool,
@@ -39,7 +42,7 @@ pub struct PeerUpdate {
     pub update_only: bool,
     /// `Some(None)` takes the key away.
     pub preshared_key: Option<Option<PresharedKey>>,
-    /// Where to send until the peer is heard from elsewhere.
+    /// The endpoint until the peer is heard from elsewhere.
     pub endpoint: Option<SocketAddr>,
     /// Seconds of silence after which a keepalive is sent; 0 for never.
     pub persistent_keepalive_secs: Option<u16>,
@@ -83,7 +86,7 @@ pub struct Description {
     pub peers: Vec<PeerDescription>,
 }
 
-/// One peer within a [`Description`].
+/// A peer within a [`Description`].
 #[derive(Debug)]
 pub struct PeerDescription {
     /// State that changes with traffic.
@@ -96,33 +99,33 @@ pub struct PeerDescription {
     pub allowed_ips: Vec<IpNet>,
 }
 
-/// What changes with traffic, small enough to be taken every second.
+/// State that changes with traffic, small enough to be taken every second.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// In the order in which the peers were added.
     pub peers: Vec<PeerSnapshot>,
-    /// What was dropped, by reason.
+    /// Counts of drops, by reason.
     pub drops: Drops,
 }
 
-/// One peer within a [`Snapshot`].
+/// A peer within a [`Snapshot`].
 #[derive(Clone, Debug)]
 pub struct PeerSnapshot {
-    /// Which peer.
+    /// The peer.
     pub public_key: PublicKey,
-    /// Where it was last heard from, or was said to be.
+    /// The endpoint that it was last heard from, or that was configured.
     pub endpoint: Option<SocketAddr>,
     /// Bytes of authenticated messages received, headers included.
     pub rx_bytes: u64,
     /// Bytes of messages sent, headers included.
     pub tx_bytes: u64,
-    /// When the last handshake was completed, on the engine's clock.
+    /// The time at which the last handshake was completed, on the engine's clock.
     pub last_handshake: Option<Instant>,
     /// Packets that wait for a handshake.
     pub staged_packets: usize,
     /// The longest IP packet that reaches it, outside the tunnel, in bytes; none before it was measured.
     pub path_mtu: Option<usize>,
-    /// Whether batches reach it as they were sent.
+    /// The state of the test whether batches reach it as they were sent.
     pub batches: Batches,
     /// The round trips to it; none before it had a session.
     pub rtt: Option<RttSnapshot>,
@@ -149,6 +152,6 @@ impl PeerSnapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// More peers than receiver indices allow.
-    #[error("an interface holds at most {max} peers; remove some first", max = crate::MAX_PEERS)]
+    #[error("an interface holds at most {max} peers; remove some first", max = MAX_PEERS)]
     TooManyPeers,
 }

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
-use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
+use ployz_dataplane::{Arrival, Egress, PacketIo, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, Place, PrivateKey, Sink,
-    Snapshot, Sources, Update, WallNs,
+    AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerUpdate, PrivateKey, ShardMap,
+    Sink, Snapshot, Sources, Update, WallNs,
 };
 
 /// Where the `n`-th host is.
@@ -44,7 +44,7 @@ fn update(own: u8, peers: Vec<PeerUpdate>) -> Update {
 }
 
 fn engine(own: u8) -> Engine {
-    Engine::new(Place::ONLY, sources(own.into()))
+    Engine::new(ShardMap::ONLY, sources(own.into()))
 }
 
 /// The same every time.
@@ -65,12 +65,12 @@ pub(crate) fn sources(seed: u32) -> Sources {
 /// The whole data plane but for its descriptors.
 pub(crate) struct Victim {
     pub(crate) now: Instant,
-    shard: Shard<NoExit>,
+    shard: Shard<NoIo>,
 }
 
 /// Never blocks: what the shard writes early, for want of buffers, is kept in order with the rest.
 #[derive(Default)]
-struct NoExit {
+struct NoIo {
     datagrams: Vec<Datagram>,
     writes: Vec<Vec<u8>>,
 }
@@ -86,8 +86,8 @@ impl Victim {
             tcp: true,
             udp: true,
         };
-        let outlet = Outlet::new(NoExit::default(), capabilities, true);
-        let mut shard = Shard::new(engine(own), outlet);
+        let egress = Egress::new(NoIo::default(), capabilities, true);
+        let mut shard = Shard::new(engine(own), egress);
         let now = clock();
         shard.apply(now, &update(own, peers)).expect("few peers");
         Self { now, shard }
@@ -123,17 +123,17 @@ impl Victim {
     /// Ends the turn: what was sent, and what was written to the TUN.
     pub(crate) fn end_turn(&mut self) -> (Vec<Datagram>, Vec<Vec<u8>>) {
         self.shard.end_turn(self.now);
-        let outlet = self.shard.outlet_mut();
-        while let Some(mut batch) = outlet.next_batch() {
-            let sent = outlet.exit_mut().send(&mut batch);
-            outlet.sent(batch, sent);
+        let egress = self.shard.egress_mut();
+        while let Some(mut batch) = egress.next_batch() {
+            let sent = egress.io_mut().send(&mut batch);
+            egress.sent(batch, sent);
         }
-        while let Some(buffer) = outlet.next_write() {
-            let written = outlet.exit_mut().write(&buffer);
-            outlet.written(buffer, written);
+        while let Some(buffer) = egress.next_write() {
+            let written = egress.io_mut().write(&buffer);
+            egress.written(buffer, written);
         }
-        let exit = std::mem::take(outlet.exit_mut());
-        (exit.datagrams, exit.writes)
+        let io = std::mem::take(egress.io_mut());
+        (io.datagrams, io.writes)
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -141,7 +141,7 @@ impl Victim {
     }
 }
 
-impl Exit for NoExit {
+impl PacketIo for NoIo {
     fn send(&mut self, batch: &mut SendBatch) -> io::Result<()> {
         let to = batch.to().remote;
         let datagrams = batch.bytes().chunks(batch.segment_len());

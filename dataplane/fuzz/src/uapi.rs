@@ -8,7 +8,7 @@ use ployz_dataplane::uapi::InterfaceDescription;
 use ployz_dataplane::uapi::parse::{ParseError, Request, RequestParser, parse};
 use ployz_dataplane::uapi::render;
 use ployz_engine::{
-    AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, Place, Sink, Update,
+    AllowedIpChange, Departure, Drop, Endpoint, Engine, KEY_LEN, PeerUpdate, ShardMap, Sink, Update,
 };
 
 use super::hosts::{clock, sources};
@@ -70,7 +70,7 @@ fn check_update(update: Update) {
 
 /// What an interface that was empty says of itself once it is set.
 fn describe(update: Update) -> String {
-    let mut engine = Engine::new(Place::ONLY, sources(0));
+    let mut engine = Engine::new(ShardMap::ONLY, sources(0));
     let (listen_port, fwmark) = (update.listen_port, update.fwmark);
     let now = clock();
     engine.apply(now, &update, &mut Nowhere).expect("few peers");

@@ -1,4 +1,4 @@
-//! What each setting means.
+//! The meaning of each setting.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use ployz_engine::{AllowedIpChange, PeerUpdate, PresharedKey, PrivateKey, PublicKey};
 
-use super::{Config, Problem, error};
+use super::config::Config;
+use super::error::{self, Problem};
 use crate::uapi::literal;
 
 pub(super) fn set_interface(config: &mut Config, key: &str, value: &str) -> Result<(), Problem> {

@@ -1,5 +1,6 @@
 use std::fs;
 
+use ipnet::IpNet;
 use ployz_engine::AllowedIpChange;
 use proptest::prelude::*;
 

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::{DeviceShard, clock, is_gone, read_inbox};
+use super::clocks::clock;
+use super::commands::{DeviceShard, is_gone, read_inbox};
 use crate::inbox::Inbox;
 use crate::neighbours::Neighbours;
 use crate::sys::message::Incoming;
@@ -44,7 +45,7 @@ pub(crate) fn run(
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&*inbox, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     epoll.add(
-        shard.outlet().exit().tun(),
+        shard.egress().io().tun(),
         EpollEvent::new(EpollFlags::EPOLLIN, TUN),
     )?;
     let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
@@ -67,7 +68,7 @@ impl Loop<'_> {
         loop {
             self.shard.end_turn(now);
             self.neighbours.deliver(self.shard.engine_mut());
-            self.shard.outlet_mut().drain();
+            self.shard.egress_mut().drain();
             let ready = match self.epoll.wait(&mut events, self.timeout(now)) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => 0,
@@ -81,7 +82,7 @@ impl Loop<'_> {
                     UDP_V4 => self.receive(now, false),
                     UDP_V6 => self.receive(now, true),
                     _ => {
-                        let before = Arc::clone(self.shard.outlet().exit().sockets());
+                        let before = Arc::clone(self.shard.egress().io().sockets());
                         match read_inbox(now, &mut self.shard, self.inbox, None) {
                             std::ops::ControlFlow::Break(()) => return Ok(()),
                             std::ops::ControlFlow::Continue(true) => {
@@ -106,7 +107,7 @@ impl Loop<'_> {
     }
 
     fn watch_sockets(&self) -> io::Result<()> {
-        let sockets = self.shard.outlet().exit().sockets();
+        let sockets = self.shard.egress().io().sockets();
         self.epoll
             .add(sockets.v4(), EpollEvent::new(EpollFlags::EPOLLIN, UDP_V4))?;
         if let Some(v6) = sockets.v6() {
@@ -125,7 +126,7 @@ impl Loop<'_> {
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..READS_PER_TURN {
-            match self.shard.outlet().exit().tun().read(&mut self.buffer) {
+            match self.shard.egress().io().tun().read(&mut self.buffer) {
                 Ok(len) => self.shard.on_tun_read(now, &mut self.buffer[..len]),
                 Err(error) if is_gone(&error) => return Err(error),
                 Err(_) => break,
@@ -135,7 +136,7 @@ impl Loop<'_> {
     }
 
     fn receive(&mut self, now: Instant, ipv6: bool) {
-        let sockets = Arc::clone(self.shard.outlet().exit().sockets());
+        let sockets = Arc::clone(self.shard.egress().io().sockets());
         let Some(socket) = (if ipv6 {
             sockets.v6()
         } else {

@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use ployz_engine::Manner;
+use ployz_engine::SendMode;
 
-use super::{DeviceShard, clock, is_gone, read_inbox};
+use super::clocks::clock;
+use super::commands::{DeviceShard, is_gone, read_inbox};
+use crate::egress::PacketIo;
 use crate::inbox::Inbox;
 use crate::neighbours::Neighbours;
-use crate::outlet::Exit;
 use crate::sys::ring::{Completion, Ring, Source};
 
 /// Buffers of 64 KiB, of which the kernel gets eight while reads are long and more while they are short: as many short
@@ -18,7 +19,7 @@ use crate::sys::ring::{Completion, Ring, Source};
 const TUN_BUFFERS: u16 = 64;
 /// Datagrams that were sent in batches come in batches; these are for those that come one by one.
 const UDP_BUFFERS: u16 = 32;
-/// How long the kernel may take to let go of memory at the end.
+/// The time that the kernel may take to let go of memory at the end.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// A ring of the size that the loop wants.
@@ -40,7 +41,7 @@ pub(crate) fn run(
     neighbours: &Neighbours,
 ) -> io::Result<()> {
     ring.set_source(Source::Wake, Some(inbox.as_fd()));
-    ring.set_source(Source::Tun, Some(shard.outlet().exit().tun().as_fd()));
+    ring.set_source(Source::Tun, Some(shard.egress().io().tun().as_fd()));
     set_sockets(&shard, &mut ring);
     let mut now = clock();
     loop {
@@ -58,7 +59,7 @@ pub(crate) fn run(
 }
 
 fn set_sockets(shard: &DeviceShard, ring: &mut Ring) {
-    let sockets = shard.outlet().exit().sockets();
+    let sockets = shard.egress().io().sockets();
     ring.set_source(Source::UdpV4, Some(sockets.v4()));
     ring.set_source(Source::UdpV6, sockets.v6());
 }
@@ -80,8 +81,8 @@ fn take_input(
                 shard.on_tun_read(now, &mut ring.buffer(&id)[..len]);
                 ring.recycle(id);
             }
-            Completion::Sent(batch, result) => shard.outlet_mut().sent(batch, result),
-            Completion::Written(buffer, result) => shard.outlet_mut().written(buffer, result),
+            Completion::Sent(batch, result) => shard.egress_mut().sent(batch, result),
+            Completion::Written(buffer, result) => shard.egress_mut().written(buffer, result),
             Completion::Wake => match read_inbox(now, shard, inbox, Some(ring.depth())) {
                 ControlFlow::Break(()) => return ControlFlow::Break(Ok(())),
                 ControlFlow::Continue(true) => set_sockets(shard, ring),
@@ -100,18 +101,18 @@ fn take_input(
 
 /// Queues everything that is ready; the next wait submits it.
 fn give_output(shard: &mut DeviceShard, ring: &mut Ring) {
-    while let Some(mut batch) = shard.outlet_mut().next_batch() {
-        if batch.manner() != Manner::Batched {
-            let result = shard.outlet_mut().exit_mut().send(&mut batch);
-            shard.outlet_mut().sent(batch, result);
+    while let Some(mut batch) = shard.egress_mut().next_batch() {
+        if batch.mode() != SendMode::Batched {
+            let result = shard.egress_mut().io_mut().send(&mut batch);
+            shard.egress_mut().sent(batch, result);
             continue;
         }
-        match shard.outlet().exit().socket_of(&batch) {
+        match shard.egress().io().socket_of(&batch) {
             Ok(socket) => ring.send(socket, batch),
-            Err(error) => shard.outlet_mut().sent(batch, Err(error)),
+            Err(error) => shard.egress_mut().sent(batch, Err(error)),
         }
     }
-    while let Some(buffer) = shard.outlet_mut().next_write() {
-        ring.write(shard.outlet().exit().tun().as_fd(), buffer);
+    while let Some(buffer) = shard.egress_mut().next_write() {
+        ring.write(shard.egress().io().tun().as_fd(), buffer);
     }
 }

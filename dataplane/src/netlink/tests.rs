@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 

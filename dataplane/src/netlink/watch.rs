@@ -14,31 +14,33 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Netlink, NetlinkError, link};
+use super::error::NetlinkError;
+use super::link_state;
+use super::socket::Netlink;
 
-/// What an interface has come to be like.
+/// The new state of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkChange {
     /// The MTU of the interface.
     pub mtu: u32,
     /// The smallest MTU that a route through it has, if any has one.
     pub smallest_route_mtu: Option<u32>,
-    /// Whether it is set up.
+    /// True if it is set up.
     pub up: bool,
 }
 
-/// Watches one interface; made by [`super::Link::watch`].
+/// Watches one interface; made by [`Link::watch`](super::Link::watch).
 #[derive(Debug)]
 pub struct LinkWatch {
     netlink: Netlink,
     index: u32,
     notifications: Notifications,
-    /// When to read what the interface is like; `None` while there is no news.
+    /// The time at which to read the interface's state; `None` while there is no news.
     due: Option<Instant>,
     last: Option<LinkChange>,
 }
 
-/// How long to wait for more news after the first: whoever sets up an interface sets several things, and a routing
+/// The wait for more news after the first: a program that sets up an interface sets several things, and a routing
 /// daemon many routes. Short enough that hardly a packet is padded for an MTU that is no longer.
 const COALESCE: Duration = Duration::from_millis(10);
 
@@ -63,7 +65,7 @@ impl LinkWatch {
         })
     }
 
-    /// What the interface is like now, when asked for the first time; then what it has changed to, once it has. `None`
+    /// The interface's state now, when asked for the first time; then its next state, once it has changed. `None`
     /// when it is gone: removed, or moved to another namespace, where its file descriptor goes on working.
     ///
     /// Nothing is lost when the future is dropped.
@@ -92,10 +94,10 @@ impl LinkWatch {
     }
 
     async fn read(&self) -> Result<Option<LinkChange>, NetlinkError> {
-        let Some(state) = link::state(&self.netlink, self.index).await? else {
+        let Some(state) = link_state::state(&self.netlink, self.index).await? else {
             return Ok(None);
         };
-        let smallest_route_mtu = link::smallest_route_mtu(&self.netlink, self.index).await?;
+        let smallest_route_mtu = link_state::smallest_route_mtu(&self.netlink, self.index).await?;
         Ok(Some(LinkChange {
             mtu: state.mtu,
             smallest_route_mtu,
@@ -211,7 +213,7 @@ impl std::fmt::Debug for Notifications {
     }
 }
 
-/// Whether a notification may be about the interface. What is not understood may be.
+/// True if a notification may be about the interface. One that is not understood may be.
 fn concerns(index: u32, datagram: &[u8]) -> bool {
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
         return true;
@@ -230,7 +232,8 @@ fn concerns(index: u32, datagram: &[u8]) -> bool {
     }
 }
 
-/// Whether a route leads through the interface. One that names no interface at all may, by way of a next hop object.
+/// True if a route leads through the interface. A route that names no interface at all may, by way of a next hop
+/// object.
 fn leads_through(route: &RouteMessage, index: u32) -> bool {
     let mut named = false;
     for attribute in &route.attributes {

@@ -6,7 +6,7 @@ use super::buffer::{PACKET_LEN_MAX, TunBuffer};
 use super::checksum::Sum;
 use super::flow::{Flow, Segment};
 use super::headers::{ipv4, ipv6, read_u16, tcp, udp, write_u16};
-use super::{Gso, VnetHeader};
+use super::vnet::{Gso, VnetHeader};
 
 /// More segments than this of UDP and the kernel refuses the write: UDP_MAX_SEGMENTS, which newer
 /// kernels raise to 128. TCP is bounded by the length alone.
@@ -20,7 +20,7 @@ pub(super) struct Batch {
     /// The first packet's checksum, looked at only when a second packet comes.
     first_is_good: Option<bool>,
     count: usize,
-    /// Where the next payload goes, counted from the start of the packet.
+    /// The offset of the next payload, counted from the start of the packet.
     end: usize,
     /// The last packet ended the batch: with PSH, by being short, or as the last that may be.
     is_ended: bool,
@@ -100,7 +100,7 @@ impl Batch {
             && segment.is_like(packet, &self.first, self.buffer.packet())
     }
 
-    /// Whether nothing can follow.
+    /// True if nothing can follow.
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended
     }

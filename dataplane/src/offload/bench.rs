@@ -10,8 +10,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::checksum::Sum;
+use super::coalesce::{Capabilities, Coalescer};
+use super::segment::Segments;
 use super::testkit::{Spec, Transport};
-use super::{Capabilities, Coalescer, Segments};
 
 /// The fastest of many short slices: other load on the machine only ever adds, and preempts some.
 fn nanoseconds(per_round: usize, mut round: impl FnMut()) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::VnetHeader;
+use super::vnet::VnetHeader;
 
 /// A vnet header and the packet behind it, ready to be written to the TUN.
 ///
@@ -28,7 +28,7 @@ impl TunBuffer {
         }
     }
 
-    /// What to write.
+    /// The bytes to write.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -13,16 +13,16 @@
 
 use std::collections::VecDeque;
 
-use super::VnetHeader;
 use super::batch::Batch;
 use super::buffer::TunBuffer;
 use super::flow::{Class, Flow, Segment, classify};
+use super::vnet::VnetHeader;
 
 /// Open super-packets at a time. One is enough for TCP from a sender that segments; interleaved
 /// flows of single UDP datagrams come to 1.0 packets a write with one and to 6-11 with eight.
 const FLOWS_MAX: usize = 8;
 
-/// Which super-packets the kernel takes from the TUN.
+/// The super-packets that the kernel takes from the TUN.
 ///
 /// A kernel that claims to may still refuse some with EINVAL, as Linux 6.6.44 and 6.6.45 do those
 /// with a short last segment. The write can be cut up again with [`super::Segments`] and the
@@ -108,8 +108,8 @@ impl Coalescer {
         self.free.push(buffer);
     }
 
-    /// How many buffers are neither open, ready nor in flight. With at least as many as packets, every [`Self::push`]
-    /// succeeds.
+    /// The number of buffers that are neither open, ready nor in flight. With at least as many as packets, every
+    /// [`Self::push`] succeeds.
     #[must_use]
     pub fn buffers_free(&self) -> usize {
         self.free.len()

@@ -6,61 +6,61 @@ pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 
 pub(super) mod ipv4 {
-    pub(in crate::offload) const LEN_MIN: usize = 20;
-    pub(in crate::offload) const SERVICE: usize = 1;
-    pub(in crate::offload) const TOTAL_LEN: usize = 2;
-    pub(in crate::offload) const IDENTIFICATION: usize = 4;
-    pub(in crate::offload) const FRAGMENT: usize = 6;
-    pub(in crate::offload) const TTL: usize = 8;
-    pub(in crate::offload) const PROTOCOL: usize = 9;
-    pub(in crate::offload) const CHECKSUM: usize = 10;
-    pub(in crate::offload) const SOURCE: usize = 12;
-    pub(in crate::offload) const DESTINATION: usize = 16;
-    pub(in crate::offload) const DONT_FRAGMENT: u16 = 0x4000;
-    /// Where a fragment belongs, in units of eight bytes.
-    pub(in crate::offload) const OFFSET: u16 = 0x1fff;
+    pub(crate) const LEN_MIN: usize = 20;
+    pub(crate) const SERVICE: usize = 1;
+    pub(crate) const TOTAL_LEN: usize = 2;
+    pub(crate) const IDENTIFICATION: usize = 4;
+    pub(crate) const FRAGMENT: usize = 6;
+    pub(crate) const TTL: usize = 8;
+    pub(crate) const PROTOCOL: usize = 9;
+    pub(crate) const CHECKSUM: usize = 10;
+    pub(crate) const SOURCE: usize = 12;
+    pub(crate) const DESTINATION: usize = 16;
+    pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+    /// The offset of a fragment, in units of eight bytes.
+    pub(crate) const OFFSET: u16 = 0x1fff;
     /// The more-fragments bit and the fragment offset.
-    pub(in crate::offload) const IS_FRAGMENT: u16 = 0x3fff;
+    pub(crate) const IS_FRAGMENT: u16 = 0x3fff;
 }
 
 pub(super) mod ipv6 {
-    pub(in crate::offload) const LEN: usize = 40;
-    pub(in crate::offload) const PAYLOAD_LEN: usize = 4;
-    pub(in crate::offload) const NEXT_HEADER: usize = 6;
-    pub(in crate::offload) const HOP_LIMIT: usize = 7;
-    pub(in crate::offload) const SOURCE: usize = 8;
-    pub(in crate::offload) const DESTINATION: usize = 24;
+    pub(crate) const LEN: usize = 40;
+    pub(crate) const PAYLOAD_LEN: usize = 4;
+    pub(crate) const NEXT_HEADER: usize = 6;
+    pub(crate) const HOP_LIMIT: usize = 7;
+    pub(crate) const SOURCE: usize = 8;
+    pub(crate) const DESTINATION: usize = 24;
 }
 
 pub(super) mod tcp {
-    pub(in crate::offload) const LEN_MIN: usize = 20;
-    pub(in crate::offload) const SEQUENCE: usize = 4;
-    pub(in crate::offload) const ACKNOWLEDGEMENT: usize = 8;
+    pub(crate) const LEN_MIN: usize = 20;
+    pub(crate) const SEQUENCE: usize = 4;
+    pub(crate) const ACKNOWLEDGEMENT: usize = 8;
     /// The word of data offset and flags.
-    pub(in crate::offload) const FLAGS: usize = 12;
-    pub(in crate::offload) const WINDOW: usize = 14;
-    pub(in crate::offload) const CHECKSUM: usize = 16;
-    pub(in crate::offload) const URGENT: usize = 18;
-    pub(in crate::offload) const FIN: u16 = 0x0001;
-    pub(in crate::offload) const PSH: u16 = 0x0008;
-    pub(in crate::offload) const ACK: u16 = 0x0010;
-    pub(in crate::offload) const CWR: u16 = 0x0080;
+    pub(crate) const FLAGS: usize = 12;
+    pub(crate) const WINDOW: usize = 14;
+    pub(crate) const CHECKSUM: usize = 16;
+    pub(crate) const URGENT: usize = 18;
+    pub(crate) const FIN: u16 = 0x0001;
+    pub(crate) const PSH: u16 = 0x0008;
+    pub(crate) const ACK: u16 = 0x0010;
+    pub(crate) const CWR: u16 = 0x0080;
     /// Everything in the word of flags that is not the data offset.
-    pub(in crate::offload) const FLAGS_MASK: u16 = 0x0fff;
+    pub(crate) const FLAGS_MASK: u16 = 0x0fff;
 
     /// The header's length, from the word of data offset and flags.
-    pub(in crate::offload) fn header_len(flags: u16) -> usize {
+    pub(crate) fn header_len(flags: u16) -> usize {
         usize::from(flags >> 12) * 4
     }
 }
 
 pub(super) mod udp {
-    pub(in crate::offload) const LEN: usize = 8;
-    pub(in crate::offload) const LENGTH: usize = 4;
-    pub(in crate::offload) const CHECKSUM: usize = 6;
+    pub(crate) const LEN: usize = 8;
+    pub(crate) const LENGTH: usize = 4;
+    pub(crate) const CHECKSUM: usize = 6;
 }
 
-/// Which IP version the first byte claims.
+/// The IP version that the first byte claims.
 pub(super) fn ip_version(packet: &[u8]) -> Option<u8> {
     packet.first().map(|byte| byte >> 4)
 }

@@ -14,7 +14,8 @@ use super::headers::{
     TCP, UDP, ip_version, ipv4, ipv4_header_len, ipv6, read_u16, read_u32, tcp, udp, write_u16,
     write_u32,
 };
-use super::{Gso, Malformed, VnetHeader};
+use super::malformed::Malformed;
+use super::vnet::{Gso, VnetHeader};
 
 /// The packets of one TUN read, in order.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl<'a> Segments<'a> {
         self.packet
     }
 
-    /// How many packets are left.
+    /// The number of packets that are left.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.count - self.next
@@ -119,12 +120,12 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// How to cut a super-packet, with everything summed that its packets have in common.
+/// The cuts of a super-packet, with everything summed that its packets have in common.
 #[derive(Debug)]
 struct Split {
     ip: Ip,
     transport: Transport,
-    /// Where the transport header starts.
+    /// The offset of the transport header.
     transport_at: usize,
     /// IP and transport header together.
     header_len: usize,
@@ -300,7 +301,7 @@ impl Transport {
         Ok((Self::Tcp { sequence, flags }, header_len))
     }
 
-    /// What the header's fields that every packet shares add to the checksum.
+    /// The part of the checksum from header fields that all packets share.
     fn constant_sum(&self, header: &[u8]) -> Sum {
         match self {
             Self::Tcp { .. } => {

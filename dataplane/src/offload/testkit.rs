@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use proptest::prelude::*;
 
-use super::{Gso, VnetHeader};
+use super::vnet::{Gso, VnetHeader};
 
 /// The Internet checksum's sum the way RFC 1071 describes it: byte pairs, one after the other.
 pub(super) fn twin_sum(bytes: &[u8]) -> u16 {

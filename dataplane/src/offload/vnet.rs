@@ -3,9 +3,9 @@
 
 use std::num::NonZeroU16;
 
-use super::Malformed;
+use super::malformed::Malformed;
 
-/// What the kernel left undone on a packet, or what we leave undone for it.
+/// The work that the kernel left undone on a packet, or that we leave to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VnetHeader {
     /// A complete packet.
@@ -20,12 +20,12 @@ pub enum VnetHeader {
         size: NonZeroU16,
         /// A hint: a forwarding kernel puts more than the headers here.
         header_len: u16,
-        /// Where the transport header starts.
+        /// The offset of the transport header.
         transport: u16,
     },
 }
 
-/// How a super-packet is to be cut. `ecn`: the first segment may carry CWR.
+/// The kind of cut of a super-packet. `ecn`: the first segment may carry CWR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gso {
     TcpV4 { ecn: bool },
@@ -113,7 +113,7 @@ impl Gso {
         }
     }
 
-    /// Where the transport header has its checksum.
+    /// The offset of the checksum in the transport header.
     #[must_use]
     pub fn checksum_offset(self) -> u16 {
         match self {

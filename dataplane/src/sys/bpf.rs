@@ -9,6 +9,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::errno::check;
+
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
@@ -130,7 +132,7 @@ impl AsFd for Program {
 
 fn bpf_open<A>(command: libc::c_int, attributes: &A) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
-    // SAFETY: both commands that open something answer with a new descriptor, which is nobody else's.
+    // SAFETY: both commands that open something answer with a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
@@ -140,5 +142,5 @@ fn bpf<A>(command: libc::c_int, attributes: &A) -> io::Result<usize> {
     // map's length, a value of four bytes, the instructions or the license; all outlive the call, and nothing is
     // written.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
-    super::check(result as isize)
+    check(result as isize)
 }

@@ -1,4 +1,4 @@
-//! When datagrams left, as the kernel stamped them (Documentation/networking/timestamping.rst).
+//! The departures of datagrams, as the kernel stamped them (Documentation/networking/timestamping.rst).
 //!
 //! A stamp is asked for with one datagram and comes back through the socket's error queue under a key: the socket
 //! counts what it was asked to stamp. The answer is there as soon as the driver has the packet, and is fetched in a
@@ -16,7 +16,7 @@ use super::udp::{self, UdpSockets};
 
 /// As many as the engine awaits.
 const AWAITED_MAX: usize = 256;
-/// What a driver has not stamped by then it does not stamp.
+/// A driver that has not stamped a datagram by then does not stamp it.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// The stamps that two sockets owe.
@@ -50,7 +50,7 @@ impl Departures {
     /// Sends a datagram that is to be stamped. `send` asks for it.
     ///
     /// # Errors
-    /// Those of `send`.
+    /// The errors of `send`.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -60,7 +60,7 @@ impl Departures {
     ) -> io::Result<()> {
         let key = &mut self.next_key[usize::from(ipv6)];
         if let Err(error) = send() {
-            // Nobody knows whether it was counted: both begin anew.
+            // Whether it was counted is unknown: both begin anew.
             *key = 0;
             self.awaited.retain(|it| it.ipv6 != ipv6);
             udp::restart_stamps(socket)?;
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::batch::SendBatch;
-    use ployz_engine::{Departure, Endpoint, Manner};
+    use ployz_engine::{Departure, Endpoint, SendMode};
 
     #[expect(clippy::disallowed_methods, reason = "a test is a driver")]
     fn clocks() -> (Instant, WallNs) {
@@ -137,7 +137,7 @@ mod tests {
             let (now, before) = clocks();
             for token in 70..73 {
                 let mut batch = SendBatch::new();
-                let departure = Departure::new(Manner::Stamped(token));
+                let departure = Departure::new(SendMode::Stamped(token));
                 batch.open(&Endpoint::configured(to), departure);
                 batch.room(5).copy_from_slice(b"hello");
                 batch.push(5);
@@ -164,7 +164,7 @@ mod tests {
         let (now, _) = clocks();
         for token in 0..4 {
             let mut batch = SendBatch::new();
-            batch.open(&to, Departure::new(Manner::Stamped(token)));
+            batch.open(&to, Departure::new(SendMode::Stamped(token)));
             batch.room(5).fill(0);
             batch.push(5);
             let sent = departures.send(socket, false, token, || match token {

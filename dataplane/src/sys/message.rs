@@ -4,7 +4,7 @@
 //!
 //! A `msghdr` is a bundle of pointers. [`Outgoing`] and [`Incoming`] own what theirs point to, are boxed so that
 //! nothing moves, and rewrite all pointers before every use. A payload is borrowed for a plain call, and for an
-//! operation in a ring it is owned by whoever keeps the operation's memory (see `docs/decisions/0004-buffers.md`).
+//! operation in a ring it is owned by the keeper of the operation's memory (see `docs/decisions/0004-buffers.md`).
 #![expect(
     unsafe_code,
     reason = "msghdr is made of pointers, and libc's calls are unsafe"
@@ -16,7 +16,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ployz_engine::WallNs;
 
-use super::{address, check, control};
+use super::errno::check;
+use super::{address, control};
 
 /// The header of one `sendmsg`.
 pub(crate) struct Outgoing {
@@ -30,8 +31,8 @@ pub(crate) struct Outgoing {
 #[repr(align(8))]
 struct ControlBytes<const N: usize>([u8; N]);
 
-// SAFETY: the pointers inside are to the value's own heap memory or to a payload, and are used only through
-// `&mut self`.
+// SAFETY: the pointers inside are to the value's own heap memory or to a payload, and are used only through `&mut
+// self`.
 unsafe impl Send for Outgoing {}
 
 impl Outgoing {
@@ -106,7 +107,7 @@ pub(crate) struct Incoming {
 // SAFETY: as for `Outgoing`.
 unsafe impl Send for Incoming {}
 
-/// One receive: who it is from, what the kernel said about it, how long it is.
+/// A receive: its sender, the kernel's control messages, its length.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// The sender.
@@ -167,7 +168,7 @@ impl Incoming {
         Ok(control::decode_departure(self.control()))
     }
 
-    /// When the oldest datagram that waits has arrived. It goes on waiting.
+    /// The time at which the oldest datagram that waits arrived. It goes on waiting.
     pub(crate) fn first_arrival(&mut self, socket: BorrowedFd<'_>) -> Option<WallNs> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         self.call(socket, &mut [], flags).ok()?;

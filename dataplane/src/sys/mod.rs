@@ -9,16 +9,10 @@ mod buffers;
 pub(crate) mod control;
 pub(crate) mod departures;
 mod depth;
+mod errno;
 pub(crate) mod inherited;
 pub(crate) mod message;
 mod reuseport;
 pub(crate) mod ring;
 pub(crate) mod tun;
 pub(crate) mod udp;
-
-use std::io;
-
-/// The result of a system call that answers -1 and sets `errno`.
-fn check(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}

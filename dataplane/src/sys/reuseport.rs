@@ -22,7 +22,7 @@ use libc::{
     BPF_MOD, BPF_RET, sock_filter, sock_fprog,
 };
 
-use super::check;
+use super::errno::check;
 
 const INITIATION: u32 = 1;
 const INITIATION_LEN: u32 = 148;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::bpf::Program;
+use super::errno::check;
 
 /// The device that makes TUN interfaces.
 const DEVICE: &str = "/dev/net/tun";
@@ -31,7 +32,7 @@ const TUN_F_USO6: libc::c_ulong = 0x40;
 /// Our vnet header has no `num_buffers`.
 const VNET_HEADER_LEN: libc::c_int = 10;
 
-/// What the kernel hands over and takes in large pieces.
+/// The traffic that the kernel gives and takes in large pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TunOffloads {
     /// TCP super-packets.
@@ -40,7 +41,7 @@ pub(crate) struct TunOffloads {
     pub udp: bool,
 }
 
-/// One queue of an open TUN interface, which goes away with the last of them.
+/// A queue of an open TUN interface, which goes away with the last of them.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
@@ -71,9 +72,9 @@ pub enum TunError {
     /// Anything else.
     #[error("creating the interface '{name}' failed: {source}")]
     Other {
-        /// Which one.
+        /// The name.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -136,7 +137,7 @@ impl Tun {
         Ok(Self { file, offloads })
     }
 
-    /// Which offloads the kernel granted.
+    /// The offloads that the kernel granted.
     pub(crate) const fn offloads(&self) -> TunOffloads {
         self.offloads
     }
@@ -150,7 +151,7 @@ impl Tun {
         // SAFETY: the kernel reads one `int` behind a pointer that outlives the call, and takes a reference of its own.
         let result =
             unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const fd) };
-        super::check(result as isize).map(drop)
+        check(result as isize).map(drop)
     }
 
     /// Reads one packet with its vnet header, without waiting.
@@ -197,7 +198,7 @@ fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (flags as u16).cast_signed();
     // SAFETY: the kernel reads and writes one `ifreq` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    super::check(result as isize).map(|_| ())
+    check(result as isize).map(|_| ())
 }
 
 /// The name of the interface that this is a queue of, and the flags with which it was made.
@@ -206,7 +207,7 @@ fn identify(file: &File) -> io::Result<(String, libc::c_int)> {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one `ifreq` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNGETIFF, &raw mut request) };
-    super::check(result as isize)?;
+    check(result as isize)?;
     let name = request.ifr_name.map(i8::cast_unsigned);
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     // SAFETY: the kernel has written the flags, and any bits are a `short`.
@@ -225,7 +226,7 @@ fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {
     let len = VNET_HEADER_LEN;
     // SAFETY: the kernel reads one `int` behind a pointer that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const len) };
-    super::check(result as isize)?;
+    check(result as isize)?;
     if !offload {
         return Ok(TunOffloads::default());
     }
@@ -243,7 +244,7 @@ fn set_up(file: &File, offload: bool) -> io::Result<TunOffloads> {
 fn set_offload(file: &File, flags: libc::c_ulong) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, flags) };
-    super::check(result as isize).map(|_| ())
+    check(result as isize).map(|_| ())
 }
 
 fn explain_open(name: &str, error: io::Error) -> TunError {

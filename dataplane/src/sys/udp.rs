@@ -17,8 +17,9 @@ use nix::sys::socket::{
 
 use ployz_engine::WallNs;
 
+use super::errno::check;
 use super::message::Incoming;
-use super::{check, reuseport};
+use super::reuseport;
 
 /// The standing queue under load is this buffer: it must hold what arrives while another program has the processor, a
 /// scheduler's slice of 3 ms, which is 1.9 MB at 5 Gb/s. More would only add latency. The kernel doubles it for its own
@@ -27,12 +28,12 @@ const RECEIVE_BUFFER_BYTES: i32 = 2 << 20;
 /// Room for every batch of a turn and those that the device has not let go of.
 const SEND_BUFFER_BYTES: i32 = 4 << 20;
 
-/// Who cuts a datagram that does not fit the path (ip(7), `IP_MTU_DISCOVER`).
+/// The party that cuts a datagram which does not fit the path (ip(7), `IP_MTU_DISCOVER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragmentation {
-    /// The kernel, where it knows of a smaller path; nobody else.
+    /// The kernel alone, where it knows of a smaller path.
     AsKernelSees,
-    /// Nobody, whatever the kernel believes of the path.
+    /// No party, whatever the kernel believes of the path.
     Never,
     /// The kernel, where it knows of a smaller path, and with IPv4 any router. No router cuts IPv6.
     Always,
@@ -170,7 +171,7 @@ impl UdpSockets {
             .try_for_each(|socket| reuseport::steer(socket, shards as u32).map_err(errno))
     }
 
-    /// When the oldest datagram that waits has arrived.
+    /// The time at which the oldest datagram that waits arrived.
     pub(crate) fn first_arrival(&self) -> Option<WallNs> {
         let mut header = Incoming::new();
         self.both()
@@ -207,7 +208,7 @@ impl UdpSockets {
     /// set for this one call: nothing else may be sent through the socket at the same time.
     ///
     /// # Errors
-    /// Those of `send`, or of setting the option.
+    /// The errors of `send`, or of setting the option.
     pub(crate) fn with_fragmentation(
         &self,
         remote: SocketAddr,
@@ -245,7 +246,7 @@ impl UdpSockets {
     }
 }
 
-/// Whether others may bind to a socket's port.
+/// Says whether others may bind to a socket's port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     Own,

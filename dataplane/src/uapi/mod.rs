@@ -5,80 +5,13 @@
 //! implements [`Interface`]. Of our own are two operations: `status=1`, which answers with lines of `key=value`, and
 //! `measure=COUNT`, which tests the way to every peer so many times in quick succession.
 
-use std::future::Future;
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use ployz_engine::{Description, Update};
-
+mod interface;
 pub(crate) mod literal;
+mod operation;
 pub mod parse;
 pub mod render;
 mod server;
 
+pub use interface::{Interface, InterfaceDescription, InterfaceError};
+pub use operation::Operation;
 pub use server::{SOCKET_DIRECTORY, Server, ServerError};
-
-/// What the server speaks for.
-///
-/// Calls overlap when several clients are connected, and none of the futures has to be `Send`.
-pub trait Interface {
-    /// Applies an update whole, or not at all.
-    fn apply(&self, update: Update) -> impl Future<Output = Result<(), InterfaceError>>;
-
-    /// Says what the interface holds.
-    fn describe(&self) -> impl Future<Output = Result<InterfaceDescription, InterfaceError>>;
-
-    /// Begins `measure=COUNT`.
-    fn measure(&self, count: u16) -> impl Future<Output = Result<(), InterfaceError>>;
-
-    /// Keys and values for `status=1`, in the order in which they are shown.
-    fn status(&self) -> impl Future<Output = Result<Vec<(String, String)>, InterfaceError>>;
-}
-
-/// The answer to `get=1`, with the clocks that it takes to read it.
-#[derive(Debug)]
-pub struct InterfaceDescription {
-    /// The UDP port in use; 0 while there is none.
-    pub listen_port: u16,
-    /// Mark of outer packets; 0 for none.
-    pub fwmark: u32,
-    /// Our key and the peers.
-    pub device: Description,
-    /// The engine's clock at this moment.
-    pub now: Instant,
-    /// The same moment since 1970.
-    pub unix_now: Duration,
-}
-
-/// Why an interface did not do what it was asked: the number goes to the client, the message to the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct InterfaceError {
-    /// What `wg` prints.
-    pub errno: Errno,
-    /// What happened, and how to mend it.
-    pub message: String,
-}
-
-impl InterfaceError {
-    /// An error that `wg` shows as `errno`.
-    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
-        Self {
-            errno,
-            message: message.into(),
-        }
-    }
-}
-
-/// What a client can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// `get=1`
-    Get,
-    /// `set=1`
-    Set,
-    /// `status=1`
-    Status,
-    /// `measure=COUNT`
-    Measure(u16),
-}

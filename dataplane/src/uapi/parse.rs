@@ -11,7 +11,8 @@ use ployz_engine::{
     AllowedIpChange, MAX_PEERS, PeerUpdate, PresharedKey, PrivateKey, PublicKey, Update,
 };
 
-use super::{Operation, literal};
+use super::literal;
+use super::operation::Operation;
 
 /// Bytes in one request, its line ends included.
 ///
@@ -40,7 +41,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What is asked for.
+    /// The operation that is asked for.
     pub const fn operation(&self) -> Operation {
         match self {
             Self::Get => Operation::Get,
@@ -55,15 +56,15 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {mistake}")]
 pub struct ParseError {
-    /// What was asked for, if that much was clear.
+    /// The operation, if that much was clear.
     pub operation: Option<Operation>,
     /// Counted from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The fault there.
     pub mistake: Mistake,
 }
 
-/// What can be wrong with a line. Values are not repeated: they may be secrets.
+/// The fault of a line. Values are not repeated: they may be secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// The first line of a request.
@@ -101,7 +102,7 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    /// What `wg` shows for it.
+    /// The error that `wg` shows for it.
     pub const fn errno(&self) -> Errno {
         match self {
             Self::UnknownOperation
@@ -144,7 +145,7 @@ pub struct RequestParser<F> {
     progress: Progress,
 }
 
-/// One request, as far as it was read. Lines belong to the last peer of `update`, and to the interface before there is
+/// A request, as far as it was read. Lines belong to the last peer of `update`, and to the interface before there is
 /// one.
 #[derive(Debug, Default)]
 struct Progress {

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use ployz_engine::{KEY_LEN, PeerDescription};
 use zeroize::Zeroizing;
 
-use super::{InterfaceDescription, Operation};
+use super::interface::InterfaceDescription;
+use super::operation::Operation;
 
 /// The answer to `get=1`. It holds secrets: the buffer is wiped when it is dropped.
 pub fn description(interface: &InterfaceDescription) -> Zeroizing<String> {

@@ -16,11 +16,11 @@ use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
-use super::Interface;
+use super::interface::Interface;
 
 mod connection;
 
-/// Where `wg` looks for interfaces that live in userspace.
+/// The directory in which `wg` looks for interfaces that live in userspace.
 pub const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
 
 /// Clients served at a time; further ones wait in the backlog. `wg` opens one connection a command. Each can hold one
@@ -46,7 +46,7 @@ pub enum ServerError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Somebody answers on the socket.
+    /// A process answers on the socket.
     #[error("{path} is served by another process; stop it, or choose another interface name")]
     InUse {
         /// The socket.
@@ -88,7 +88,7 @@ pub struct Server {
 impl Server {
     /// Listens on `<directory>/<interface>.sock`, for the owner of this process alone.
     ///
-    /// A socket that nobody listens on any longer is replaced. Needs a tokio runtime with I/O and time.
+    /// A socket without a listener is replaced. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
     /// [`ServerError`], with nothing left behind.
@@ -100,7 +100,7 @@ impl Server {
         let path = directory.join(format!("{interface}.sock"));
         remove_stale(&path).await?;
         let listening = listen(&path).map_err(|source| {
-            // Somebody else was faster, between our looking and our binding.
+            // Another process was faster, between our looking and our binding.
             if source.kind() == io::ErrorKind::AddrInUse {
                 return ServerError::InUse { path: path.clone() };
             }
@@ -170,7 +170,7 @@ impl Server {
 
     /// The next client. A failure to accept one is no reason to stop: it is tried again a little later.
     async fn accept(&self) -> UnixStream {
-        /// Long enough for descriptors to be closed, short enough for somebody who waits for `wg`.
+        /// Long enough for descriptors to be closed, short enough for a user who waits for `wg`.
         const RETRY: Duration = Duration::from_millis(200);
         loop {
             match self.listener.accept().await {
@@ -208,7 +208,7 @@ impl Drop for Server {
     }
 }
 
-/// Which file it is, whatever its name.
+/// The identity of the file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -253,7 +253,7 @@ fn create_directory(directory: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// Removes a socket that nobody listens on: what a killed process leaves behind.
+/// Removes a socket without a listener, as a killed process leaves it behind.
 async fn remove_stale(path: &Path) -> Result<(), ServerError> {
     let listen = |source| ServerError::Listen {
         path: path.to_owned(),

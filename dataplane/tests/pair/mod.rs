@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ployz_dataplane::offload::{Capabilities, TunBuffer};
-use ployz_dataplane::{Arrival, Exit, Outlet, Received, SendBatch, Shard};
+use ployz_dataplane::{Arrival, Egress, PacketIo, Received, SendBatch, Shard};
 use ployz_engine::{
-    AllowedIpChange, Engine, PeerUpdate, Place, PrivateKey, PublicKey, Sources, Update, WallNs,
+    AllowedIpChange, Engine, PeerUpdate, PrivateKey, PublicKey, ShardMap, Sources, Update, WallNs,
 };
 
 /// The test carries everything itself; the plain way out is for when buffers run out, which they must not.
 #[derive(Default)]
-pub(crate) struct Exitless {
+pub(crate) struct NoIo {
     /// What the socket says that waits.
     pub(crate) backlog: usize,
 }
 
-impl Exit for Exitless {
+impl PacketIo for NoIo {
     fn send(&mut self, _: &mut SendBatch) -> io::Result<()> {
         panic!("out of batches");
     }
@@ -48,7 +48,7 @@ pub(crate) fn key(n: u8) -> PrivateKey {
     PrivateKey::from_bytes([n; 32])
 }
 
-pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
+pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<NoIo> {
     let mut seed = u32::from(own);
     let random = move |bytes: &mut [u8]| {
         for byte in bytes {
@@ -60,16 +60,16 @@ pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
         random: Box::new(random),
         unix_time: Box::new(|| Duration::ZERO),
     };
-    let engine = Engine::new(Place::ONLY, sources);
-    let outlet = Outlet::new(
-        Exitless::default(),
+    let engine = Engine::new(ShardMap::ONLY, sources);
+    let egress = Egress::new(
+        NoIo::default(),
         Capabilities {
             tcp: true,
             udp: true,
         },
         true,
     );
-    let mut shard = Shard::new(engine, outlet);
+    let mut shard = Shard::new(engine, egress);
     let peer = PeerUpdate {
         endpoint: Some(([192, 0, 2, 3 - own], 1).into()),
         allowed_ips: vec![AllowedIpChange::Add(
@@ -89,12 +89,12 @@ pub(crate) fn shard(own: u8, peer: PublicKey) -> Shard<Exitless> {
 /// Carries every batch of `from` to `to`; packets that `to` writes to its TUN are counted in wire packets.
 pub(crate) fn carry(
     now: Instant,
-    from: &mut Shard<Exitless>,
+    from: &mut Shard<NoIo>,
     from_ip: u8,
-    to: &mut Shard<Exitless>,
+    to: &mut Shard<NoIo>,
 ) -> usize {
     from.end_turn(now);
-    while let Some(mut batch) = from.outlet_mut().next_batch() {
+    while let Some(mut batch) = from.egress_mut().next_batch() {
         let received = Received {
             segment_len: (batch.count() > 1).then_some(batch.segment_len()),
             ..Received::default()
@@ -106,13 +106,13 @@ pub(crate) fn carry(
             len,
         };
         to.on_datagrams(now, &arrival, batch.bytes_mut());
-        from.outlet_mut().sent(batch, Ok(()));
+        from.egress_mut().sent(batch, Ok(()));
     }
     to.end_turn(now);
     let mut bytes = 0;
-    while let Some(buffer) = to.outlet_mut().next_write() {
+    while let Some(buffer) = to.egress_mut().next_write() {
         bytes += buffer.as_bytes().len() - 10;
-        to.outlet_mut().written(buffer, Ok(()));
+        to.egress_mut().written(buffer, Ok(()));
     }
     bytes
 }

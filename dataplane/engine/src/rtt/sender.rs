@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::RttSnapshot;
+use super::counts::Counts;
 use super::histogram::Histogram;
+use super::snapshot::RttSnapshot;
 use super::window::{Sample, Window};
 use crate::stamp::{FollowUp, Reply, Stamp, Stamper, Test};
 
@@ -18,13 +19,13 @@ const REPLY_LIMIT_NS: u64 = 2_000_000_000;
 const PENDING_MAX: usize = 1024;
 /// For the stamp that follows: longer than the time between two tests.
 const FOLLOW_UP_LIMIT_NS: u64 = 12_000_000_000;
-/// What the processes at both ends take for a test and its reply is microseconds, and some milliseconds under load. If
-/// it is more than this, one of them did not run.
+/// The processes at both ends take microseconds for a test and its reply, and some milliseconds under load. If they
+/// take more than this, one of them did not run.
 const STALL_MIN: Duration = Duration::from_millis(50);
 /// So far may replies overtake one another; a reflector that counts from further back has begun anew.
 const OVERTAKEN_MAX: u32 = 16;
 
-/// See the module.
+/// The sender of the tests; see the module.
 #[derive(Debug)]
 pub(crate) struct Sender {
     session: u16,
@@ -39,7 +40,7 @@ pub(crate) struct Sender {
     counts: Counts,
     window: Window,
     histogram: Histogram,
-    /// When the last sample was taken.
+    /// The time of the last sample.
     sampled_ns: Option<u64>,
 }
 
@@ -59,53 +60,6 @@ struct Answer {
     delivered_ns: u64,
 }
 
-/// What became of the tests, since the session began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tests sent.
-    pub sent: u64,
-    /// Tests answered in time.
-    pub answered: u64,
-    /// Tests that did not reach the peer, as far as a later reply tells.
-    pub lost_forward: u64,
-    /// Replies that did not reach us, as far as a later reply tells.
-    pub lost_reverse: u64,
-    /// Tests that arrived at the peer behind a later one.
-    pub reordered_forward: u64,
-    /// Replies that arrived behind a later one.
-    pub reordered_reverse: u64,
-    /// Replies that came after two seconds.
-    pub late: u64,
-    /// Second replies to a test.
-    pub duplicates: u64,
-    /// Replies to what was never sent.
-    pub forged: u64,
-    /// Samples for which the processes at both ends took 50 ms and more: one of them, or its machine, stood still.
-    pub stalls: u64,
-}
-
-impl Counts {
-    /// What has been added since `before`.
-    pub(crate) const fn since(&self, before: &Self) -> Self {
-        Self {
-            sent: self.sent.saturating_sub(before.sent),
-            answered: self.answered.saturating_sub(before.answered),
-            lost_forward: self.lost_forward.saturating_sub(before.lost_forward),
-            lost_reverse: self.lost_reverse.saturating_sub(before.lost_reverse),
-            reordered_forward: self
-                .reordered_forward
-                .saturating_sub(before.reordered_forward),
-            reordered_reverse: self
-                .reordered_reverse
-                .saturating_sub(before.reordered_reverse),
-            late: self.late.saturating_sub(before.late),
-            duplicates: self.duplicates.saturating_sub(before.duplicates),
-            forged: self.forged.saturating_sub(before.forged),
-            stalls: self.stalls.saturating_sub(before.stalls),
-        }
-    }
-}
-
 impl Sender {
     /// A session named `session`, in which nothing was sent.
     pub(crate) fn new(session: u16) -> Self {
@@ -123,7 +77,7 @@ impl Sender {
         }
     }
 
-    /// What is known at `now_ns`.
+    /// The state at `now_ns`.
     pub(crate) fn snapshot(&self, now_ns: u64) -> RttSnapshot {
         let age_ns = self.sampled_ns.map(|at| now_ns.saturating_sub(at));
         RttSnapshot {
@@ -254,7 +208,7 @@ impl Sender {
         self.count_losses();
     }
 
-    /// The reflector has lost its count. What was lost in between is nobody's.
+    /// The reflector has lost its count. Losses in between are not counted.
     fn begin_epoch(&mut self, sequence: u32, reflected: u32) -> (u32, u32) {
         self.epoch = sequence.saturating_sub(reflected);
         self.replies = 1;
@@ -284,7 +238,7 @@ impl Sender {
         }
     }
 
-    /// What has come for the oldest test is all that will.
+    /// Takes the oldest test as it is: nothing more will come for it.
     fn conclude_first(&mut self, now_ns: u64) {
         if let Some(pending) = self.pending.pop_front() {
             self.take_sample(&pending, None, now_ns);

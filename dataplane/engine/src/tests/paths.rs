@@ -1,7 +1,7 @@
 //! Engines that find out about the path between them.
 
 use super::*;
-use crate::{Batches, DATA_OVERHEAD_LEN, Manner};
+use crate::{Batches, DATA_OVERHEAD_LEN, SendMode};
 
 const HEADERS_LEN: usize = 20 + 8;
 const TICK: Duration = Duration::from_millis(100);
@@ -49,8 +49,8 @@ impl Way {
         let mut batch_len = 0;
         for (mut datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
             let fits = datagram.len() + HEADERS_LEN <= self.mtu;
-            let whole = fits || departure.manner == Manner::Fragmented;
-            let batched = departure.manner == Manner::Batched && datagram.len() > 1000;
+            let whole = fits || departure.mode == SendMode::Fragmented;
+            let batched = departure.mode == SendMode::Batched && datagram.len() > 1000;
             let mangled = self.mangles && batched && datagram.len() == batch_len;
             batch_len = if batched { datagram.len() } else { 0 };
             if whole && !mangled {
@@ -113,7 +113,7 @@ fn a_path_that_mangles_batches_gets_none_and_the_next_is_tested_anew() {
     assert!(way.until(&mut a, &mut b, |peer| peer.batches == Batches::Broken));
     a.send(&packet(1, 2, 1300));
     let (_, _, departure) = a.out.datagrams.last().unwrap();
-    assert_eq!(departure.manner, Manner::Single);
+    assert_eq!(departure.mode, SendMode::Single);
 
     way.mangles = false;
     b.at = "192.0.2.77:7".parse().unwrap();
@@ -121,7 +121,7 @@ fn a_path_that_mangles_batches_gets_none_and_the_next_is_tested_anew() {
     assert!(way.until(&mut a, &mut b, |peer| peer.batches == Batches::Work));
     a.send(&packet(1, 2, 1300));
     let (_, _, departure) = a.out.datagrams.last().unwrap();
-    assert_eq!(departure.manner, Manner::Batched);
+    assert_eq!(departure.mode, SendMode::Batched);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::{Manner, Outer, Reading, Sample, Stamper};
+use crate::{OuterHeader, Reading, Sample, SendMode, Stamper};
 
 const TICK: Duration = Duration::from_millis(100);
 const MS: u64 = 1_000_000;
@@ -82,7 +82,7 @@ impl Way {
     fn carry(&self, from: &mut Host, to: &mut Host) {
         for (mut datagram, _, departure) in std::mem::take(&mut from.out.datagrams) {
             self.pass(MS / 2);
-            if let Manner::Stamped(token) = departure.manner {
+            if let SendMode::Stamped(token) = departure.mode {
                 if self.stamps_departures {
                     from.engine.handle_departure(token, self.wall_ns());
                 }
@@ -95,7 +95,7 @@ impl Way {
             let arrived = Some(self.wall_ns());
             self.pass(MS / 2);
             let at = Endpoint::configured(from.at);
-            let outer = Outer {
+            let outer = OuterHeader {
                 ecn: departure.ecn,
                 arrived,
             };

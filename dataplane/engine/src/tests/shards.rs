@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::forger::Forger;
 use super::*;
-use crate::{HAND_OVERS_MAX, Steer};
+use crate::{HANDOFFS_MAX, Steer};
 
 const SHARDS: usize = 3;
 
@@ -19,9 +20,10 @@ struct Interface {
 
 impl Interface {
     fn new(n: u8) -> Self {
-        let engine = |place: Place| Engine::new(place, sources(place.shard() as u32));
+        let engine =
+            |shard_map: ShardMap| Engine::new(shard_map, sources(shard_map.shard() as u32));
         let mut interface = Self {
-            engines: Place::all(SHARDS).map(engine).collect(),
+            engines: ShardMap::all(SHARDS).map(engine).collect(),
             at: format!("192.0.2.{n}:{n}").parse().unwrap(),
             public_key: PrivateKey::from_bytes([n; 32]).public_key(),
             out: Output::default(),
@@ -51,7 +53,7 @@ impl Interface {
     }
 
     fn home_of(&self, peer: PublicKey) -> usize {
-        self.engines[0].place.home_of(&peer)
+        self.engines[0].shard_map.home_of(&peer)
     }
 
     fn send_from(&mut self, shard: usize, packet: &[u8]) {
@@ -68,7 +70,7 @@ impl Interface {
             _ => 0,
         };
         self.receive_at(shard, from, datagram);
-        self.hand_over();
+        self.hand_off();
     }
 
     fn receive_at(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
@@ -83,11 +85,11 @@ impl Interface {
     }
 
     /// How many messages changed hands.
-    fn hand_over(&mut self) -> usize {
+    fn hand_off(&mut self) -> usize {
         let mut count = 0;
-        while let Some(message) = self.engines.iter_mut().find_map(Engine::poll_hand_over) {
+        while let Some(message) = self.engines.iter_mut().find_map(Engine::poll_handoff) {
             let home = &mut self.engines[message.shard()];
-            home.handle_hand_over(clock(), &message, &mut self.out);
+            home.handle_handoff(clock(), &message, &mut self.out);
             count += 1;
         }
         count
@@ -178,14 +180,14 @@ fn whoever_begins_every_peer_gets_through_to_its_home() {
 }
 
 #[test]
-fn a_message_that_came_to_another_shard_still_passes_the_door() {
+fn a_message_that_came_to_another_shard_still_passes_the_gate() {
     let (mut interface, mut hosts) = interface_and_hosts();
     for host in &mut hosts {
         host.send(&packet(number(host), 1, 96));
         let (initiation, ..) = host.out.datagrams.pop().unwrap();
         interface.receive_at(2, host.at, &initiation);
-        let at_home_at_the_door = interface.home_of(host.public_key) == 0;
-        assert_eq!(interface.hand_over(), 2 - usize::from(at_home_at_the_door));
+        let at_home_at_the_gate = interface.home_of(host.public_key) == 0;
+        assert_eq!(interface.hand_off(), 2 - usize::from(at_home_at_the_gate));
         interface.exchange(host);
     }
     assert_eq!(interface.out.packets.len(), SHARDS);
@@ -199,10 +201,14 @@ fn a_cookie_comes_to_the_tunnel_that_asked() {
         let home = interface.home_of(host.public_key);
         interface.send_from(home, &packet(1, number(host), 96));
         let (initiation, ..) = interface.out.datagrams.pop().unwrap();
-        for i in 0..7_000u32 {
-            let from = format!("203.0.{}.{}:1", i / 250, i % 250).parse().unwrap();
-            host.receive(from, Ecn::NotEct, &initiation);
+        let (mut flood, now) = (Forger::new(&host.public_key, 1), clock());
+        for port in 1..700 {
+            let from = ([203, 0, 113, 1], port).into();
+            host.receive_at(now, from, Ecn::NotEct, &flood.message());
         }
+        host.out.datagrams.clear();
+        let from = "203.0.113.2:1".parse().unwrap();
+        host.receive_at(now, from, Ecn::NotEct, &initiation);
         let is_cookie = |(datagram, ..): &&(Vec<u8>, _, _)| datagram.len() == 64;
         let (cookie, ..) = host.out.datagrams.iter().find(is_cookie).unwrap().clone();
         interface.receive(host.at, &cookie);
@@ -223,12 +229,12 @@ fn what_waits_for_another_shard_is_bounded() {
     let host = &mut hosts[0];
     host.send(&packet(number(host), 1, 96));
     let (initiation, ..) = host.out.datagrams.pop().unwrap();
-    for _ in 0..HAND_OVERS_MAX + 7 {
+    for _ in 0..HANDOFFS_MAX + 7 {
         interface.receive_at(1, host.at, &initiation);
     }
     let drops = interface.engines[1].snapshot().drops;
-    assert_eq!(drops.get(Drop::HandOver), 7);
-    assert!(interface.hand_over() >= HAND_OVERS_MAX);
+    assert_eq!(drops.get(Drop::Handoff), 7);
+    assert!(interface.hand_off() >= HANDOFFS_MAX);
 }
 
 #[test]

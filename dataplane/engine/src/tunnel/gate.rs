@@ -1,33 +1,54 @@
-//! The door for handshake messages of all peers: MAC, load, cookies (paper, section 5.3).
+//! The gate that handshake messages of all peers pass: MACs, load, cookies (paper, sections 5.3 and 5.4.7).
 //!
-//! This is the one module that knows boringtun, for its rate limiter, which reads its own clock and randomness. It
-//! counts a message once for every check; here a message is checked and counted once, and looked at again only to write
-//! a cookie.
+//! ```text
+//! admitted a moment ago          -> refused, for one look-up
+//! first MAC is wrong             -> refused
+//! no load                        -> admitted
+//! load, second MAC is right      -> admitted, as far as the address has tokens
+//! load, second MAC is not right  -> refused, with a cookie as far as the allowance goes
+//! ```
+//!
+//! The gate reads no clock and draws no randomness of its own. Its memory is bounded whatever arrives:
+//! [`AddressLimit`], [`CookieAllowance`] and [`Repeats`] say by how much.
 
-use std::net::IpAddr;
+mod address_limit;
+mod allowance;
+mod cookies;
+mod keyed_hash;
+mod load;
+mod repeats;
+mod token_bucket;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use boringtun::noise::TunnResult;
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::x25519;
+use address_limit::AddressLimit;
+use allowance::CookieAllowance;
+use cookies::{Cookies, Signed};
+use keyed_hash::KeyedHash;
+use load::Load;
+use repeats::Repeats;
 
-use crate::callers::Callers;
 use crate::drops::Drop;
 use crate::message::COOKIE_REPLY_LEN;
-use crate::tunnel::Identity;
+use crate::sources::Sources;
+use crate::tunnel::identity::Identity;
 
-/// Handshake messages let through per second before cookies are asked for. One costs the responder four scalar
-/// multiplications of about 40 us, so this is a tenth of a core.
-const HANDSHAKES_PER_SECOND: u64 = 500;
-
-/// See the module.
+/// Admits handshake messages; see the module.
 pub(crate) struct Gate {
-    limiter: RateLimiter,
-    callers: Callers,
+    cookies: Cookies,
+    load: Load,
+    addresses: AddressLimit,
+    allowance: CookieAllowance,
+    repeats: Repeats,
+    /// Renewed with the secret of the cookies, so that what shares a bucket by chance does not share it for long.
+    hash: KeyedHash,
 }
 
-/// What to do with a handshake message.
+/// The gate's decision about a handshake message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted,
@@ -37,55 +58,68 @@ pub(crate) enum Admission {
 }
 
 impl Gate {
-    pub(crate) fn new(identity: &Identity, now: Instant) -> Self {
-        let point = x25519::PublicKey::from(*identity.public_key().as_bytes());
+    pub(crate) fn new(identity: &Identity, sources: &mut Sources) -> Self {
         Self {
-            limiter: RateLimiter::new(&point, HANDSHAKES_PER_SECOND),
-            callers: Callers::new(now),
+            cookies: Cookies::new(&identity.public_key()),
+            load: Load::default(),
+            addresses: AddressLimit::default(),
+            allowance: CookieAllowance::default(),
+            repeats: Repeats::default(),
+            hash: KeyedHash::draw(sources),
         }
     }
 
-    /// Checks the MACs of a handshake message; under load it writes a cookie reply to its sender.
+    /// Checks the MACs of a handshake message; under load it may write a cookie reply to the sender.
     pub(crate) fn admit(
         &mut self,
         now: Instant,
-        from: IpAddr,
+        sources: &mut Sources,
+        from: SocketAddr,
         datagram: &[u8],
         reply: &mut [u8; COOKIE_REPLY_LEN],
     ) -> Admission {
-        self.limiter.reset_count();
-        // Without a second MAC this is nobody who has had a cookie: whether it gets one is decided before one is
-        // computed.
-        let has_mac2 = datagram
-            .last_chunk::<16>()
-            .is_some_and(|mac2| *mac2 != [0; 16]);
-        let address = has_mac2.then_some(from);
-        match self.limiter.verify_packet(address, datagram, reply) {
-            Ok(_) => Admission::Admitted,
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => Admission::Refused(Drop::BadMac),
-            Err(TunnResult::WriteToNetwork(_) | TunnResult::Err(WireGuardError::UnderLoad)) => {
-                self.under_load(now, from, datagram, reply)
-            }
-            Err(_) => Admission::Refused(Drop::MalformedMessage),
+        let Some(message) = Signed::parse(datagram) else {
+            return Admission::Refused(Drop::MalformedMessage);
+        };
+        if self.repeats.contains(&self.hash, message.mac1) {
+            return Admission::Refused(Drop::BadHandshake);
         }
+        if !self.cookies.is_signed(&message) {
+            return Admission::Refused(Drop::BadMac);
+        }
+        let admission = match self.load.note(now) {
+            true => self.admit_under_load(now, sources, from, &message, reply),
+            false => Admission::Admitted,
+        };
+        if admission == Admission::Admitted {
+            self.repeats.insert(&self.hash, message.mac1);
+        }
+        admission
     }
 
-    fn under_load(
+    fn admit_under_load(
         &mut self,
         now: Instant,
-        from: IpAddr,
-        datagram: &[u8],
+        sources: &mut Sources,
+        from: SocketAddr,
+        message: &Signed<'_>,
         reply: &mut [u8; COOKIE_REPLY_LEN],
     ) -> Admission {
-        if !self.callers.may_answer(now, from) {
+        if self.cookies.renew(now, sources) {
+            self.hash = KeyedHash::draw(sources);
+        }
+        if self.cookies.is_from(from, message) {
+            return match self.addresses.take(now, &self.hash, from.ip()) {
+                true => Admission::Admitted,
+                false => Admission::Refused(Drop::Flood),
+            };
+        }
+        let source = self.hash.of(&(from.ip(), from.port()));
+        if !self.allowance.take(now, source) {
             return Admission::Refused(Drop::Flood);
         }
-        match self.limiter.verify_packet(Some(from), datagram, reply) {
-            // The second ended between the two looks.
-            Ok(_) => Admission::Admitted,
-            Err(TunnResult::WriteToNetwork(_)) => Admission::Cookie,
-            Err(_) => Admission::Refused(Drop::Flood),
-        }
+        self.cookies.write_reply(sources, from, message, reply);
+        Admission::Cookie
     }
 }
 

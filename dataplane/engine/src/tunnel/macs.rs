@@ -3,45 +3,39 @@
 
 use std::time::{Duration, Instant};
 
-use blake2::Blake2sMac;
-use blake2::digest::consts::U16;
-use blake2::digest::{KeyInit, Mac};
-use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use crate::drops::Drop;
 use crate::key::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, sender_index};
-use crate::tunnel::transcript::{Bytes32, hash};
-
-const LABEL_MAC1: &[u8] = b"mac1----";
-const LABEL_COOKIE: &[u8] = b"cookie--";
-const MAC_LEN: usize = 16;
+use crate::tunnel::mac::{MAC_LEN, MacBytes, cookie_key, mac, mac1_key};
+use crate::tunnel::transcript::Bytes32;
 
 /// A cookie is good for two minutes from when its secret was made, less what it may take to arrive (the kernel's
 /// `COOKIE_SECRET_LATENCY`).
 const COOKIE_AGE_MAX: Duration = Duration::from_secs(120 - 5);
 
-/// What marks our messages to one peer.
+/// The MACs of our messages to one peer.
 pub(super) struct Macs {
     mac1_key: Bytes32,
     cookie_key: Bytes32,
     /// Index and first MAC of the last message: a cookie is for these, once.
-    sent: Option<(u32, [u8; MAC_LEN])>,
+    sent: Option<(u32, MacBytes)>,
     cookie: Option<Cookie>,
 }
 
 struct Cookie {
-    bytes: Zeroizing<[u8; MAC_LEN]>,
+    bytes: Zeroizing<MacBytes>,
     since: Instant,
 }
 
 impl Macs {
     pub(super) fn new(peer: &PublicKey) -> Self {
         Self {
-            mac1_key: hash(&[LABEL_MAC1, peer.as_bytes()]),
-            cookie_key: hash(&[LABEL_COOKIE, peer.as_bytes()]),
+            mac1_key: mac1_key(peer),
+            cookie_key: cookie_key(peer),
             sent: None,
             cookie: None,
         }
@@ -51,13 +45,13 @@ impl Macs {
     pub(super) fn write(&mut self, now: Instant, message: &mut [u8]) {
         let mac2_at = message.len() - MAC_LEN;
         let mac1_at = mac2_at - MAC_LEN;
-        let mac1 = mac(&self.mac1_key, &message[..mac1_at]);
+        let mac1 = mac(&self.mac1_key, &[&message[..mac1_at]]);
         message[mac1_at..mac2_at].copy_from_slice(&mac1);
         self.sent = sender_index(message).map(|index| (index, mac1));
         self.cookie
             .take_if(|cookie| now.saturating_duration_since(cookie.since) >= COOKIE_AGE_MAX);
         let mac2 = match &self.cookie {
-            Some(cookie) => mac(&*cookie.bytes, &message[..mac2_at]),
+            Some(cookie) => mac(&*cookie.bytes, &[&message[..mac2_at]]),
             None => [0; MAC_LEN],
         };
         message[mac2_at..].copy_from_slice(&mac2);
@@ -85,10 +79,4 @@ impl Macs {
         self.sent = None;
         Ok(())
     }
-}
-
-fn mac(key: &[u8], bytes: &[u8]) -> [u8; MAC_LEN] {
-    let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(key).expect("at most 32 bytes");
-    mac.update(bytes);
-    mac.finalize().into_bytes().into()
 }

@@ -1,4 +1,4 @@
-//! One client: requests in, answers out, one after the other.
+//! The connection of a client: requests in, answers out, one after the other.
 
 use std::io;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use tokio::time::timeout;
 use tracing::info;
 use zeroize::Zeroizing;
 
+use crate::uapi::interface::{Interface, InterfaceError};
 use crate::uapi::parse::{MAX_LINE, ParseError, Request, RequestParser};
-use crate::uapi::{Interface, InterfaceError, literal, render};
+use crate::uapi::{literal, render};
 
 /// A client that neither sends nor reads for this long is let go, so that eight idle ones do not keep `wg` out for
 /// ever.
@@ -141,7 +142,7 @@ impl Lines {
         first.then_some(&self.buffer[..])
     }
 
-    /// Where to read into; never empty once [`Self::next_line`] has returned `None`.
+    /// The room to read into; never empty once [`Self::next_line`] has returned `None`.
     fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;

@@ -1,6 +1,6 @@
 //! Ours against boringtun's `Tunn`, which reads its own clock: it takes part in everything that we bring about.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
@@ -126,7 +126,7 @@ fn another_preshared_key_is_another_peer() {
 }
 
 #[test]
-fn a_cookie_of_boringtuns_opens_its_door() {
+fn a_cookie_of_boringtuns_opens_its_gate() {
     let now = clock();
     let mut room = vec![0; 256];
     let mut ours = End::new(1, 2);
@@ -151,20 +151,28 @@ fn a_cookie_of_our_gate_opens_it_for_boringtun() {
     let now = clock();
     let mut room = vec![0; 256];
     let mut reply = [0; 64];
-    let ours = End::new(1, 2);
+    let mut ours = End::new(1, 2);
     let mut twin = twin(2, 1, None, u64::MAX);
-    let mut gate = Gate::new(&ours.identity, now);
-    let initiation = written(twin.format_handshake_initiation(&mut room, false));
-    let admitted = (0..10_000)
-        .take_while(|_| gate.admit(now, ADDRESS, &initiation, &mut reply) == Admission::Admitted)
-        .count();
-    assert!(admitted >= 500, "{admitted}");
+    let mut gate = Gate::new(&ours.identity, &mut ours.sources);
+    let from = SocketAddr::new(ADDRESS, 51_820);
+    let mut knock = |from, message: &[u8]| {
+        let admission = gate.admit(now, &mut ours.sources, from, message, &mut reply);
+        (admission, reply)
+    };
+    for _ in 0..500 {
+        let message = written(twin.format_handshake_initiation(&mut room, true));
+        assert_eq!(knock(from, &message).0, Admission::Admitted);
+    }
+    let message = written(twin.format_handshake_initiation(&mut room, true));
+    let (admission, reply) = knock(from, &message);
+    assert_eq!(admission, Admission::Cookie);
     let done = twin.decapsulate(None, &reply, &mut room);
     assert!(matches!(done, TunnResult::Done), "{done:?}");
-    let initiation = written(twin.format_handshake_initiation(&mut room, true));
-    let admission = gate.admit(now, ADDRESS, &initiation, &mut reply);
-    assert_eq!(admission, Admission::Admitted);
-    let stranger = IpAddr::V4(Ipv4Addr::BROADCAST);
-    let admission = gate.admit(now, stranger, &initiation, &mut reply);
-    assert_ne!(admission, Admission::Admitted, "it is for one address");
+    let message = written(twin.format_handshake_initiation(&mut room, true));
+    let elsewhere = SocketAddr::new(ADDRESS, 51_821);
+    for (from, is_right) in [(elsewhere, false), (from, true)] {
+        let (admission, _) = knock(from, &message);
+        let is_admitted = admission == Admission::Admitted;
+        assert_eq!(is_admitted, is_right, "it is for one address and port");
+    }
 }

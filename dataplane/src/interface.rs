@@ -1,36 +1,23 @@
-//! What `wg` and the control plane ask of a device.
+//! The userspace protocol's view of a device, for `wg` and the control plane.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use ployz_engine::{Drop, RttSnapshot, Update};
 
-use super::{Device, DeviceSnapshot};
+use crate::device::{Device, DeviceSnapshot};
 use crate::uapi::{Interface, InterfaceDescription, InterfaceError};
 
 impl Interface for Device {
     async fn apply(&self, update: Update) -> Result<(), InterfaceError> {
-        let sockets = self.rebind(&update)?;
-        let fwmark = update.fwmark;
-        if let (Some(fwmark), None) = (fwmark, &sockets) {
-            self.set_fwmark(fwmark)?;
-        }
-        self.change(update, sockets.as_deref()).await?;
-        if let Some(fwmark) = fwmark {
-            self.fwmark.set(fwmark);
-        }
-        if let Some(sockets) = sockets {
-            self.sockets.replace(sockets);
-            self.rebound.notify_one();
-        }
-        Ok(())
+        self.apply_update(update).await
     }
 
     async fn describe(&self) -> Result<InterfaceDescription, InterfaceError> {
-        let device = self.shards.describe().await?;
+        let device = self.describe_engines().await?;
         let (now, unix_now) = clocks();
         Ok(InterfaceDescription {
             listen_port: self.port(),
-            fwmark: self.fwmark.get(),
+            fwmark: self.fwmark(),
             device,
             now,
             unix_now,
@@ -51,7 +38,7 @@ impl Interface for Device {
         let mut status = vec![
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("backend".to_owned(), self.backend().name().to_owned()),
-            ("shards".to_owned(), self.shards.count().to_string()),
+            ("shards".to_owned(), self.shard_count().to_string()),
             ("tun_tcp_offload".to_owned(), yes_no(offloads.tun_tcp)),
             ("tun_udp_offload".to_owned(), yes_no(offloads.tun_udp)),
             ("udp_gso".to_owned(), yes_no(offloads.udp_gso)),
@@ -81,8 +68,8 @@ impl Interface for Device {
     }
 }
 
-/// What is known of the round trips to a peer, as words of `name=value`: of the last samples the times in the network
-/// and through the tunnel, and what became of the tests since the session began.
+/// The round trips to a peer, as words of `name=value`: of the last samples the times in the network and through
+/// the tunnel, and what became of the tests since the session began.
 fn rtt_line(rtt: &RttSnapshot) -> String {
     let us = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1e3);
     let network = rtt.window.network().unwrap_or_default();

@@ -1,45 +1,45 @@
-//! Which of an interface's engines this is, and which peers are at home in it.
+//! The spread of an interface's peers over its engines, as one of the engines sees it.
 //!
 //! Every engine of an interface knows every peer and every prefix, but only the home of a peer has a tunnel with it.
-//! The home follows from the peer's public key, and the receiver indices of its sessions name it in their highest byte,
-//! so that a data message can be told whose it is before anybody has looked anything up.
+//! The home follows from the peer's public key. The receiver indices of the peer's sessions name the home in their
+//! highest byte, so that a data message can be steered before anything is looked up.
 
 use crate::key::PublicKey;
 
 /// Engines per interface: of the 256 values of an index's highest byte at least four are left for each.
 pub const SHARDS_MAX: usize = 64;
 
-/// The shard that takes handshake messages from the network, for all.
-const DOOR: usize = 0;
+/// The shard that takes handshake messages from the network, for all shards.
+const HANDSHAKE_SHARD: usize = 0;
 
-/// One engine among those that share an interface.
+/// The shard of one engine, and the homes of all peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ShardMap {
     shard: usize,
     shards: usize,
 }
 
-impl Place {
-    /// The place of an engine that has the interface for itself.
+impl ShardMap {
+    /// The map of an engine that has the interface for itself.
     pub const ONLY: Self = Self {
         shard: 0,
         shards: 1,
     };
 
-    /// The places of an interface with so many shards: from 1 to [`SHARDS_MAX`].
+    /// The maps of all engines of an interface with so many shards: from 1 to [`SHARDS_MAX`].
     pub fn all(shards: usize) -> impl Iterator<Item = Self> {
         assert!((1..=SHARDS_MAX).contains(&shards));
         (0..shards).map(move |shard| Self { shard, shards })
     }
 
-    /// Which one it is, counted from 0.
+    /// The number of this shard, counted from 0.
     pub const fn shard(self) -> usize {
         self.shard
     }
 
-    /// True for the one that handshake messages come to.
-    pub const fn is_door(self) -> bool {
-        self.shard == DOOR
+    /// True for the shard that handshake messages come to.
+    pub const fn is_handshake_shard(self) -> bool {
+        self.shard == HANDSHAKE_SHARD
     }
 
     /// The shard that has the sessions of this peer. The low bytes of a point are as good as random.
@@ -48,12 +48,12 @@ impl Place {
         u32::from_le_bytes([a, b, c, d]) as usize % self.shards
     }
 
-    /// The place of the door.
-    pub(crate) const fn door(self) -> usize {
-        DOOR
+    /// The shard that handshake messages come to.
+    pub(crate) const fn handshake_shard(self) -> usize {
+        HANDSHAKE_SHARD
     }
 
-    /// True if nobody shares the interface.
+    /// True if no other engine shares the interface.
     pub(crate) const fn is_only(self) -> bool {
         self.shards == 1
     }
@@ -70,22 +70,22 @@ mod tests {
 
     #[test]
     fn an_only_engine_is_home_to_all() {
-        let place = Place::ONLY;
-        assert!(place.is_door() && place.is_only());
+        let map = ShardMap::ONLY;
+        assert!(map.is_handshake_shard() && map.is_only());
         for byte in [0, 1, 0x7f, 0xff] {
-            assert_eq!(place.home_of(&PublicKey::from_bytes([byte; 32])), 0);
-            assert_eq!(place.home_of_index(u32::from(byte) << 24), 0);
+            assert_eq!(map.home_of(&PublicKey::from_bytes([byte; 32])), 0);
+            assert_eq!(map.home_of_index(u32::from(byte) << 24), 0);
         }
     }
 
     #[test]
-    fn all_places_agree_on_every_home_and_none_is_without_an_index() {
+    fn all_shards_agree_on_every_home_and_none_is_without_an_index() {
         for shards in [2, 3, 64] {
             let key = PublicKey::from_bytes([0xa7; 32]);
-            let mut homes: Vec<usize> = Place::all(shards).map(|at| at.home_of(&key)).collect();
+            let mut homes: Vec<usize> = ShardMap::all(shards).map(|at| at.home_of(&key)).collect();
             homes.dedup();
             assert_eq!(homes.len(), 1);
-            let here = Place::all(shards).next().unwrap();
+            let here = ShardMap::all(shards).next().unwrap();
             for home in 0..shards {
                 let bytes = (0..=0xffu32).filter(|byte| here.home_of_index(byte << 24) == home);
                 assert!(bytes.count() >= 4);

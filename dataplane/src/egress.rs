@@ -1,8 +1,8 @@
-//! Everything that leaves a shard: datagrams in batches, packets coalesced.
+//! The output of a shard: datagrams in batches, packets coalesced.
 //!
-//! The engine writes into an [`Outlet`]; at the end of a turn the driver takes what is ready and hands it to the kernel
-//! its own way. Should buffers run out within a turn, the outlet sends and writes what is ready at once, in order: so
-//! nothing is lost, and memory stays what it was at the start.
+//! The engine writes into an [`Egress`]. At the end of a turn the driver takes what is ready and gives it to the kernel
+//! in its own way. If buffers run out within a turn, the egress sends and writes what is ready at once and in order, so
+//! that nothing is lost and no memory is added.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ployz_aead::Key;
-use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, Manner, Sink, WallNs};
+use ployz_engine::{Departure, Drop, Drops, Endpoint, LocalAddress, SendMode, Sink, WallNs};
 
 use crate::batch::SendBatch;
 use crate::offload::{Capabilities, Coalescer, TunBuffer};
@@ -21,37 +21,37 @@ const BATCHES: usize = 24;
 /// TUN writes of 64 KiB: one for every buffer received in a turn, and as many open flows.
 const TUN_BUFFERS: usize = 24;
 
-/// The plain way out, which waits.
-pub trait Exit {
-    /// Sends a batch in its manner.
+/// Plain calls to the kernel, which wait: for a batch or a packet that the driver does not send in its own way.
+pub trait PacketIo {
+    /// Sends a batch in its mode.
     ///
     /// # Errors
-    /// What the kernel says; the batch is lost then.
+    /// The kernel's error; the batch is lost then.
     fn send(&mut self, batch: &mut SendBatch) -> io::Result<()>;
 
     /// Sends a batch datagram by datagram.
     ///
     /// # Errors
-    /// What the kernel said about one of them.
+    /// The kernel's error for one of them.
     fn send_singly(&mut self, batch: &mut SendBatch) -> io::Result<()>;
 
     /// Writes to the TUN.
     ///
     /// # Errors
-    /// What the kernel says; the packet is lost then.
+    /// The kernel's error; the packet is lost then.
     fn write(&mut self, buffer: &TunBuffer) -> io::Result<()>;
 
-    /// A datagram that was sent in [`Manner::Stamped`] and when it left, if there is news at `now`.
+    /// A datagram that was sent in [`SendMode::Stamped`] and when it left, if there is news at `now`.
     fn departure(&mut self, now: Instant) -> Option<(u32, WallNs)>;
 
     /// Bytes that wait to be received where datagrams of `remote` arrive, as the kernel counts memory.
     fn backlog(&self, remote: SocketAddr) -> usize;
 }
 
-/// See the module.
+/// The memory for a shard's output, and the packet I/O that empties it early; see the module.
 #[derive(Debug)]
-pub struct Outlet<E> {
-    exit: E,
+pub struct Egress<E> {
+    io: E,
     coalescer: Coalescer,
     /// The batch that grows.
     open: Option<SendBatch>,
@@ -65,11 +65,11 @@ pub struct Outlet<E> {
     drops: Drops,
 }
 
-impl<E: Exit> Outlet<E> {
-    /// An outlet with all the memory it will ever have.
-    pub fn new(exit: E, tun: Capabilities, udp_gso: bool) -> Self {
+impl<E: PacketIo> Egress<E> {
+    /// An egress with all the memory it will ever have.
+    pub fn new(io: E, tun: Capabilities, udp_gso: bool) -> Self {
         Self {
-            exit,
+            io,
             coalescer: Coalescer::new(tun, TUN_BUFFERS),
             open: None,
             ready: VecDeque::with_capacity(BATCHES),
@@ -80,17 +80,17 @@ impl<E: Exit> Outlet<E> {
         }
     }
 
-    /// The way out.
-    pub fn exit(&self) -> &E {
-        &self.exit
+    /// The packet I/O.
+    pub fn io(&self) -> &E {
+        &self.io
     }
 
-    /// The way out.
-    pub fn exit_mut(&mut self) -> &mut E {
-        &mut self.exit
+    /// The packet I/O.
+    pub fn io_mut(&mut self) -> &mut E {
+        &mut self.io
     }
 
-    /// What was lost on the way out.
+    /// Counts of what was lost on the way out.
     pub fn drops(&self) -> &Drops {
         &self.drops
     }
@@ -100,7 +100,7 @@ impl<E: Exit> Outlet<E> {
         self.udp_gso
     }
 
-    /// Ends the turn: what was open is ready.
+    /// Ends the turn: the open batch is ready.
     pub fn close(&mut self) {
         self.coalescer.flush();
         self.part();
@@ -113,8 +113,8 @@ impl<E: Exit> Outlet<E> {
         to: &Endpoint,
         mut departure: Departure,
     ) -> Option<&mut SendBatch> {
-        if !self.udp_gso && departure.manner == Manner::Batched {
-            departure.manner = Manner::Single;
+        if !self.udp_gso && departure.mode == SendMode::Batched {
+            departure.mode = SendMode::Single;
         }
         let fits = |batch: &SendBatch| batch.takes(len, to, departure);
         if !self.open.as_ref().is_some_and(fits) {
@@ -168,14 +168,14 @@ impl<E: Exit> Outlet<E> {
 
     fn send_ready(&mut self) {
         while let Some(mut batch) = self.ready.pop_front() {
-            let result = self.exit.send(&mut batch);
+            let result = self.io.send(&mut batch);
             self.sent(batch, result);
         }
     }
 
     fn write_ready(&mut self) {
         while let Some(buffer) = self.coalescer.pop_ready() {
-            let result = self.exit.write(&buffer);
+            let result = self.io.write(&buffer);
             self.written(buffer, result);
         }
     }
@@ -184,16 +184,16 @@ impl<E: Exit> Outlet<E> {
     /// does not take segments, or the socket was full for a moment.
     fn try_again(&mut self, batch: &mut SendBatch, error: &io::Error) {
         let mut outcome = match error.raw_os_error() {
-            Some(libc::EAGAIN) => self.exit.send(batch),
+            Some(libc::EAGAIN) => self.io.send(batch),
             _ => Err(io::Error::from(error.kind())),
         };
         if let (Err(_), Some(local)) = (&outcome, batch.to().local) {
             self.gone.push(local);
             batch.forget_local();
-            outcome = self.exit.send(batch);
+            outcome = self.io.send(batch);
         }
-        if outcome.is_err() && batch.count() > 1 && batch.manner() == Manner::Batched {
-            outcome = self.exit.send_singly(batch);
+        if outcome.is_err() && batch.count() > 1 && batch.mode() == SendMode::Batched {
+            outcome = self.io.send_singly(batch);
             if outcome.is_ok() && error.raw_os_error() == Some(libc::EIO) {
                 tracing::warn!("the network does not take UDP GSO: sending datagrams one by one");
                 self.udp_gso = false;
@@ -213,7 +213,7 @@ impl<E: Exit> Outlet<E> {
     }
 }
 
-impl<E: Exit> Sink for Outlet<E> {
+impl<E: PacketIo> Sink for Egress<E> {
     fn datagram(
         &mut self,
         len: usize,
