@@ -1,5 +1,5 @@
-//! The table of requests: for each one who may ask it, whether it changes something, which machine answers, and with how
-//! many answers. Routing, authorisation, the audit trail and the table in `docs/protocol.md` follow from it.
+//! The table of requests: for each one who may ask it, whether it changes something, which machine answers, and with
+//! how many answers. Routing, authorisation, the audit trail and the table in `docs/protocol.md` follow from it.
 //! `docs/contributing/add-a-request.md` has the steps of adding a row.
 
 use serde::{Deserialize, Serialize};
@@ -218,5 +218,63 @@ mod tests {
         assert_eq!(Request::Status.target(), "");
         assert_eq!(Operation::MachineDrain.row().effect, Effect::Change);
         assert_eq!(Operation::Status.row().effect, Effect::Read);
+    }
+
+    const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
+
+    #[test]
+    fn the_protocol_documents_each_request_in_exactly_one_row() {
+        let table = PROTOCOL
+            .lines()
+            .skip_while(|line| !line.starts_with("| request |"))
+            .take_while(|line| line.starts_with('|'))
+            .skip(2);
+        let mut documented: Vec<_> = table.map(columns).collect();
+        let mut expected: Vec<_> = REQUESTS.iter().map(documentation).collect();
+        documented.sort();
+        expected.sort();
+        for (documented, expected) in documented.iter().zip(&expected) {
+            assert_eq!(documented, expected, "docs/protocol.md");
+        }
+        assert_eq!(documented.len(), expected.len(), "docs/protocol.md");
+    }
+
+    /// A row without the fields of the request, which are for readers only.
+    fn columns(line: &str) -> Vec<String> {
+        let mut columns: Vec<_> = line
+            .trim_matches('|')
+            .split('|')
+            .map(|column| column.trim().to_owned())
+            .collect();
+        columns.remove(1);
+        columns
+    }
+
+    fn documentation(row: &Row) -> Vec<String> {
+        let who_may = match row.circle {
+            Circle::Known => "every certificate",
+            Circle::Machines => "machines",
+            Circle::Holders => "machines that hold the store",
+            Circle::Claimant => "the machine that claims the workload",
+            Circle::Operators => "admins, operators",
+            Circle::Admins => "admins",
+            Circle::Strangers => "strangers",
+        };
+        let change = match row.effect {
+            Effect::Read => "no",
+            Effect::Change => "yes",
+        };
+        let answered_by = match row.answered_by {
+            Answerer::Any => "any machine",
+            Answerer::Holder => "a machine that holds the store",
+        };
+        let answers = match row.answers {
+            Answers::One => "one",
+            Answers::Many => "many",
+            Answers::Session => "a session",
+        };
+        let name = format!("`{}`", row.operation.name());
+        let columns = [&name, who_may, change, answered_by, answers];
+        columns.map(str::to_owned).to_vec()
     }
 }

@@ -1,5 +1,5 @@
-//! Long work as state machines: each says which step is next, and takes what came of it. One runner in the daemon carries
-//! the steps out, waits, and keeps the journal; nothing here knows how.
+//! Long work as state machines: each says which step is next, and takes what came of it. One runner in the daemon
+//! carries the steps out, waits, and keeps the journal; nothing here knows how.
 //!
 //! ```text
 //!            next(): Step ─────▶ carried out ─────▶ handle(outcome, now)

@@ -8,8 +8,8 @@
 //!   release   Release                     the old machine holds it no more
 //! ```
 //!
-//! Until the cut, the old machine holds its instance and its volumes. A failure before it takes the new claim back, and the
-//! old machine starts what it had ended, because no other machine is to run it.
+//! Until the cut, the old machine holds its instance and its volumes. A failure before it takes the new claim back, and
+//! the old machine starts what it had ended, because no other machine is to run it.
 
 use std::time::{Duration, Instant};
 

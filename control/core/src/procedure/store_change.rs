@@ -8,8 +8,8 @@
 //!             Enter, Announce, await Complete, Settle ◀─ committed      Thaw ─▶ Abandon
 //! ```
 //!
-//! After the commit the next store counts, whatever happens: every failure from then on only delays. Before it the store
-//! is what it was, and has to take writes again before anything else counts.
+//! After the commit the next store counts, whatever happens: every failure from then on only delays. Before it the
+//! store is what it was, and has to take writes again before anything else counts.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
