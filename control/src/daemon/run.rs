@@ -91,7 +91,8 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
         tracing::debug!(error = format!("{error:#}"), "the end is not written down");
     }
     machine.files.remove(MEMBER_CREDENTIAL_FILE)?;
-    machine.files.remove(LOCAL_CREDENTIAL_FILE).and(ended)
+    machine.files.remove(LOCAL_CREDENTIAL_FILE)?;
+    ended
 }
 
 /// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.

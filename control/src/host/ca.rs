@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use anyhow::Context as _;
 use ployz_api::{CertificateName, Role, Secret};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
+use crate::host::error::HostError;
 use crate::host::identity::hex;
 
 /// Signs certificates for one network.
@@ -28,7 +28,7 @@ pub(crate) struct CertificateAuthority {
 
 impl CertificateAuthority {
     /// A new one.
-    pub(crate) fn generate(network: &str) -> anyhow::Result<Self> {
+    pub(crate) fn generate(network: &str) -> Result<Self, HostError> {
         let key = KeyPair::generate()?;
         let certificate = parameters(network).self_signed(&key)?;
         Ok(Self {
@@ -49,7 +49,7 @@ impl CertificateAuthority {
         subject: &str,
         addresses: &[IpAddr],
         key: &impl PublicKeyData,
-    ) -> anyhow::Result<String> {
+    ) -> Result<String, HostError> {
         let any = CertificateName::any_machine(&self.network);
         let mut names = vec![SanType::DnsName(any.try_into()?)];
         names.extend(addresses.iter().copied().map(SanType::IpAddress));
@@ -67,7 +67,7 @@ impl CertificateAuthority {
         role: Role,
         expires_at: Option<u64>,
         key: &impl PublicKeyData,
-    ) -> anyhow::Result<String> {
+    ) -> Result<String, HostError> {
         let usages = [ExtendedKeyUsagePurpose::ClientAuth];
         self.certify(subject, role, Vec::new(), &usages, expires_at, key)
     }
@@ -89,7 +89,7 @@ impl CertificateAuthority {
         usages: &[ExtendedKeyUsagePurpose],
         expires_at: Option<u64>,
         key: &impl PublicKeyData,
-    ) -> anyhow::Result<String> {
+    ) -> Result<String, HostError> {
         let name = CertificateName {
             subject: subject.to_owned(),
             role,
@@ -102,12 +102,20 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages.to_vec();
         if let Some(unix_secs) = expires_at {
-            params.not_after = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_secs)?)?;
+            params.not_after = expiry(unix_secs)?;
         }
-        let own_key = KeyPair::from_pem(self.key_pem.expose()).context("the authority's key")?;
+        let own_key = KeyPair::from_pem(self.key_pem.expose())
+            .map_err(HostError::key("the network authority's key"))?;
         let issuer = Issuer::new(parameters(&self.network), own_key);
         Ok(params.signed_by(key, &issuer)?.pem())
     }
+}
+
+fn expiry(unix_secs: u64) -> Result<OffsetDateTime, HostError> {
+    i64::try_from(unix_secs)
+        .ok()
+        .and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok())
+        .ok_or(HostError::Expiry(unix_secs))
 }
 
 /// What issuer and certificate have to agree on; it follows from the network alone.

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
 use clap::{Args as _, ValueEnum};
-use ployz_api::Name;
+use ployz_api::{Failure, Name};
 use ployz_dataplane::BackendChoice;
 use ployz_install::Base;
 use serde::Deserialize;
 
+use crate::host::error::HostError;
 use crate::host::logging::LogFormat;
 
 const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
@@ -189,7 +189,7 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the file, if there is one, and fills in what nobody has said.
-    pub(crate) fn load(arguments: Arguments) -> anyhow::Result<Self> {
+    pub(crate) fn load(arguments: Arguments) -> Result<Self, HostError> {
         refuse_unknown(std::env::vars_os().map(|(key, _)| key.to_string_lossy().into_owned()))?;
         let file = match &arguments.config {
             Some(path) => read(path)?,
@@ -229,20 +229,20 @@ impl Settings {
         }
     }
 
-    fn complete(self) -> anyhow::Result<Config> {
+    fn complete(self) -> Result<Config, HostError> {
         let mtu = self.mtu.unwrap_or(MTU_DEFAULT);
         if !(1280..=65_535).contains(&mtu) {
-            bail!("mtu is {mtu}: IPv6 needs 1280 bytes, and 65535 is the most there is");
+            let rule = "it must be 1280, which IPv6 needs, to 65535";
+            return Err(refused("mtu", mtu, rule));
         }
         let shards = self.shards.unwrap_or(1);
         if !(1..=SHARDS_MAX).contains(&i64::from(shards)) {
-            bail!("shards is {shards}: there can be 1 to {SHARDS_MAX}");
+            let rule = format!("it must be 1 to {SHARDS_MAX}");
+            return Err(refused("shards", shards, rule));
         }
         let service_mode = self.service_mode.unwrap_or(ServiceMode::System);
         if service_mode == ServiceMode::User {
-            bail!(
-                "service mode user is not supported: an interface takes root, so run it as root with --service-mode system"
-            );
+            return Err(HostError::UserService);
         }
         Ok(Config {
             data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/ployz".into()),
@@ -262,19 +262,37 @@ impl Settings {
             runtime: self.runtime.unwrap_or(Runtime::Docker),
             docker_socket: self.docker_socket.unwrap_or_else(engine_socket),
             service_mode,
-            release_base: self.release_base.as_deref().map(str::parse).transpose()?,
+            release_base: self.release_base.as_deref().map(base).transpose()?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).with_context(|| path.display().to_string())
+fn read(path: &Path) -> Result<Settings, HostError> {
+    let text = std::fs::read_to_string(path).map_err(HostError::file("read", path))?;
+    toml::from_str(&text).map_err(|cause| HostError::ConfigFile {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
-fn host_name() -> anyhow::Result<Name> {
-    let name = nix::unistd::gethostname().context("the host has no name: say --name")?;
+fn base(text: &str) -> Result<Base, HostError> {
+    text.parse().map_err(|failure: Failure| {
+        let rule = failure.hint.unwrap_or(failure.message);
+        refused("release_base", text, rule)
+    })
+}
+
+fn refused(setting: &'static str, value: impl ToString, rule: impl Into<String>) -> HostError {
+    HostError::Setting {
+        setting,
+        value: value.to_string(),
+        rule: rule.into(),
+    }
+}
+
+fn host_name() -> Result<Name, HostError> {
+    let name = nix::unistd::gethostname().map_err(HostError::HostName)?;
     Ok(Name::nearest(&name.to_string_lossy()))
 }
 
@@ -287,13 +305,14 @@ fn engine_socket() -> PathBuf {
 }
 
 /// Never the one on the PATH: which version runs is not for whoever set that to decide.
-fn beside_ourselves() -> anyhow::Result<PathBuf> {
-    let ourselves = std::env::current_exe().context("find ployzd's own file")?;
+fn beside_ourselves() -> Result<PathBuf, HostError> {
+    let link = Path::new("/proc/self/exe");
+    let ourselves = std::env::current_exe().map_err(HostError::file("read", link))?;
     Ok(ourselves.with_file_name("nats-server"))
 }
 
 /// A setting that is misspelt must not be ignored.
-fn refuse_unknown(keys: impl Iterator<Item = String>) -> anyhow::Result<()> {
+fn refuse_unknown(keys: impl Iterator<Item = String>) -> Result<(), HostError> {
     let command = Arguments::augment_args(clap::Command::new("run"));
     let known: Vec<String> = command
         .get_arguments()
@@ -303,11 +322,10 @@ fn refuse_unknown(keys: impl Iterator<Item = String>) -> anyhow::Result<()> {
         .filter(|key| key.starts_with(ENVIRONMENT_PREFIX) && !known.contains(key))
         .collect();
     if !unknown.is_empty() {
-        bail!(
-            "the environment has {}, which is no setting; there are {}",
-            unknown.join(", "),
-            known.join(", ")
-        );
+        return Err(HostError::UnknownSettings {
+            unknown: unknown.join(", "),
+            known: known.join(", "),
+        });
     }
     Ok(())
 }

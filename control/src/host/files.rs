@@ -7,11 +7,12 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
+
+use crate::host::error::HostError;
 
 /// An open data directory, which no other daemon can open.
 #[derive(Debug)]
@@ -22,33 +23,28 @@ pub(crate) struct DataDirectory {
 
 impl DataDirectory {
     /// Opens it, and makes it first if it is not there.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let named = || path.display().to_string();
+    pub(crate) fn open(path: &Path) -> Result<Self, HostError> {
         if !path.exists() {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(path)
-                .with_context(named)?;
+                .map_err(HostError::file("create", path))?;
         }
-        let metadata = fs::metadata(path).with_context(named)?;
+        let metadata = fs::metadata(path).map_err(HostError::file("open", path))?;
+        let path = path.to_owned();
         if metadata.uid() != nix::unistd::geteuid().as_raw() {
-            bail!(
-                "{} belongs to somebody else: choose another --data-dir",
-                named()
-            );
+            return Err(HostError::ForeignDirectory { path });
         }
-        fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(named)?;
-        let file = private()
-            .create(true)
-            .truncate(false)
-            .open(path.join("lock"))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| anyhow::anyhow!("{} is in use: another ployzd runs on it", named()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        fs::set_permissions(&path, Permissions::from_mode(0o700))
+            .map_err(HostError::file("set the permissions of", &path))?;
+        let lock = path.join("lock");
+        let file = private().create(true).truncate(false).open(&lock);
+        let file = file.map_err(HostError::file("open", &lock))?;
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            return Err(HostError::DirectoryInUse { path });
+        };
+        Ok(Self { path, _lock: lock })
     }
 
     /// Where a file of it is.
@@ -57,41 +53,44 @@ impl DataDirectory {
     }
 
     /// Reads a file of it; `None` if there is none.
-    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HostError> {
         let path = self.path(name);
         let text = match fs::read(&path) {
             Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            Err(error) => return Err(HostError::file("read", &path)(error)),
         };
-        let value = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged: restore it, or move it away", path.display())
-        })?;
-        Ok(Some(value))
+        match serde_json::from_slice(&text) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                let cause = error.to_string();
+                Err(HostError::Damaged { path, cause })
+            }
+        }
     }
 
     /// Reads a file that [`Self::rewrite`] has written; if it is damaged or gone, the one before it.
     pub(crate) fn read_last_good<T: DeserializeOwned>(
         &self,
         name: &str,
-    ) -> anyhow::Result<Option<T>> {
+    ) -> Result<Option<T>, HostError> {
         match self.read(name) {
             Ok(Some(value)) => Ok(Some(value)),
             Ok(None) => self.read(&before(name)),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "taking the copy before it");
+                tracing::warn!(%error, "using the previous copy of the file");
                 self.read(&before(name))
             }
         }
     }
 
     /// Writes a file of it and keeps the one before.
-    pub(crate) fn rewrite(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+    pub(crate) fn rewrite(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
         let kept = self.path(&before(name));
         self.remove(&before(name))?;
         match fs::hard_link(self.path(name), &kept) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| kept.display().to_string());
+                return Err(HostError::file("create", &kept)(error));
             }
             Ok(()) | Err(_) => {}
         }
@@ -99,37 +98,41 @@ impl DataDirectory {
     }
 
     /// Writes a file of it.
-    pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
-        let text = Zeroizing::new(serde_json::to_vec_pretty(value)?);
+    pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
+        let rendered = serde_json::to_vec_pretty(value).map_err(|cause| HostError::Render {
+            what: name.to_owned(),
+            cause,
+        });
+        let text = Zeroizing::new(rendered?);
         self.write_bytes(name, &text)
     }
 
     /// As [`Self::write`], as it is.
-    pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), HostError> {
         let path = self.path(name);
-        replace(&path, bytes).with_context(|| format!("write {}", path.display()))
+        replace(&path, bytes).map_err(HostError::file("write", &path))
     }
 
     /// Makes a directory in it.
-    pub(crate) fn make_directory(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) fn make_directory(&self, name: &str) -> Result<(), HostError> {
         let path = self.path(name);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
-            .with_context(|| path.display().to_string())
+            .map_err(HostError::file("create", &path))
     }
 
     /// Calls a file or directory something else; there must be none of that name.
-    pub(crate) fn rename(&self, from: &str, to: &str) -> anyhow::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), HostError> {
         let path = self.path(from);
         let renamed =
             fs::rename(&path, self.path(to)).and_then(|()| File::open(&self.path)?.sync_all());
-        renamed.with_context(|| format!("rename {}", path.display()))
+        renamed.map_err(HostError::file("rename", &path))
     }
 
     /// Takes a file or directory away, if it is there.
-    pub(crate) fn remove(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> Result<(), HostError> {
         let path = self.path(name);
         let removed = if path.is_dir() {
             fs::remove_dir_all(&path)
@@ -138,7 +141,7 @@ impl DataDirectory {
         };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| path.display().to_string())
+                Err(HostError::file("remove", &path)(error))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -229,7 +232,7 @@ mod tests {
         let files = DataDirectory::open(&path).unwrap();
         // A directory of that name cannot be replaced by a file.
         files.make_directory("a.json").unwrap();
-        let error = format!("{:#}", files.write("a.json", &1).unwrap_err());
+        let error = files.write("a.json", &1).unwrap_err().to_string();
         assert!(error.contains("a.json"), "{error}");
         assert!(files.path("a.json").is_dir() && !files.path("a.new").exists());
         fs::remove_dir_all(path).unwrap();

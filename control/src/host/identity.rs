@@ -1,6 +1,5 @@
 //! Who this machine is: an id and three keys, made once. They never leave the data directory.
 
-use anyhow::Context as _;
 use ployz_api::{MachineId, Secret};
 use ployz_engine::PrivateKey;
 use rcgen::KeyPair;
@@ -8,9 +7,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::host::clock;
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 
 const FILE: &str = "identity.json";
+/// The keys of that file, as failures name them.
+const WIREGUARD_KEY: &str = "the WireGuard key in identity.json";
+const STORE_KEY: &str = "the store's key in identity.json";
+const CERTIFICATE_KEY: &str = "the certificate's key in identity.json";
 
 /// As it lies on disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,7 +39,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Reads it, or makes it if this is the first start.
-    pub(crate) fn open(files: &DataDirectory) -> anyhow::Result<Self> {
+    pub(crate) fn open(files: &DataDirectory) -> Result<Self, HostError> {
         let saved = match files.read(FILE)? {
             Some(saved) => saved,
             None => {
@@ -49,41 +53,46 @@ impl Identity {
 
     /// One that is kept nowhere.
     #[cfg(test)]
-    pub(crate) fn generate() -> anyhow::Result<Self> {
+    pub(crate) fn generate() -> Result<Self, HostError> {
         Saved::generate()?.try_into()
     }
 
     /// The key that a certificate is for.
-    pub(crate) fn certificate_key(&self) -> anyhow::Result<KeyPair> {
-        KeyPair::from_pem(self.certificate_key_pem.expose()).context("the certificate's key")
+    pub(crate) fn certificate_key(&self) -> Result<KeyPair, HostError> {
+        KeyPair::from_pem(self.certificate_key_pem.expose())
+            .map_err(HostError::key(CERTIFICATE_KEY))
     }
 
     /// How the store knows this machine.
-    pub(crate) fn nkey(&self) -> anyhow::Result<String> {
-        let pair = nkeys::KeyPair::from_seed(self.nkey_seed.expose()).context("the store's key")?;
+    pub(crate) fn nkey(&self) -> Result<String, HostError> {
+        let pair = nkeys::KeyPair::from_seed(self.nkey_seed.expose());
+        let pair = pair.map_err(HostError::key(STORE_KEY))?;
         Ok(pair.public_key())
     }
 }
 
 impl Saved {
-    fn generate() -> anyhow::Result<Self> {
+    fn generate() -> Result<Self, HostError> {
         let (unix_ms, random) = clock::id_parts();
         let wireguard = Zeroizing::new(rand::random::<[u8; 32]>());
+        let nkey_seed = nkeys::KeyPair::new_user().seed();
         Ok(Self {
             machine_id: MachineId::new(unix_ms, random),
             wireguard_key: Secret::new(hex(&*wireguard)),
-            nkey_seed: Secret::new(nkeys::KeyPair::new_user().seed()?),
+            nkey_seed: Secret::new(nkey_seed.map_err(HostError::key(STORE_KEY))?),
             certificate_key_pem: Secret::new(KeyPair::generate()?.serialize_pem()),
         })
     }
 }
 
 impl TryFrom<Saved> for Identity {
-    type Error = anyhow::Error;
+    type Error = HostError;
 
-    fn try_from(saved: Saved) -> anyhow::Result<Self> {
-        let wireguard_key = PrivateKey::from_hex(saved.wireguard_key.expose())?
-            .context("identity.json has no WireGuard key")?;
+    fn try_from(saved: Saved) -> Result<Self, HostError> {
+        let wireguard_key = PrivateKey::from_hex(saved.wireguard_key.expose())
+            .map_err(HostError::key(WIREGUARD_KEY))?
+            .ok_or("it is zero")
+            .map_err(HostError::key(WIREGUARD_KEY))?;
         Ok(Self {
             machine_id: saved.machine_id,
             wireguard_key,

@@ -5,13 +5,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 
+use crate::host::error::HostError;
 use crate::host::tls::{self, Presence};
 
 /// Requests at a time on one connection.
@@ -23,14 +23,17 @@ const RECEIVE_WINDOW: u32 = 256 * 1024;
 const RECEIVE_BUFFER: usize = 4 << 20;
 const _: () = assert!(RECEIVE_BUFFER > 1_000 * 2_304);
 
-const IDLE_MAX: Duration = Duration::from_secs(30);
+const IDLE_MS_MAX: u32 = 30_000;
 
 /// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 const RELEASE_POLL: Duration = Duration::from_millis(20);
 
 /// Listens at an address.
-pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::Result<Endpoint> {
+pub(crate) async fn bind(
+    listen: SocketAddr,
+    presence: Presence<'_>,
+) -> Result<Endpoint, HostError> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
     let mut transport = TransportConfig::default();
     transport
@@ -38,7 +41,7 @@ pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX)?));
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS_MAX))));
     config.transport_config(Arc::new(transport));
     let attempts = RELEASE_WAIT.as_millis() / RELEASE_POLL.as_millis();
     for _ in 0..attempts {
@@ -46,14 +49,19 @@ pub(crate) async fn bind(listen: SocketAddr, presence: Presence<'_>) -> anyhow::
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 tokio::time::sleep(RELEASE_POLL).await;
             }
-            bound => return bound.with_context(|| cannot_listen(listen)),
+            bound => return bound.map_err(|cause| cannot_listen(listen, cause)),
         }
     }
-    open(config, listen).with_context(|| cannot_listen(listen))
+    open(config, listen).map_err(|cause| cannot_listen(listen, cause))
 }
 
-fn cannot_listen(listen: SocketAddr) -> String {
-    format!("listen on UDP {listen}: say another address with --listen")
+fn cannot_listen(address: SocketAddr, cause: std::io::Error) -> HostError {
+    HostError::Listen {
+        address,
+        purpose: "for management requests (UDP)",
+        cause,
+        flag: "--listen",
+    }
 }
 
 fn open(config: ServerConfig, listen: SocketAddr) -> std::io::Result<Endpoint> {

@@ -3,12 +3,13 @@
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::host::error::HostError;
 
 /// One of the ways to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -29,7 +30,7 @@ pub(crate) enum LogFormat {
 ///
 /// # Errors
 /// If journald was asked for by name and is not there.
-pub(crate) fn start(format: LogFormat) -> anyhow::Result<()> {
+pub(crate) fn start(format: LogFormat) -> Result<(), HostError> {
     // What the client of the store has to say comes through `store`, as news and not as alarm.
     let filter = EnvFilter::try_from_env("PLOYZ_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=off"));
@@ -39,8 +40,7 @@ pub(crate) fn start(format: LogFormat) -> anyhow::Result<()> {
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Journald => {
-            let journal = tracing_journald::layer()
-                .context("there is no journald here: say --log-format text or json")?;
+            let journal = tracing_journald::layer().map_err(HostError::NoJournal)?;
             registry.with(journal).init();
         }
         LogFormat::Auto => match tracing_journald::layer() {

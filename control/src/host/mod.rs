@@ -3,6 +3,7 @@
 pub(crate) mod ca;
 pub(crate) mod clock;
 pub(crate) mod config;
+pub(crate) mod error;
 pub(crate) mod failure;
 pub(crate) mod files;
 pub(crate) mod heartbeat;

@@ -3,11 +3,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use ployz_api::Failure;
 use tokio::process::Command;
 
-use crate::host::failure::internal;
+use crate::host::error::HostError;
 
 /// Runs one to its end; what it says.
 ///
@@ -17,7 +15,7 @@ pub(crate) async fn run(
     program: &str,
     line: &[&str],
     patience: Duration,
-) -> anyhow::Result<String> {
+) -> Result<String, HostError> {
     let running = Command::new(program)
         .args(line)
         .stdin(Stdio::null())
@@ -25,18 +23,29 @@ pub(crate) async fn run(
         .output();
     let output = tokio::time::timeout(patience, running)
         .await
-        .with_context(|| format!("{program} does not end"))?
-        .with_context(|| program.to_owned())?;
+        .map_err(|_| HostError::ProgramTimedOut {
+            program: program.to_owned(),
+            patience,
+        })?
+        .map_err(|error| failed(program, &error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program}: {}", said.trim());
+    if !output.status.success() {
+        return Err(failed(program, said.trim()));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Does something that waits for disks and servers.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| internal(error.into()))?
+pub(crate) async fn blocking<T: Send + 'static, E: From<HostError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(HostError::Thread)?
+}
+
+fn failed(program: &str, cause: &str) -> HostError {
+    HostError::ProgramFailed {
+        program: program.to_owned(),
+        cause: cause.to_owned(),
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::host::error::HostError;
 use crate::host::program;
 
 /// A unit's own deadlines are shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Has `systemctl`, `systemd-run` or `journalctl` do something; what it says.
-pub(crate) async fn run(program: &str, line: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn run(program: &str, line: &[&str]) -> Result<String, HostError> {
     program::run(program, line, PATIENCE).await
 }

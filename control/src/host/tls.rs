@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use ployz_api::{ALPN, CertificateName, Role};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::RootCertStore;
@@ -11,6 +10,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+
+use crate::host::error::HostError;
 
 /// What a server shows and whom it believes.
 #[derive(Clone, Copy, Debug)]
@@ -23,38 +24,42 @@ pub(crate) struct Presence<'a> {
 }
 
 /// TLS for QUIC: version 1.3, certificates of one authority, nothing before the handshake is over.
-pub(crate) fn server(presence: Presence<'_>) -> anyhow::Result<QuicServerConfig> {
-    Ok(QuicServerConfig::try_from(serving(presence)?)?)
+pub(crate) fn server(presence: Presence<'_>) -> Result<QuicServerConfig, HostError> {
+    QuicServerConfig::try_from(serving(presence)?).map_err(HostError::tls)
 }
 
 /// TLS within a stream that another machine relays. Strangers have no business there.
-pub(crate) fn relayed(presence: Presence<'_>) -> anyhow::Result<rustls::ServerConfig> {
+pub(crate) fn relayed(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
     serving(Presence {
         strangers: false,
         ..presence
     })
 }
 
-fn serving(presence: Presence<'_>) -> anyhow::Result<rustls::ServerConfig> {
+fn serving(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
     let provider = Arc::new(ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(HostError::tls)?
         .with_client_cert_verifier(verifier(presence, provider)?)
-        .with_single_cert(chain(presence)?, key(presence.key_pem)?)?;
+        .with_single_cert(chain(presence)?, key(presence.key_pem)?)
+        .map_err(HostError::tls)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Ok(tls)
 }
 
 /// TLS for a client of the store: it shows its certificate, and trusts the network's authority only.
-pub(crate) fn store_client(presence: Presence<'_>) -> anyhow::Result<rustls::ClientConfig> {
+pub(crate) fn store_client(presence: Presence<'_>) -> Result<rustls::ClientConfig, HostError> {
     let provider = Arc::new(ring::default_provider());
     let mut chain = chain(presence)?;
     // The authority is what both sides know already.
     chain.truncate(1);
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(HostError::tls)?
         .with_root_certificates(roots(presence.ca_pem)?)
-        .with_client_auth_cert(chain, key(presence.key_pem)?)?)
+        .with_client_auth_cert(chain, key(presence.key_pem)?)
+        .map_err(HostError::tls)
 }
 
 /// What a certificate, which has been verified, says of its holder. None says nothing, one of ours always something.
@@ -78,34 +83,35 @@ pub(crate) fn stranger(network: &str) -> CertificateName {
 fn verifier(
     presence: Presence<'_>,
     provider: Arc<rustls::crypto::CryptoProvider>,
-) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+) -> Result<Arc<dyn ClientCertVerifier>, HostError> {
     let roots = Arc::new(roots(presence.ca_pem)?);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
-    Ok(if presence.strangers {
-        builder.allow_unauthenticated().build()?
+    let builder = if presence.strangers {
+        builder.allow_unauthenticated()
     } else {
-        builder.build()?
-    })
+        builder
+    };
+    Ok(builder.build().map_err(HostError::tls)?)
 }
 
 /// Our certificate and the authority's: a machine that joins knows the latter by its hash only.
-fn chain(presence: Presence<'_>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+fn chain(presence: Presence<'_>) -> Result<Vec<CertificateDer<'static>>, HostError> {
     [presence.certificate_pem, presence.ca_pem]
         .into_iter()
         .map(certificate)
         .collect()
 }
 
-pub(crate) fn certificate(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).context("a certificate")
+pub(crate) fn certificate(pem: &str) -> Result<CertificateDer<'static>, HostError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(HostError::key("a certificate"))
 }
 
-fn key(pem: &str) -> anyhow::Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).context("a private key")
+fn key(pem: &str) -> Result<PrivateKeyDer<'static>, HostError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(HostError::key("a private key"))
 }
 
-fn roots(ca_pem: &str) -> anyhow::Result<RootCertStore> {
+fn roots(ca_pem: &str) -> Result<RootCertStore, HostError> {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(ca_pem)?)?;
+    roots.add(certificate(ca_pem)?).map_err(HostError::tls)?;
     Ok(roots)
 }

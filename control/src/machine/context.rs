@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_api::{Code, Failure};
 use quinn::Endpoint;
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::config::Config;
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
@@ -147,7 +147,7 @@ impl Machine {
     }
 
     /// The network that this machine is a member of, whether it takes part or not.
-    pub(crate) fn membership(&self) -> anyhow::Result<Option<Membership>> {
+    pub(crate) fn membership(&self) -> Result<Option<Membership>, HostError> {
         self.files.read(FILE)
     }
 
@@ -173,10 +173,10 @@ impl Machine {
     }
 
     /// The network's certificate authority, where it is here.
-    pub(crate) fn authority(&self) -> anyhow::Result<CertificateAuthority> {
-        self.files.read(AUTHORITY_FILE)?.with_context(|| {
-            let file = self.files.path(AUTHORITY_FILE);
-            format!("{} is missing: restore it", file.display())
+    pub(crate) fn authority(&self) -> Result<CertificateAuthority, HostError> {
+        let authority = self.files.read(AUTHORITY_FILE)?;
+        authority.ok_or_else(|| HostError::Missing {
+            path: self.files.path(AUTHORITY_FILE),
         })
     }
 
@@ -190,7 +190,7 @@ impl Machine {
     pub(crate) async fn bind_management(
         &self,
         membership: &Membership,
-    ) -> anyhow::Result<Endpoint> {
+    ) -> Result<Endpoint, HostError> {
         listener::bind(self.config.listen, self.presence(membership)).await
     }
 

@@ -53,7 +53,7 @@ impl Host for Machine {
     }
 
     fn save(&self, view: &View) -> anyhow::Result<()> {
-        self.files.rewrite(VIEW_FILE, &view.saved())
+        Ok(self.files.rewrite(VIEW_FILE, &view.saved())?)
     }
 
     fn store_refused(&self, said: &str) {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::host::error::HostError;
+
 /// Bytes of a request up to its empty line; what Prometheus sends takes about 300.
 const HEAD_LEN_MAX: usize = 8 << 10;
 /// For all of a request and its answer; Prometheus gives up after ten seconds by itself.
@@ -20,11 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If the address is taken or not ours; says so in one line.
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        anyhow::anyhow!(
-            "cannot listen on {address} for metrics: {error}; choose another --metrics-listen"
-        )
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, HostError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|cause| HostError::Listen {
+        address,
+        purpose: "for metrics",
+        cause,
+        flag: "--metrics-listen",
     })
 }
 

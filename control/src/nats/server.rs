@@ -170,7 +170,7 @@ impl NatsServer {
     /// Ends it, and takes away everything that it had.
     pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
         self.stop().await?;
-        self.files.remove(self.directory)
+        Ok(self.files.remove(self.directory)?)
     }
 
     /// Ends it. What it has stored stays.

@@ -25,6 +25,7 @@ impl Unit {
 
     /// Ends it. One that does not run is no error.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
-        run("systemctl", &["stop", &self.0]).await.map(drop)
+        run("systemctl", &["stop", &self.0]).await?;
+        Ok(())
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn create(here: &Machine, request: CredentialRequest) -> Outcom
     let id = CredentialId::new(unix_ms, random);
     let now = clock::now().unix_secs;
     let record = CredentialRecord::new(id, request.role, request.name, now, request.ttl_secs);
-    let key = KeyPair::generate().map_err(|error| internal(error.into()))?;
+    let key = KeyPair::generate().map_err(internal)?;
     let certificate_pem = storage
         .authority
         .certify_person(&id.to_string(), request.role, record.expires_at, &key)

@@ -8,6 +8,7 @@ use ployz_core::{AddressPlan, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT};
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
+use crate::host::error::HostError;
 use crate::host::failure::internal;
 use crate::host::local_addresses;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
@@ -81,7 +82,7 @@ fn save(
     here: &Machine,
     membership: &Membership,
     authority: &CertificateAuthority,
-) -> anyhow::Result<()> {
+) -> Result<(), HostError> {
     let authority = here.files.write(AUTHORITY_FILE, authority);
     let written = authority.and_then(|()| here.files.write(FILE, membership));
     if written.is_err() {
@@ -90,7 +91,7 @@ fn save(
     written
 }
 
-fn forget(here: &Machine) -> anyhow::Result<()> {
+fn forget(here: &Machine) -> Result<(), HostError> {
     here.files.remove(FILE)?;
     here.files.remove(AUTHORITY_FILE)
 }
@@ -101,10 +102,7 @@ fn plan(
 ) -> Result<(Membership, CertificateAuthority), Failure> {
     let cidr = match request.cluster_cidr {
         Some(cidr) => cidr,
-        None => CLUSTER_CIDR_DEFAULT
-            .parse()
-            .map_err(anyhow::Error::from)
-            .map_err(internal)?,
+        None => CLUSTER_CIDR_DEFAULT.parse().map_err(internal)?,
     };
     let prefix_len = request
         .subnet_prefix_len

@@ -194,6 +194,6 @@ async fn answer(
         certificate_pem,
         store: membership.store.clone(),
         store_epoch: membership.store_epoch,
-        machines: machines.map_err(|error| internal(error.into()))?,
+        machines: machines.map_err(internal)?,
     })
 }

@@ -157,6 +157,6 @@ async fn take_back(
     Ok(())
 }
 
-fn not_possible(error: anyhow::Error) -> Failure {
+fn not_possible(error: impl std::fmt::Display) -> Failure {
     Failure::new(Code::InvalidArgument, format!("{error:#}"))
 }

@@ -16,6 +16,7 @@ use ployz_core::{MachineRecord, SavedView};
 use rcgen::PublicKeyData as _;
 
 use crate::host::clock;
+use crate::host::error::HostError;
 use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
@@ -118,13 +119,13 @@ async fn settle(here: &Machine, redeemed: Redeemed) -> anyhow::Result<Membership
         roamed: BTreeMap::new(),
     };
     here.overlay.add_addresses(&addresses).await?;
-    let commit = || -> anyhow::Result<()> {
+    let commit = || -> Result<(), HostError> {
         here.files.write(VIEW_FILE, &view)?;
         here.files.write(FILE, &membership)
     };
     if let Err(error) = commit() {
         here.overlay.remove_addresses(&addresses).await?;
-        return Err(error);
+        return Err(error.into());
     }
     let entry = Entry {
         membership: membership.clone(),

@@ -364,7 +364,8 @@ fn is_missing(error: &Error) -> bool {
 
 async fn iptables(words: &[&str]) -> anyhow::Result<()> {
     let line = [&["--wait", "5"], words].concat();
-    program::run("iptables", &line, RULE_WAIT).await.map(drop)
+    program::run("iptables", &line, RULE_WAIT).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -286,7 +286,7 @@ impl Workloads {
         if self.files.path(&file).exists() {
             return Ok(());
         }
-        self.files.write_bytes(&file, b"")
+        Ok(self.files.write_bytes(&file, b"")?)
     }
 
     fn has_volumes(&self, id: InstanceId) -> bool {
@@ -340,7 +340,7 @@ impl Workloads {
             return None;
         };
         let copied = copying.await.map_err(anyhow::Error::from).flatten();
-        Some(copied.and_then(|()| self.files.write_bytes(&copied_file(id), b"")))
+        Some(copied.and_then(|()| Ok(self.files.write_bytes(&copied_file(id), b"")?)))
     }
 
     fn begin_to_copy(
@@ -406,7 +406,7 @@ impl Workloads {
 
     fn keep(&self, record: &InstanceRecord) -> anyhow::Result<()> {
         self.files.make_directory(&directory(record.id))?;
-        self.files.write(&instance_file(record.id), record)
+        Ok(self.files.write(&instance_file(record.id), record)?)
     }
 
     fn adopt(&self, record: InstanceRecord) {

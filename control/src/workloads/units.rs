@@ -79,7 +79,8 @@ impl Units {
         line.extend(["--", "/bin/sh", "-c"].map(str::to_owned));
         line.push(for_the_shell(command));
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
-        run("systemd-run", &line).await.map(drop)
+        run("systemd-run", &line).await?;
+        Ok(())
     }
 
     pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {

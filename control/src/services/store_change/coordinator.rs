@@ -190,10 +190,8 @@ impl Coordinator {
         let next = NextStore {
             location: self.journal.place.clone(),
             coordinator: self.here.identity.machine_id,
-            authority: Secret::new(
-                serde_json::to_string(&authority).map_err(|it| internal(it.into()))?,
-            ),
-            addresses: serde_json::to_value(addresses).map_err(|it| internal(it.into()))?,
+            authority: Secret::new(serde_json::to_string(&authority).map_err(internal)?),
+            addresses: serde_json::to_value(addresses).map_err(internal)?,
         };
         let step = Request::StorageStep(StorageStep::Prepare(Box::new(next)));
         let prepared = ask(&self.here, machine, step, STEP_WAIT).await;

@@ -121,7 +121,7 @@ pub(crate) async fn prepare(
 /// Takes a next store away that will never count.
 pub(crate) async fn abandon(here: &Machine) -> anyhow::Result<()> {
     next_server(here).destroy().await?;
-    here.files.remove(PREPARED_FILE)
+    Ok(here.files.remove(PREPARED_FILE)?)
 }
 
 /// Takes away what there is of the stores before the one that counts; where that is not held, also what its holders are trusted with.
@@ -137,5 +137,5 @@ pub(crate) fn settle(here: &Machine, membership: &Membership) -> anyhow::Result<
 pub(crate) async fn delete_leftovers(here: &Machine) -> anyhow::Result<()> {
     abandon(here).await?;
     here.files.remove(FORMER_DIRECTORY)?;
-    here.files.remove(JOURNAL_FILE)
+    Ok(here.files.remove(JOURNAL_FILE)?)
 }
