@@ -68,13 +68,16 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let id = machine.identity.machine_id;
     tracing::info!(%id, backend = machine.overlay.backend(), "ready");
     announce_ready()?;
-    let page = async || Ok(machine.overlay.metrics().await? + &super::metrics::page(&machine));
+    let page = async || {
+        let overlay = machine.overlay.metrics().await;
+        overlay.map(|text| text + &super::metrics::page(&machine))
+    };
     let heartbeats = || {
         let local = std::iter::once(local.heartbeat());
         local.chain(networks.heartbeats()).collect()
     };
     let ended = tokio::select! {
-        result = machine.overlay.serve() => result,
+        result = machine.overlay.serve() => result.map_err(anyhow::Error::from),
         () = metrics::serve(scrapes, page) => Ok(()),
         result = networks.serve(commands) => result,
         () = watchdog::feed(&machine, heartbeats) => Ok(()),
@@ -128,14 +131,14 @@ async fn open_overlay(
         None => None,
     };
     let peers = saved.map(|saved| saved.peers(identity.machine_id));
-    Overlay::open(
+    let overlay = Overlay::open(
         config,
         &identity.wireguard_key,
         port.unwrap_or(config.wg_port),
         peers.unwrap_or_default(),
         ended_ms,
-    )
-    .await
+    );
+    Ok(overlay.await?)
 }
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can

@@ -22,7 +22,7 @@ use crate::machine::lock::ExclusiveLock;
 use crate::machine::participation::{Command, Root};
 use crate::nats::{NatsServer, Unit};
 use crate::network::{Client, Network};
-use crate::overlay::{Overlay, interface_addresses};
+use crate::overlay::{Overlay, OverlayError, interface_addresses};
 use crate::workloads::Workloads;
 
 /// One machine: handles to what it consists of.
@@ -206,7 +206,7 @@ impl Machine {
 }
 
 /// A member's addresses as its interface has them.
-pub(crate) fn addresses(membership: &Membership) -> anyhow::Result<[IpNet; 2]> {
+pub(crate) fn addresses(membership: &Membership) -> Result<[IpNet; 2], OverlayError> {
     interface_addresses(
         membership.cluster_cidr,
         membership.overlay_ip,

@@ -19,7 +19,7 @@ impl Host for Machine {
     }
 
     async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
-        self.overlay.change_peers(peers).await
+        Ok(self.overlay.change_peers(peers).await?)
     }
 
     async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {

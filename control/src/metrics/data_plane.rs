@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
+use ployz_dataplane::uapi::InterfaceError;
 use ployz_dataplane::{Backend, Device, DeviceSnapshot, Offloads, RingDepth};
 use ployz_engine::{BUCKETS_US, Batches, PeerSnapshot, RttSnapshot};
 
@@ -12,7 +13,7 @@ use crate::metrics::exposition::{family, gauge};
 ///
 /// # Errors
 /// If the data plane does not answer.
-pub(crate) async fn page(device: &Device) -> anyhow::Result<String> {
+pub(crate) async fn page(device: &Device) -> Result<String, InterfaceError> {
     let state = State {
         backend: device.backend(),
         device: device.snapshot().await?,

@@ -3,7 +3,7 @@
 //! A responder of one page, with nothing of HTTP that the page does not need: one request a connection, a bounded head,
 //! a deadline, and as many connections at a time as there are workers.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,9 +33,9 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, HostError> 
 }
 
 /// Answers scrapes with a page, if anybody wants it. Never returns.
-pub(crate) async fn serve(
+pub(crate) async fn serve<E: Display>(
     listener: Option<TcpListener>,
-    page: impl AsyncFn() -> anyhow::Result<String>,
+    page: impl AsyncFn() -> Result<String, E>,
 ) {
     match listener {
         Some(listener) => answer_all(&listener, &page).await,
@@ -64,14 +64,20 @@ pub(crate) fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
 }
 
 /// Four workers are four connections; further ones wait in the backlog.
-async fn answer_all(listener: &TcpListener, page: &impl AsyncFn() -> anyhow::Result<String>) {
+async fn answer_all<E: Display>(
+    listener: &TcpListener,
+    page: &impl AsyncFn() -> Result<String, E>,
+) {
     let worker = async || loop {
         answer_next(listener, page).await;
     };
     tokio::join!(worker(), worker(), worker(), worker());
 }
 
-async fn answer_next(listener: &TcpListener, page: &impl AsyncFn() -> anyhow::Result<String>) {
+async fn answer_next<E: Display>(
+    listener: &TcpListener,
+    page: &impl AsyncFn() -> Result<String, E>,
+) {
     /// Long enough for descriptors to be closed.
     const RETRY: Duration = Duration::from_millis(200);
     match listener.accept().await {
@@ -87,15 +93,15 @@ async fn answer_next(listener: &TcpListener, page: &impl AsyncFn() -> anyhow::Re
     }
 }
 
-async fn answer(
+async fn answer<E: Display>(
     mut stream: TcpStream,
-    page: &impl AsyncFn() -> anyhow::Result<String>,
+    page: &impl AsyncFn() -> Result<String, E>,
 ) -> io::Result<()> {
     let head = read_head(&mut stream).await?;
     let (status, body) = match asked(&head) {
         Ok(()) => match page().await {
             Ok(text) => ("200 OK", text),
-            Err(error) => ("503 Service Unavailable", format!("{error:#}\n")),
+            Err(error) => ("503 Service Unavailable", format!("{error}\n")),
         },
         Err(status) => (status, format!("{status}\n")),
     };
@@ -177,7 +183,7 @@ mod tests {
     async fn idle_clients_do_not_keep_the_scraper_out() {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let page = async || Ok("page\n".to_owned());
+        let page = async || Ok::<_, io::Error>("page\n".to_owned());
         let scrape = async {
             let idle = [TcpStream::connect(at).await, TcpStream::connect(at).await];
             let mut stream = TcpStream::connect(at).await.unwrap();

@@ -12,18 +12,18 @@ use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use ployz_dataplane::{Adoption, Device, DeviceError, DeviceOptions, InheritedFds, TunError};
 use ployz_engine::Update;
 use sd_notify::NotifyState;
 
 use crate::host::clock;
+use crate::overlay::error::OverlayError;
 
 /// Opens it with `update` in force from the first packet on, and has the supervisor keep it for the next process.
 ///
 /// # Errors
 /// If there is none to take over and none can be made.
-pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> anyhow::Result<Device> {
+pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> Result<Device, OverlayError> {
     if let Some(device) = adopt(options, update)? {
         return Ok(device);
     }
@@ -97,8 +97,8 @@ fn gap(adoption: &Adoption, idle: Option<Duration>, first_session: Instant) -> D
 }
 
 /// What the supervisor has passed to this process, if it is what is wanted.
-fn adopt(options: &DeviceOptions, update: &Update) -> anyhow::Result<Option<Device>> {
-    let kept = InheritedFds::take().context("what the supervisor has kept (LISTEN_FDS)")?;
+fn adopt(options: &DeviceOptions, update: &Update) -> Result<Option<Device>, OverlayError> {
+    let kept = InheritedFds::take().map_err(OverlayError::Kept)?;
     if kept.is_empty() {
         return Ok(None);
     }
@@ -114,7 +114,7 @@ fn adopt(options: &DeviceOptions, update: &Update) -> anyhow::Result<Option<Devi
         Err(error) => {
             tracing::warn!(%error, "what was kept is of no use: starting anew");
             for name in names {
-                forget(&name).context("tell the supervisor to let go")?;
+                forget(&name).map_err(OverlayError::Drop)?;
             }
             Ok(None)
         }

@@ -1,5 +1,6 @@
 //! This machine's place in the overlay: the interface, its addresses and its peers.
 
+mod error;
 mod follow;
 mod interface;
 pub(crate) mod reflector;
@@ -10,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
@@ -20,6 +20,11 @@ use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapsh
 use crate::host::config::Config;
 use crate::metrics;
 use crate::overlay::follow::{follow_host, follow_mtu};
+
+pub(crate) use error::OverlayError;
+
+/// An action of [`OverlayError::Command`].
+const READ: &str = "read the data plane's state";
 
 /// A /48 of unique local addresses is a network's.
 const CLUSTER_PREFIX_LEN_V6: u8 = 48;
@@ -54,7 +59,7 @@ impl Overlay {
         wg_port: u16,
         peers: Vec<PeerUpdate>,
         ended_ms: Option<u64>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, OverlayError> {
         let options = DeviceOptions {
             name: config.interface.clone(),
             backend: config.io_backend.into(),
@@ -81,20 +86,20 @@ impl Overlay {
     }
 
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
-    pub(crate) async fn serve(&self) -> anyhow::Result<()> {
+    pub(crate) async fn serve(&self) -> Result<(), OverlayError> {
         let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), self.device.name()).await?;
         let (link_watch, host_watch) = (self.link.watch()?, HostWatch::open()?);
         tokio::select! {
-            result = wg.serve(&self.device) => result.context("the wg socket"),
+            result = wg.serve(&self.device) => Ok(result?),
             () = follow_mtu(link_watch, &self.device) => Ok(()),
             () = follow_host(host_watch, &self.device) => Ok(()),
             () = interface::attend(&self.device, self.ended_ms, &self.gap) => Ok(()),
-            () = self.device.ended() => anyhow::bail!("the data plane has ended"),
+            () = self.device.ended() => Err(OverlayError::Ended),
         }
     }
 
     /// Gives this machine its addresses, and with them the routes to the whole overlay.
-    pub(crate) async fn add_addresses(&self, addresses: &[IpNet]) -> anyhow::Result<()> {
+    pub(crate) async fn add_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
         for address in addresses {
             self.link.add_address(*address).await?;
         }
@@ -102,7 +107,7 @@ impl Overlay {
     }
 
     /// Takes them away again.
-    pub(crate) async fn remove_addresses(&self, addresses: &[IpNet]) -> anyhow::Result<()> {
+    pub(crate) async fn remove_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
         for address in addresses {
             self.link.remove_address(*address).await?;
         }
@@ -110,48 +115,52 @@ impl Overlay {
     }
 
     /// Changes peers, all of them or none.
-    pub(crate) async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+    pub(crate) async fn change_peers(&self, peers: Vec<PeerUpdate>) -> Result<(), OverlayError> {
         let update = Update {
             peers,
             ..Update::default()
         };
-        self.device.apply(update).await.context("change the peers")
+        let applied = self.device.apply(update).await;
+        applied.map_err(OverlayError::command("change the peers"))
     }
 
     /// Forgets all peers.
-    pub(crate) async fn clear_peers(&self) -> anyhow::Result<()> {
+    pub(crate) async fn clear_peers(&self) -> Result<(), OverlayError> {
         let update = Update {
             replace_peers: true,
             ..Update::default()
         };
-        self.device.apply(update).await.context("clear the peers")
+        let applied = self.device.apply(update).await;
+        applied.map_err(OverlayError::command("remove the peers"))
     }
 
     /// Has WireGuard on another port.
-    pub(crate) async fn set_port(&self, port: u16) -> anyhow::Result<()> {
+    pub(crate) async fn set_port(&self, port: u16) -> Result<(), OverlayError> {
         let update = Update {
             listen_port: Some(port),
             ..Update::default()
         };
         let applied = self.device.apply(update).await;
-        applied.with_context(|| format!("have WireGuard on UDP port {port}"))
+        applied.map_err(OverlayError::command("change WireGuard's UDP port"))
     }
 
     /// Everything that the data plane counts.
-    pub(crate) async fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        Ok(self.device.snapshot().await?.traffic)
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, OverlayError> {
+        let snapshot = self.device.snapshot().await;
+        Ok(snapshot.map_err(OverlayError::command(READ))?.traffic)
     }
 
     /// Its part of the page of metrics.
-    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
-        metrics::data_plane(&self.device).await
+    pub(crate) async fn metrics(&self) -> Result<String, OverlayError> {
+        let page = metrics::data_plane(&self.device).await;
+        page.map_err(OverlayError::command(READ))
     }
 
     /// What the peers' traffic tells.
     pub(crate) async fn traffic(
         &self,
         now: Instant,
-    ) -> anyhow::Result<BTreeMap<PublicKey, PeerTraffic>> {
+    ) -> Result<BTreeMap<PublicKey, PeerTraffic>, OverlayError> {
         let snapshot = self.snapshot().await?;
         let traffic = |peer: PeerSnapshot| PeerTraffic {
             handshake_age_secs: peer
@@ -174,12 +183,13 @@ impl Overlay {
         &self,
         count: u16,
         wanted: BTreeSet<PublicKey>,
-    ) -> anyhow::Result<()> {
-        Ok(self.device.measure_round_trips(count, Some(wanted))?)
+    ) -> Result<(), OverlayError> {
+        let measuring = self.device.measure_round_trips(count, Some(wanted));
+        measuring.map_err(OverlayError::command("measure round trips"))
     }
 
     /// Datagrams that were not authentic, or of no session that is known.
-    pub(crate) async fn refused(&self) -> anyhow::Result<u64> {
+    pub(crate) async fn refused(&self) -> Result<u64, OverlayError> {
         let snapshot = self.snapshot().await?;
         let reasons = [
             Drop::BadMac,
@@ -205,10 +215,12 @@ impl Overlay {
     }
 
     /// What the shard says of itself.
-    pub(crate) async fn status(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    pub(crate) async fn status(&self) -> Result<BTreeMap<String, String>, OverlayError> {
         let gap = self.gap.get();
         let gap = gap.map(|gap| ("handover_gap_ms".to_owned(), gap.as_millis().to_string()));
-        Ok(self.device.status().await?.into_iter().chain(gap).collect())
+        let status = self.device.status().await;
+        let status = status.map_err(OverlayError::command(READ))?;
+        Ok(status.into_iter().chain(gap).collect())
     }
 }
 
@@ -217,7 +229,7 @@ pub(crate) fn interface_addresses(
     cluster_cidr: Ipv4Net,
     overlay_ip: std::net::Ipv4Addr,
     overlay_ip6: std::net::Ipv6Addr,
-) -> anyhow::Result<[IpNet; 2]> {
+) -> Result<[IpNet; 2], OverlayError> {
     Ok([
         Ipv4Net::new(overlay_ip, cluster_cidr.prefix_len())?.into(),
         Ipv6Net::new(overlay_ip6, CLUSTER_PREFIX_LEN_V6)?.into(),
