@@ -3,6 +3,7 @@
 
 mod context;
 mod credentials;
+mod failure;
 mod host;
 mod lock;
 mod participation;

@@ -1,5 +1,6 @@
 //! The store's server: a real `nats-server`, as a process or a unit of its own that outlives `ployzd`.
 
+mod error;
 mod log;
 mod server;
 mod settings;
@@ -7,6 +8,7 @@ mod unit;
 mod users;
 mod version;
 
+pub(crate) use error::NatsError;
 pub(crate) use server::{Certificates, DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY, NatsServer};
 pub(crate) use settings::{
     CHANGED, EVENT_NEWS, EVENT_SUBJECTS, EVENTS, NEWS, Settings, User, inbox_prefix,

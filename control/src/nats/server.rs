@@ -7,14 +7,15 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use ployz_api::StorageState;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::process::Process;
+use crate::nats::error::NatsError;
 use crate::nats::log::Log;
 use crate::nats::settings::Settings;
 use crate::nats::unit::Unit;
@@ -79,7 +80,7 @@ impl NatsServer {
     }
 
     /// Asks the program for its version, once, and refuses one that is too old.
-    pub(crate) async fn version(&self) -> Result<Version, ployz_api::Failure> {
+    pub(crate) async fn version(&self) -> Result<Version, NatsError> {
         if let Some(version) = self.version.get() {
             return Ok(*version);
         }
@@ -92,14 +93,17 @@ impl NatsServer {
         &self,
         settings: &Settings,
         certificates: Certificates<'_>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), NatsError> {
         self.files.make_directory(self.directory)?;
         self.write_certificates(certificates)?;
         self.configure(settings)
     }
 
     /// Writes what it proves itself with, which it reads when it starts.
-    pub(crate) fn write_certificates(&self, certificates: Certificates<'_>) -> anyhow::Result<()> {
+    pub(crate) fn write_certificates(
+        &self,
+        certificates: Certificates<'_>,
+    ) -> Result<(), NatsError> {
         for (name, text) in [
             ("ca.pem", certificates.ca_pem),
             ("certificate.pem", certificates.certificate_pem),
@@ -111,7 +115,7 @@ impl NatsServer {
     }
 
     /// Writes its configuration, and has it read if it runs.
-    pub(crate) fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
+    pub(crate) fn configure(&self, settings: &Settings) -> Result<(), NatsError> {
         let (file, rendered) = (self.file(CONFIG_FILE), settings.render());
         // A server that has just been started would take the signal for its end.
         if self.files.read::<Value>(&file).ok().flatten().as_ref() == Some(&rendered) {
@@ -121,13 +125,13 @@ impl NatsServer {
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGHUP)
-                .context("reload nats-server")?;
+                .map_err(NatsError::signal("reload"))?;
         }
         Ok(())
     }
 
     /// Starts it, unless it runs.
-    pub(crate) async fn start(&self) -> anyhow::Result<()> {
+    pub(crate) async fn start(&self) -> Result<(), NatsError> {
         // Traffic waits for us here, and a server that runs need not be asked what it is.
         if let Some(process) = self.running() {
             tracing::info!(pid = process.pid, "nats-server runs: adopted");
@@ -139,7 +143,7 @@ impl NatsServer {
             Some(unit) => unit.start().await?,
             None => self.spawn()?,
         };
-        let process = Process::of(pid).context("nats-server ended at once")?;
+        let process = Process::of(pid).ok_or_else(ended_at_once)?;
         self.files.write(&self.file(PROCESS_FILE), &process)?;
         tracing::info!(pid, %version, "nats-server started");
         Ok(())
@@ -156,7 +160,7 @@ impl NatsServer {
             }
             tracing::warn!("nats-server is not running: starting it");
             if let Err(error) = self.start().await {
-                tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
+                tracing::warn!(%error, "nats-server does not start");
             }
             wait = (wait * 2).min(RESTART_WAIT_MAX);
         }
@@ -168,31 +172,35 @@ impl NatsServer {
     }
 
     /// Ends it, and takes away everything that it had.
-    pub(crate) async fn destroy(&self) -> anyhow::Result<()> {
+    pub(crate) async fn destroy(&self) -> Result<(), NatsError> {
         self.stop().await?;
         Ok(self.files.remove(self.directory)?)
     }
 
     /// Ends it. What it has stored stays.
-    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(&self) -> Result<(), NatsError> {
         self.stop_within(STOP_WAIT).await
     }
 
     /// Ends it within this time: what it has acknowledged is on the disk, and the rest it has to do is for others that it looks for.
-    pub(crate) async fn stop_within(&self, patience: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn stop_within(&self, patience: Duration) -> Result<(), NatsError> {
         if let Some(unit) = &self.unit {
             unit.stop().await?;
         }
         // Ours, or from before there was a unit.
         if let Some(process) = self.running() {
-            process.signal(Signal::SIGTERM)?;
+            process
+                .signal(Signal::SIGTERM)
+                .map_err(NatsError::signal("stop"))?;
             let gone = async {
                 while process.is_alive() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             if tokio::time::timeout(patience, gone).await.is_err() {
-                process.signal(Signal::SIGKILL)?;
+                process
+                    .signal(Signal::SIGKILL)
+                    .map_err(NatsError::signal("kill"))?;
             }
         }
         Ok(())
@@ -240,7 +248,9 @@ impl NatsServer {
     }
 
     /// Starts a process of ours that outlives us.
-    fn spawn(&self) -> anyhow::Result<u32> {
+    fn spawn(&self) -> Result<u32, NatsError> {
+        let log = self.files.path(&self.file("stderr"));
+        let stderr = File::create(&log).map_err(HostError::file("create", &log))?;
         let mut child = Command::new(from_anywhere(&self.program))
             .arg("--config")
             .arg(self.config_file())
@@ -252,12 +262,15 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // What it says before it has read where to log.
-            .stderr(File::create(self.files.path(&self.file("stderr")))?)
+            .stderr(stderr)
             // A signal to our group, as Ctrl-C is, is none of its business.
             .process_group(0)
             .spawn()
-            .with_context(|| self.program.display().to_string())?;
-        let pid = child.id().context("nats-server ended at once")?;
+            .map_err(|cause| NatsError::Start {
+                program: self.program.clone(),
+                cause,
+            })?;
+        let pid = child.id().ok_or_else(ended_at_once)?;
         tokio::task::spawn_local(async move {
             // Somebody has to ask how it ended, or its remains stay.
             if let Ok(status) = child.wait().await {
@@ -286,6 +299,10 @@ impl NatsServer {
     fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.directory)
     }
+}
+
+fn ended_at_once() -> NatsError {
+    NatsError::EndedAtOnce("nats-server".to_owned())
 }
 
 /// A program as it can be started in another directory. A bare name is looked for in PATH, wherever that is.

@@ -1,8 +1,7 @@
 //! The server as a unit of systemd, which outlives `ployzd` by itself.
 
-use anyhow::{Context as _, ensure};
-
 use crate::host::systemd::run;
+use crate::nats::error::NatsError;
 
 /// Its name, as systemd knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,17 +13,22 @@ impl Unit {
     }
 
     /// Has it run; which process that is.
-    pub(crate) async fn start(&self) -> anyhow::Result<u32> {
+    pub(crate) async fn start(&self) -> Result<u32, NatsError> {
         run("systemctl", &["start", &self.0]).await?;
         let line = ["show", "--property", "MainPID", "--value", &self.0];
         let said = run("systemctl", &line).await?;
-        let pid = said.trim().parse().context("MainPID")?;
-        ensure!(pid != 0, "{} ended at once", self.0);
+        let pid = said.trim().parse().map_err(|cause| NatsError::NoMainPid {
+            unit: self.0.clone(),
+            cause,
+        })?;
+        if pid == 0 {
+            return Err(NatsError::EndedAtOnce(self.0.clone()));
+        }
         Ok(pid)
     }
 
     /// Ends it. One that does not run is no error.
-    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(&self) -> Result<(), NatsError> {
         run("systemctl", &["stop", &self.0]).await?;
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Context as _;
 use ployz_api::{MachineId, StoreLocation};
 use ployz_core::MachineRecord;
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::membership::Membership;
+use crate::nats::error::NatsError;
 use crate::nats::settings::{Cluster, Settings, User};
 
 /// Where a server of a store listens: its own port and the next one are those of the store that counts, and the two after that those of one
@@ -52,11 +52,11 @@ pub(crate) fn store_settings<'a>(
     place: &StoreLocation,
     filler: Option<MachineId>,
     machines: impl Iterator<Item = &'a MachineRecord>,
-) -> anyhow::Result<Settings> {
+) -> Result<Settings, NatsError> {
     let standing = filler.map_or(StoreRole::Current, |_| StoreRole::Next);
     let own_ip = IpAddr::from(membership.overlay_ip);
     let holds = |ip: IpAddr| place.servers.iter().find(|(address, _)| *address == ip);
-    let own = *holds(own_ip).context("this machine does not hold the store")?;
+    let own = *holds(own_ip).ok_or(NatsError::NotHolder)?;
     let listen = standing.clients(own).into();
     let cluster = (place.servers.len() > 1).then(|| Cluster {
         name: format!("{}-{}", membership.network_id, place.epoch),

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ployz_api::{Code, Failure};
 use tokio::process::Command;
+
+use crate::nats::error::NatsError;
 
 /// It prints one line.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,14 +20,10 @@ const OLDEST: Version = Version(2, 12, 8);
 
 impl Version {
     /// Asks a program which version it is, and refuses one that is too old by name.
-    pub(crate) async fn of(program: &Path) -> Result<Self, Failure> {
-        let shown = program.display();
-        let failed = |cause: &str| {
-            Failure::new(
-                Code::InstallFailed,
-                format!("{shown} is no nats-server: {cause}"),
-            )
-            .hint("install nats-server beside ployzd, or say where it is with --nats-server")
+    pub(crate) async fn of(program: &Path) -> Result<Self, NatsError> {
+        let failed = |cause: &str| NatsError::NotNatsServer {
+            program: program.to_owned(),
+            cause: cause.to_owned(),
         };
         let asking = Command::new(program)
             .arg("--version")
@@ -40,7 +37,7 @@ impl Version {
         let text = String::from_utf8_lossy(&output.stdout);
         let version = Self::parse(text.trim().trim_start_matches("nats-server: "))
             .ok_or_else(|| failed("it does not say its version"))?;
-        refuse_old(version, &shown.to_string())?;
+        refuse_old(version, &program.display().to_string())?;
         Ok(version)
     }
 
@@ -60,13 +57,13 @@ impl std::fmt::Display for Version {
 }
 
 /// What is too old is not used, whoever started it.
-pub(crate) fn refuse_old(version: Version, whose: &str) -> Result<(), Failure> {
+pub(crate) fn refuse_old(version: Version, whose: &str) -> Result<(), NatsError> {
     if version < OLDEST {
-        let message = format!(
-            "{whose} is nats-server {version}, and {OLDEST} is the oldest that keeps what it acknowledges"
-        );
-        return Err(Failure::new(Code::InstallFailed, message)
-            .hint("install nats-server 2.14.6, or say where it is with --nats-server"));
+        return Err(NatsError::TooOld {
+            whose: whose.to_owned(),
+            version: version.to_string(),
+            oldest: OLDEST.to_string(),
+        });
     }
     Ok(())
 }
@@ -90,6 +87,7 @@ mod tests {
             assert_eq!(refuse_old(version, "x").is_ok(), good, "{text}");
         }
         let refusal = refuse_old(Version(2, 9, 10), "/usr/bin/nats-server").unwrap_err();
-        assert!(refusal.message.contains("2.9.10") && refusal.message.contains("2.12.8"));
+        let message = refusal.to_string();
+        assert!(message.contains("2.9.10") && message.contains("2.12.8"));
     }
 }

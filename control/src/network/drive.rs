@@ -8,7 +8,7 @@ use ployz_core::{Effect, Input};
 use tokio::sync::mpsc;
 
 use crate::host::clock;
-use crate::nats::{self, Settings};
+use crate::nats::{self, NatsError, Settings};
 use crate::network::host::Host;
 use crate::network::state::{Network, Storage};
 
@@ -92,7 +92,7 @@ impl Network {
         }
     }
 
-    fn nats_settings(&self, storage: &Storage) -> anyhow::Result<Settings> {
+    fn nats_settings(&self, storage: &Storage) -> Result<Settings, NatsError> {
         let own = nats::own_user(self.own, storage.nkey.clone());
         let membership = &self.membership;
         let place = membership.store_location();

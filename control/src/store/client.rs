@@ -400,7 +400,7 @@ impl Store {
         }
         let version = self.client.server_info().version;
         match Version::parse(&version) {
-            Some(version) => refuse_old(version, "the store"),
+            Some(version) => Ok(refuse_old(version, "the store")?),
             None => Ok(()),
         }
     }

@@ -80,7 +80,7 @@ async fn exchange(
     let place = membership.store_location();
     let own = own_user(here.identity.machine_id, here.identity.nkey()?);
     let settings = store_settings(own, membership, authority, &place, None, machines.iter())?;
-    nats.configure(&settings)
+    Ok(nats.configure(&settings)?)
 }
 
 fn put_aside(here: &Machine) -> anyhow::Result<()> {
@@ -115,7 +115,7 @@ pub(crate) async fn prepare(
     };
     next.set_up(&settings, certificates)?;
     here.files.write(PREPARED_FILE, prepared)?;
-    next.start().await
+    Ok(next.start().await?)
 }
 
 /// Takes a next store away that will never count.
