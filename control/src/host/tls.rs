@@ -91,7 +91,7 @@ fn verifier(
     } else {
         builder
     };
-    Ok(builder.build().map_err(HostError::tls)?)
+    builder.build().map_err(HostError::tls)
 }
 
 /// Our certificate and the authority's: a machine that joins knows the latter by its hash only.

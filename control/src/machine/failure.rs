@@ -7,6 +7,7 @@ use ployz_api::{Code, Failure};
 use crate::host::error::HostError;
 use crate::nats::NatsError;
 use crate::overlay::OverlayError;
+use crate::store::StoreError;
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
@@ -34,6 +35,30 @@ impl From<NatsError> for Failure {
             | NatsError::Signal { .. }
             | NatsError::NoMainPid { .. }
             | NatsError::NotHolder => Self::new(Code::Internal, message),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Host(error) => error.into(),
+            StoreError::Server(error) => error.into(),
+            StoreError::Unavailable(_) => Self::new(Code::StoreUnavailable, message)
+                .hint("ployzctl status (on a machine that holds the store)"),
+            StoreError::Connect(_) | StoreError::Damaged { .. } | StoreError::Render(_) => {
+                Self::new(Code::Internal, message)
+            }
+            StoreError::CopyDiffers(_) => {
+                Self::new(Code::Internal, message).hint("run the same command again")
+            }
+            StoreError::MachineRemoved(_) => {
+                Self::new(Code::MachineNotFound, message).hint("ployzctl machine ls")
+            }
+            StoreError::Contended(_) => {
+                Self::new(Code::Conflict, message).hint("run the same command again")
+            }
         }
     }
 }

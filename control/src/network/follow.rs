@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use ployz_api::Failure;
 use ployz_core::Input;
 use tokio::sync::mpsc;
 
 use crate::network::state::Network;
-use crate::store::{Changes, Machines, operations};
+use crate::store::{Changes, Machines, StoreError, operations};
 
 /// A watch that failed is begun anew after this time at first, and at most after the other.
 const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -33,7 +32,7 @@ impl Network {
                         () = self.store.connected_anew() => continue,
                     }
                 }
-                Err(failure) => tracing::debug!(cause = %failure, "cannot follow the store"),
+                Err(error) => tracing::debug!(%error, "cannot follow the store"),
             }
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
             wait = (wait * 2).min(FOLLOW_WAIT_MAX);
@@ -43,7 +42,7 @@ impl Network {
     /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
     /// ends, an earlier version may lack a bucket, and an earlier daemon may have left work: whoever holds the store sees
     /// to it.
-    async fn begin_to_follow(&self) -> Result<(Machines, Changes), Failure> {
+    async fn begin_to_follow(&self) -> Result<(Machines, Changes), StoreError> {
         if self.storage.is_some() {
             self.store.make_buckets(self.membership.store.len()).await?;
             operations::interrupt_former(&self.store, self.own, self.entered_ms).await?;

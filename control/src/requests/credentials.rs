@@ -148,8 +148,6 @@ async fn take_back(network: &Network, id: CredentialId) -> Result<bool, Failure>
         return Ok(false);
     };
     // A record is written twice in its life: whoever was faster has revoked it.
-    network
-        .store
-        .update(CREDENTIALS, &key, &revoked, revision)
-        .await
+    let store = &network.store;
+    Ok(store.update(CREDENTIALS, &key, &revoked, revision).await?)
 }

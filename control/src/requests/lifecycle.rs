@@ -26,8 +26,8 @@ async fn set(here: &Machine, wanted: &str, transition: Transition) -> Outcome {
     let void = void_claims(&network.store, id).await?;
     let changed = change(&network.store, id, |record| {
         record.workloads.retain(|id, _| !void.contains(id));
-        record.lifecycle = transition.apply(record).map_err(Failure::from)?;
-        Ok(())
+        record.lifecycle = transition.apply(record)?;
+        Ok::<_, Failure>(())
     });
     let Changed { before, after } = changed.await?;
     let (from, to, name) = (before.posture(), after.posture(), &after.name);

@@ -10,6 +10,7 @@ use ployz_core::MachineRecord;
 use crate::machine::Machine;
 use crate::requests::machines::{document, selected};
 use crate::services::leases::{claim_this_name, release_name};
+use crate::store::StoreError;
 use crate::store::records::{Changed, change};
 
 /// A record stays small, and a view of 200 machines with it.
@@ -26,7 +27,7 @@ pub(super) async fn rename(here: &Machine, wanted: &str, name: Name) -> Outcome 
     }
     let changed = change(store, id, |record| {
         record.name = name.clone();
-        Ok(())
+        Ok::<_, StoreError>(())
     });
     let Changed { before, after } = changed.await?;
     if before.name == after.name {

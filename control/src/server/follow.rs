@@ -35,7 +35,7 @@ pub(super) async fn follow(
     };
     let (events, mut following) = match Following::begin(&network.store, limit).await {
         Ok(begun) => begun,
-        Err(failure) => return Ok(Err(failure)),
+        Err(error) => return Ok(Err(error.into())),
     };
     let list = Outcome::Ok(Payload::EventList(EventList { events }).into());
     send(stream, &Response::from(list)).await?;
@@ -49,7 +49,7 @@ pub(super) async fn follow(
                 let event = Outcome::Ok(Payload::Event(Box::new(event)).into());
                 send(stream, &Response::from(event)).await?;
             }
-            Ok(Err(failure)) => return Ok(Err(failure)),
+            Ok(Err(error)) => return Ok(Err(error.into())),
         }
     }
 }

@@ -131,10 +131,10 @@ async fn make(
     nats.start().await.map_err(internal)?;
     let opened = Store::open(membership, &here.identity).await;
     let store = opened.map_err(internal)?;
-    store.wait_connected(STORE_WAIT).await.map_err(|failure| {
+    store.wait_connected(STORE_WAIT).await.map_err(|error| {
         let words = nats.last_words();
-        let message = format!("{failure}; nats-server says: {words}");
-        Failure::new(failure.code, message)
+        let message = format!("{error}; nats-server says: {words}");
+        Failure::new(Failure::from(error).code, message)
     })?;
     store.make_buckets(1).await?;
     claim_first(&store, &record.name, record.id).await?;

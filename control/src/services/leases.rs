@@ -123,7 +123,7 @@ async fn claim(
         return Ok(false);
     }
     // Another may be faster; then it is another's.
-    store.update(LEASES, key, &lease, revision).await
+    Ok(store.update(LEASES, key, &lease, revision).await?)
 }
 
 async fn standing(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {

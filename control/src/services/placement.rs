@@ -20,7 +20,7 @@ use ployz_core::{
 
 use crate::host::clock;
 use crate::store::records::{Changed, change};
-use crate::store::{MACHINES, Revised, Store, WORKLOADS};
+use crate::store::{MACHINES, Revised, Store, StoreError, WORKLOADS};
 
 /// Writes a workload down and has a machine claim it. Nothing is left if that fails.
 pub(crate) async fn place(
@@ -90,10 +90,9 @@ pub(crate) async fn release(
         Ok(())
     });
     match released.await {
-        Ok(Changed { .. }) => {}
-        // Then it holds nothing.
-        Err(failure) if failure.code == Code::MachineNotFound => {}
-        Err(failure) => return Err(failure),
+        // A machine that was removed holds nothing.
+        Ok(Changed { .. }) | Err(StoreError::MachineRemoved(_)) => {}
+        Err(error) => return Err(error.into()),
     }
     store
         .delete(WORKLOADS, &instance_key(machine, id), None)
@@ -160,7 +159,8 @@ pub(crate) async fn instruct(
         spec,
     };
     let key = instance_key(service.machine, service.id);
-    store.create(WORKLOADS, &key, &record).await.map(drop)
+    store.create(WORKLOADS, &key, &record).await?;
+    Ok(())
 }
 
 /// Takes the name, from nobody or from somebody who never got a machine to hold it.

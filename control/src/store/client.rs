@@ -17,7 +17,7 @@ use async_nats::jetstream::stream::{Config, RawMessageError, RawMessageErrorKind
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
-use ployz_api::{Code, Failure, InstanceId, MachineId, RttRecord};
+use ployz_api::{InstanceId, MachineId, RttRecord};
 use ployz_core::{InstanceRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use crate::host::tls;
 use crate::host::tls::Presence;
 use crate::nats::{Version, inbox_prefix, instance_subject, refuse_old};
 use crate::store::buckets::{MACHINES, OBSERVED, RTT, stream_name, streams};
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 use crate::store::health::Health;
 use crate::store::watch::{self, Changes, Machines};
 use crate::store::{retry, stream};
@@ -80,7 +80,10 @@ impl<T> Slot<T> {
 
 impl Store {
     /// Begins to connect to the store that a member knows.
-    pub(crate) async fn open(membership: &Membership, identity: &Identity) -> anyhow::Result<Self> {
+    pub(crate) async fn open(
+        membership: &Membership,
+        identity: &Identity,
+    ) -> Result<Self, StoreError> {
         Self::open_at(&membership.store, membership, identity).await
     }
 
@@ -89,7 +92,7 @@ impl Store {
         servers: &[(IpAddr, u16)],
         membership: &Membership,
         identity: &Identity,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, StoreError> {
         let tls = tls::store_client(Presence {
             ca_pem: &membership.ca_pem,
             certificate_pem: &membership.certificate_pem,
@@ -122,7 +125,8 @@ impl Store {
                 }
             })
             .connect(servers)
-            .await?;
+            .await
+            .map_err(|error| StoreError::Connect(error.to_string()))?;
         Ok(Self {
             jetstream: jetstream::new(client.clone()),
             client,
@@ -154,7 +158,7 @@ impl Store {
     }
 
     /// Waits for the first answer.
-    pub(crate) async fn wait_connected(&self, patience: Duration) -> Result<(), Failure> {
+    pub(crate) async fn wait_connected(&self, patience: Duration) -> Result<(), StoreError> {
         let connected = async {
             while self.reachable().is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -165,7 +169,7 @@ impl Store {
     }
 
     /// What time it is by the store's clock, in seconds since 1970: the one that all coordinators share.
-    pub(crate) async fn unix_secs(&self) -> Result<u64, Failure> {
+    pub(crate) async fn unix_secs(&self) -> Result<u64, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             /// RFC 3339.
@@ -175,19 +179,19 @@ impl Store {
         let subject = format!("STREAM.INFO.KV_{MACHINES}");
         let asking = async || self.jetstream.request(subject.clone(), &()).await;
         let Answer { ts } = self.within(asking).await?;
-        let time = parse_rfc3339(&ts).map_err(|error| unavailable(&error))?;
-        u64::try_from(time.unix_timestamp()).map_err(|error| unavailable(&error))
+        let time = parse_rfc3339(&ts).map_err(StoreError::unavailable)?;
+        u64::try_from(time.unix_timestamp()).map_err(StoreError::unavailable)
     }
 
     /// Makes the buckets, and the stream of events, on so many servers; those that are there stay as they are.
-    pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), Failure> {
+    pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), StoreError> {
         for config in streams(replicas) {
             self.make(config).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn make(&self, config: Config) -> Result<(), Failure> {
+    pub(super) async fn make(&self, config: Config) -> Result<(), StoreError> {
         let making = async || self.jetstream.get_or_create_stream(config.clone()).await;
         self.within(making).await.map(drop)
     }
@@ -197,7 +201,7 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-    ) -> Result<Option<Revised<T>>, Failure> {
+    ) -> Result<Option<Revised<T>>, StoreError> {
         Ok(self.look(bucket, key).await?.record())
     }
 
@@ -206,7 +210,7 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-    ) -> Result<Slot<T>, Failure> {
+    ) -> Result<Slot<T>, StoreError> {
         self.reachable()?;
         let (name, subject) = (stream_name(bucket), format!("$KV.{bucket}.{key}"));
         // As the leader has it, and not any server: whoever has just written a record finds it.
@@ -234,7 +238,10 @@ impl Store {
     }
 
     /// Reads every record.
-    pub(crate) async fn list<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, Failure> {
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+    ) -> Result<Vec<T>, StoreError> {
         self.read(bucket, ">").await
     }
 
@@ -243,7 +250,7 @@ impl Store {
         &self,
         bucket: &str,
         keys: &str,
-    ) -> Result<Vec<T>, Failure> {
+    ) -> Result<Vec<T>, StoreError> {
         let subjects = format!("$KV.{bucket}.{keys}");
         let stream = stream_name(bucket);
         let listing = stream::list(self.client()?, &stream, &subjects, 1);
@@ -265,7 +272,7 @@ impl Store {
         bucket: &str,
         key: &str,
         value: &impl Serialize,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, StoreError> {
         let bucket = self.bucket(bucket).await?;
         let value = render(value)?;
         match self
@@ -285,7 +292,7 @@ impl Store {
         key: &str,
         value: &impl Serialize,
         revision: u64,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, StoreError> {
         let bucket = self.bucket(bucket).await?;
         let value = render(value)?;
         let writing = async || bucket.update(key, value.clone(), revision).await;
@@ -302,7 +309,7 @@ impl Store {
         bucket: &str,
         key: &str,
         revision: Option<u64>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, StoreError> {
         let bucket = self.bucket(bucket).await?;
         let deleting = async || bucket.delete_expect_revision(key, revision).await;
         match self.ask(deleting).await? {
@@ -314,7 +321,7 @@ impl Store {
 
     /// How many watch a bucket.
     #[cfg(test)]
-    pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, Failure> {
+    pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, StoreError> {
         let bucket = self.bucket(bucket).await?;
         let info = self.within(async || bucket.stream.get_info().await).await?;
         Ok(info.state.consumer_count)
@@ -326,17 +333,17 @@ impl Store {
         bucket: &str,
         key: &str,
         value: &impl Serialize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         self.publish(&format!("$KV.{bucket}.{key}"), value).await
     }
 
     /// Writes this machine's own observed record, of which it is the only writer.
-    pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), Failure> {
+    pub(crate) async fn observe(&self, record: &ObservedRecord) -> Result<(), StoreError> {
         self.put(OBSERVED, &record.id.to_string(), record).await
     }
 
     /// Writes what this machine has measured.
-    pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), Failure> {
+    pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), StoreError> {
         self.put(RTT, &record.id.to_string(), record).await
     }
 
@@ -345,7 +352,7 @@ impl Store {
         &self,
         subject: &str,
         value: &impl Serialize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         self.reachable()?;
         let value = render(value)?;
         let publishing = async || {
@@ -361,7 +368,7 @@ impl Store {
         &self,
         machine: MachineId,
         id: InstanceId,
-    ) -> Result<Option<InstanceRecord>, Failure> {
+    ) -> Result<Option<InstanceRecord>, StoreError> {
         let client = self.client()?;
         let subject = instance_subject(machine, id);
         let asking = async || client.request(subject.clone(), Bytes::new()).await;
@@ -369,7 +376,7 @@ impl Store {
         if answer.status.is_some() {
             return Ok(None);
         }
-        let message = StreamMessage::try_from(answer).map_err(|error| unavailable(&error))?;
+        let message = StreamMessage::try_from(answer).map_err(StoreError::unavailable)?;
         if message.headers.get("KV-Operation").is_some() {
             return Ok(None);
         }
@@ -377,26 +384,26 @@ impl Store {
     }
 
     /// For what is more than a bucket.
-    pub(crate) fn client(&self) -> Result<&Client, Failure> {
+    pub(crate) fn client(&self) -> Result<&Client, StoreError> {
         self.reachable()?;
         Ok(&self.client)
     }
 
     /// Lists all machines, and then says what changes.
-    pub(crate) async fn follow(&self) -> Result<(Machines, Changes), Failure> {
+    pub(crate) async fn follow(&self) -> Result<(Machines, Changes), StoreError> {
         watch::follow(self.client()?).await
     }
 
-    async fn bucket(&self, bucket: &str) -> Result<kv::Store, Failure> {
+    async fn bucket(&self, bucket: &str) -> Result<kv::Store, StoreError> {
         self.reachable()?;
         self.within(async || self.jetstream.get_key_value(bucket).await)
             .await
     }
 
     /// Fails at once when it is known that there is nobody to ask.
-    pub(super) fn reachable(&self) -> Result<(), Failure> {
+    pub(super) fn reachable(&self) -> Result<(), StoreError> {
         if !self.is_connected() {
-            return Err(unavailable(&"there is no connection to it"));
+            return Err(StoreError::unavailable("there is no connection to it"));
         }
         let version = self.client.server_info().version;
         match Version::parse(&version) {
@@ -408,7 +415,7 @@ impl Store {
     pub(super) async fn within<T, E: Error + 'static>(
         &self,
         question: impl AsyncFn() -> Result<T, E>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, StoreError> {
         let answer = self.ask(question).await?;
         answer.map_err(|error| self.health.failed(&error))
     }
@@ -417,7 +424,7 @@ impl Store {
     async fn ask<T, E: Error + 'static>(
         &self,
         question: impl AsyncFn() -> Result<T, E>,
-    ) -> Result<Result<T, E>, Failure> {
+    ) -> Result<Result<T, E>, StoreError> {
         retry::ask(PATIENCE, question)
             .await
             .ok_or_else(|| self.health.failed(&"it did not answer"))
@@ -430,17 +437,16 @@ fn urls(servers: &[(IpAddr, u16)]) -> Vec<String> {
     servers.iter().map(url).collect()
 }
 
-fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(value).map_err(|error| {
-        let message = format!("record {key} is damaged: {error}");
-        Failure::new(Code::Internal, message)
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|cause| StoreError::Damaged {
+        key: key.to_owned(),
+        cause,
     })
 }
 
-fn render(value: &impl Serialize) -> Result<Bytes, Failure> {
+fn render(value: &impl Serialize) -> Result<Bytes, StoreError> {
     let json = serde_json::to_vec(value);
-    json.map(Bytes::from)
-        .map_err(|error| Failure::new(Code::Internal, error.to_string()))
+    json.map(Bytes::from).map_err(StoreError::Render)
 }
 
 /// Soon at first; chance keeps machines from coming all at once.

@@ -8,13 +8,12 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Config, Info, StorageType};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use ployz_api::{Code, Failure};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::buckets::streams;
 use crate::store::client::{PATIENCE, Store};
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 use crate::store::stream;
 
 /// What the server sends before it waits for a word.
@@ -27,7 +26,7 @@ const FROZEN: &str = "ployz.frozen";
 
 impl Store {
     /// Refuses every write from now on, as if nobody were there to take it. What can be read stays so.
-    pub(crate) async fn freeze(&self) -> Result<(), Failure> {
+    pub(crate) async fn freeze(&self) -> Result<(), StoreError> {
         for config in kept() {
             let frozen = format!("{FROZEN}.{}", config.name);
             self.reconfigure(&config.name, |now| {
@@ -41,7 +40,7 @@ impl Store {
     }
 
     /// Takes writes again.
-    pub(crate) async fn thaw(&self) -> Result<(), Failure> {
+    pub(crate) async fn thaw(&self) -> Result<(), StoreError> {
         for config in kept() {
             self.reconfigure(&config.name, |now| {
                 now.subjects.clone_from(&config.subjects);
@@ -52,7 +51,11 @@ impl Store {
         Ok(())
     }
 
-    async fn reconfigure(&self, stream: &str, edit: impl Fn(&mut Config)) -> Result<(), Failure> {
+    async fn reconfigure(
+        &self,
+        stream: &str,
+        edit: impl Fn(&mut Config),
+    ) -> Result<(), StoreError> {
         patiently(async || self.reconfigure_once(stream, &edit).await).await
     }
 
@@ -60,21 +63,21 @@ impl Store {
         &self,
         stream: &str,
         edit: &impl Fn(&mut Config),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         let mut config = self.info(stream).await?.config;
         edit(&mut config);
         let changing = async || self.jetstream.update_stream(config.clone()).await;
         self.within(changing).await.map(drop)
     }
 
-    async fn info(&self, stream: &str) -> Result<Info, Failure> {
+    async fn info(&self, stream: &str) -> Result<Info, StoreError> {
         self.reachable()?;
         let asking = async || self.jetstream.get_stream(stream).await;
         Ok(self.within(asking).await?.cached_info().clone())
     }
 
     /// How each stream is.
-    pub(crate) async fn stream_infos(&self) -> Result<Vec<Info>, Failure> {
+    pub(crate) async fn stream_infos(&self) -> Result<Vec<Info>, StoreError> {
         let mut infos = Vec::new();
         for config in streams(1) {
             infos.push(self.info(&config.name).await?);
@@ -84,7 +87,7 @@ impl Store {
 
     /// Waits until a store that has just been started takes streams on so many servers, and makes those that are kept in memory: what
     /// they say is said anew by itself.
-    pub(crate) async fn begin_copy(&self, replicas: usize) -> Result<(), Failure> {
+    pub(crate) async fn begin_copy(&self, replicas: usize) -> Result<(), StoreError> {
         self.wait_connected(READY_WAIT).await?;
         for config in streams(replicas).filter(|it| it.storage == StorageType::Memory) {
             patiently(async || self.make(config.clone()).await).await?;
@@ -93,7 +96,7 @@ impl Store {
     }
 
     /// Copies every stream that is kept to a store that has none of them. Nobody may write meanwhile.
-    pub(crate) async fn copy_to(&self, next: &Self, replicas: usize) -> Result<(), Failure> {
+    pub(crate) async fn copy_to(&self, next: &Self, replicas: usize) -> Result<(), StoreError> {
         for mut config in kept() {
             config.num_replicas = replicas;
             self.copy_stream(next, &config).await?;
@@ -101,11 +104,11 @@ impl Store {
         next.wait_complete(replicas).await
     }
 
-    async fn copy_stream(&self, next: &Self, config: &Config) -> Result<(), Failure> {
+    async fn copy_stream(&self, next: &Self, config: &Config) -> Result<(), StoreError> {
         let from = self.client()?;
         let inbox = from.new_inbox();
         let subscribing = from.subscribe(inbox.clone()).await;
-        let mut chunks = subscribing.map_err(|error| unavailable(&error))?;
+        let mut chunks = subscribing.map_err(StoreError::unavailable)?;
         let name = &config.name;
         let question =
             json!({ "deliver_subject": inbox, "no_consumers": true, "chunk_size": CHUNK_LEN });
@@ -126,24 +129,24 @@ impl Store {
             let answer = next.hand_over(&into, chunk.payload).await?;
             if is_last {
                 let answer: Value =
-                    serde_json::from_slice(&answer).map_err(|it| unavailable(&it))?;
+                    serde_json::from_slice(&answer).map_err(StoreError::unavailable)?;
                 return refusal(&answer).map_or(Ok(()), Err);
             }
             if let Some(reply) = chunk.reply {
                 let saying = from.publish(reply, Bytes::new()).await;
-                saying.map_err(|error| unavailable(&error))?;
+                saying.map_err(StoreError::unavailable)?;
             }
         }
     }
 
-    async fn hand_over(&self, into: &str, chunk: Bytes) -> Result<Bytes, Failure> {
+    async fn hand_over(&self, into: &str, chunk: Bytes) -> Result<Bytes, StoreError> {
         let client = self.client()?;
         let handing = async || client.request(into.to_owned(), chunk.clone()).await;
         Ok(self.within(handing).await?.payload)
     }
 
     /// Asks JetStream something that the client has no word for.
-    async fn told(&self, subject: String, question: &Value) -> Result<Value, Failure> {
+    async fn told(&self, subject: String, question: &Value) -> Result<Value, StoreError> {
         self.reachable()?;
         let asking = async || self.jetstream.request(subject.clone(), question).await;
         let answer: Value = self.within(asking).await?;
@@ -151,7 +154,7 @@ impl Store {
     }
 
     /// Waits until every server of the store has everything.
-    async fn wait_complete(&self, replicas: usize) -> Result<(), Failure> {
+    async fn wait_complete(&self, replicas: usize) -> Result<(), StoreError> {
         let deadline = Instant::now() + READY_WAIT;
         while !self
             .stream_infos()
@@ -160,7 +163,7 @@ impl Store {
             .all(|info| is_complete(info, replicas))
         {
             if Instant::now() > deadline {
-                return Err(unavailable(&"its servers do not catch up"));
+                return Err(StoreError::unavailable("its servers do not catch up"));
             }
             sleep(POLL).await;
         }
@@ -169,12 +172,12 @@ impl Store {
 
     /// Compares this store with one server of the next one, message by message, and says how many there are. A server that has not got all of
     /// them yet is waited for.
-    pub(crate) async fn compare(&self, next: &Self) -> Result<usize, Failure> {
+    pub(crate) async fn compare(&self, next: &Self) -> Result<usize, StoreError> {
         next.wait_connected(READY_WAIT).await?;
         patiently(async || self.compare_once(next).await).await
     }
 
-    async fn compare_once(&self, next: &Self) -> Result<usize, Failure> {
+    async fn compare_once(&self, next: &Self) -> Result<usize, StoreError> {
         let mut count = 0;
         for config in kept() {
             let (ours, theirs) = (
@@ -183,23 +186,20 @@ impl Store {
             );
             let differs = ours.len() != theirs.len() || !ours.iter().zip(&theirs).all(is_same);
             if differs {
-                let message = format!("the copy of {} is not what it is a copy of", config.name);
-                return Err(
-                    Failure::new(Code::Internal, message).hint("run the same command again")
-                );
+                return Err(StoreError::CopyDiffers(config.name));
             }
             count += ours.len();
         }
         Ok(count)
     }
 
-    async fn messages(&self, stream: &str) -> Result<Vec<StreamMessage>, Failure> {
+    async fn messages(&self, stream: &str) -> Result<Vec<StreamMessage>, StoreError> {
         stream::list(self.client()?, stream, ">", 1).await
     }
 }
 
 /// Does what can be done again until it is done: a stream whose leader has just gone has another one within seconds.
-async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let deadline = Instant::now() + READY_WAIT;
     loop {
         match attempt().await {
@@ -214,21 +214,23 @@ fn kept() -> impl Iterator<Item = Config> {
     streams(1).filter(|config| config.storage == StorageType::File)
 }
 
-async fn next_chunk(chunks: &mut Subscriber) -> Result<async_nats::Message, Failure> {
+async fn next_chunk(chunks: &mut Subscriber) -> Result<async_nats::Message, StoreError> {
     let chunk = timeout(PATIENCE, chunks.next()).await;
-    let chunk = chunk.map_err(|_| unavailable(&"it did not go on with its copy"))?;
-    let chunk = chunk.ok_or_else(|| unavailable(&"it hung up"))?;
+    let chunk = chunk.map_err(|_| StoreError::unavailable("it did not go on with its copy"))?;
+    let chunk = chunk.ok_or_else(|| StoreError::unavailable("it hung up"))?;
     // The end has no content either, and may be an early one.
     match chunk.status.filter(|status| status.as_u16() >= 400) {
-        Some(status) => Err(unavailable(&format!("it ended its copy with {status}"))),
+        Some(status) => Err(StoreError::unavailable(format!(
+            "it ended its copy with {status}"
+        ))),
         None => Ok(chunk),
     }
 }
 
-fn refusal(answer: &Value) -> Option<Failure> {
+fn refusal(answer: &Value) -> Option<StoreError> {
     let said = answer.get("error")?;
-    Some(unavailable(
-        &said["description"].as_str().unwrap_or("it refuses"),
+    Some(StoreError::unavailable(
+        said["description"].as_str().unwrap_or("it refuses"),
     ))
 }
 

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt as _;
-use ployz_api::{Event, Failure, MachineId};
+use ployz_api::{Event, MachineId};
 
 use crate::nats::{EVENT_NEWS, EVENT_SUBJECTS, EVENTS};
 use crate::store::client::Store;
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 use crate::store::stream;
 
 /// Where a machine tells its events.
@@ -23,7 +23,7 @@ impl Store {
     ///
     /// # Errors
     /// `STORE_UNAVAILABLE`.
-    pub(crate) async fn publish_event(&self, event: &Event) -> Result<(), Failure> {
+    pub(crate) async fn publish_event(&self, event: &Event) -> Result<(), StoreError> {
         self.publish(&subject(event.machine), event).await
     }
 }
@@ -41,11 +41,11 @@ pub(crate) struct Following {
 
 impl Following {
     /// The last `limit` events, and what comes after them.
-    pub(crate) async fn begin(store: &Store, limit: u32) -> Result<(Vec<Event>, Self), Failure> {
+    pub(crate) async fn begin(store: &Store, limit: u32) -> Result<(Vec<Event>, Self), StoreError> {
         let client = store.client()?;
         // First, so that nothing is missed in between.
         let subscribing = client.subscribe(EVENT_NEWS).await;
-        let news = subscribing.map_err(|error| unavailable(&error))?;
+        let news = subscribing.map_err(StoreError::unavailable)?;
         let last = stream::last(client, EVENTS, EVENT_SUBJECTS).await?;
         let mut following = Self {
             store: store.clone(),
@@ -58,13 +58,13 @@ impl Following {
         Ok((events, following))
     }
 
-    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Event, StoreError> {
         loop {
             if let Some(event) = self.caught_up.pop_front() {
                 return Ok(event);
             }
             let message = self.news.next().await;
-            let message = message.ok_or_else(|| unavailable(&"it hung up"))?;
+            let message = message.ok_or_else(|| StoreError::unavailable("it hung up"))?;
             let Some(message) = told(message).filter(|message| message.sequence > self.seen) else {
                 continue;
             };
@@ -81,7 +81,7 @@ impl Following {
     }
 
     /// What has been told since.
-    async fn read_on(&mut self) -> Result<Vec<Event>, Failure> {
+    async fn read_on(&mut self) -> Result<Vec<Event>, StoreError> {
         let from = self.seen + 1;
         let messages = stream::list(self.store.client()?, EVENTS, EVENT_SUBJECTS, from).await?;
         if let Some(last) = messages.last() {

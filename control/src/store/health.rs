@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::Event;
-use ployz_api::Failure;
 
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,9 +25,9 @@ impl Health {
     }
 
     /// Counts a call that failed, and says so.
-    pub(super) fn failed(&self, cause: &dyn std::fmt::Display) -> Failure {
+    pub(super) fn failed(&self, cause: &dyn std::fmt::Display) -> StoreError {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        unavailable(cause)
+        StoreError::unavailable(cause)
     }
 
     #[expect(

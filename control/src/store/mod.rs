@@ -18,5 +18,6 @@ pub(crate) use buckets::{
     CREDENTIALS, INVITES, LEASES, MACHINES, OBSERVED, OPERATIONS, RTT, WORKLOADS, stream_name,
 };
 pub(crate) use client::{Revised, Slot, Store};
+pub(crate) use error::StoreError;
 pub(crate) use events::Following;
 pub(crate) use watch::{Changes, Machines};

@@ -7,6 +7,7 @@ use ployz_core::OperationRecord;
 use crate::host::clock;
 use crate::store::buckets::OPERATIONS;
 use crate::store::client::{Revised, Store};
+use crate::store::error::StoreError;
 
 /// What a change of who holds the store is called.
 pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
@@ -102,7 +103,7 @@ impl OperationLog {
     }
 
     /// Writes it, for those who cannot begin without.
-    pub(crate) async fn announce(&self) -> Result<(), Failure> {
+    pub(crate) async fn announce(&self) -> Result<(), StoreError> {
         let id = self.record.row().operation_id.to_string();
         self.store.put(OPERATIONS, &id, &self.record).await
     }
@@ -113,8 +114,8 @@ impl OperationLog {
             return;
         }
         let id = self.record.row().operation_id;
-        if let Err(failure) = self.announce().await {
-            tracing::warn!(%id, cause = %failure, "a stage is not in the store");
+        if let Err(error) = self.announce().await {
+            tracing::warn!(%id, %error, "a stage is not in the store");
         }
     }
 }
@@ -123,7 +124,7 @@ impl OperationLog {
 pub(crate) async fn unfinished_updates(
     store: &Store,
     own: MachineId,
-) -> Result<Vec<OperationRecord>, Failure> {
+) -> Result<Vec<OperationRecord>, StoreError> {
     let mut records = store.list::<OperationRecord>(OPERATIONS).await?;
     records.retain(|record| {
         let row = record.row();
@@ -137,7 +138,7 @@ pub(crate) async fn interrupt_former(
     store: &Store,
     own: MachineId,
     before_ms: u64,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     // Ids sort by the time of their making.
     let first = OperationId::new(before_ms, 0);
     for record in store.list::<OperationRecord>(OPERATIONS).await? {

@@ -1,10 +1,11 @@
 //! Changing a machine's record: read, changed, and written if it is still as it was read.
 
-use ployz_api::{Code, Failure, MachineId};
+use ployz_api::MachineId;
 use ployz_core::MachineRecord;
 
 use crate::store::buckets::MACHINES;
 use crate::store::client::{Revised, Store};
+use crate::store::error::StoreError;
 
 /// Whoever loses has lost to somebody who is done then: so many can be at one record at a time.
 const ATTEMPTS: usize = 64;
@@ -18,18 +19,17 @@ pub(crate) struct Changed {
 /// Changes a record. `edit` is called again if another writer was faster.
 ///
 /// # Errors
-/// `MACHINE_NOT_FOUND`, `CONFLICT` after too many attempts, `STORE_UNAVAILABLE`, and what `edit` returns.
-pub(crate) async fn change(
+/// [`StoreError::MachineRemoved`], [`StoreError::Contended`] after too many attempts, and what `edit` returns.
+pub(crate) async fn change<E: From<StoreError>>(
     store: &Store,
     id: MachineId,
-    edit: impl Fn(&mut MachineRecord) -> Result<(), Failure>,
-) -> Result<Changed, Failure> {
+    edit: impl Fn(&mut MachineRecord) -> Result<(), E>,
+) -> Result<Changed, E> {
     let key = id.to_string();
     for _ in 0..ATTEMPTS {
         let found: Option<Revised<MachineRecord>> = store.get(MACHINES, &key).await?;
         let Some(Revised { value, revision }) = found else {
-            let message = format!("machine {id} has been removed");
-            return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
+            return Err(StoreError::MachineRemoved(id).into());
         };
         let mut after = value.clone();
         edit(&mut after)?;
@@ -41,6 +41,5 @@ pub(crate) async fn change(
             });
         }
     }
-    let message = format!("others keep changing machine {id}");
-    Err(Failure::new(Code::Conflict, message).hint("run the same command again"))
+    Err(StoreError::Contended(id).into())
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
-use ployz_api::Failure;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::nats::listing_subject;
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 use crate::store::retry::AGAIN_WAIT;
 
 /// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
@@ -39,7 +38,7 @@ pub(crate) async fn list(
     stream: &str,
     subjects: &str,
     mut from: u64,
-) -> Result<Vec<StreamMessage>, Failure> {
+) -> Result<Vec<StreamMessage>, StoreError> {
     let mut messages: Vec<StreamMessage> = Vec::new();
     let mut deadline = Instant::now() + PATIENCE;
     loop {
@@ -47,7 +46,7 @@ pub(crate) async fn list(
         let page = page(client, stream, &question, &mut messages);
         let end = timeout_at(deadline, page)
             .await
-            .map_err(|_| unavailable(&"it did not list its records"))??;
+            .map_err(|_| StoreError::unavailable("it did not list its records"))??;
         match end {
             End::Last => return Ok(messages),
             End::More => {
@@ -55,17 +54,17 @@ pub(crate) async fn list(
                 deadline = Instant::now() + PATIENCE;
             }
             End::NobodyThere if Instant::now() + AGAIN_WAIT < deadline => sleep(AGAIN_WAIT).await,
-            End::NobodyThere => return Err(unavailable(&"it has no such records")),
+            End::NobodyThere => return Err(StoreError::unavailable("it has no such records")),
         }
     }
 }
 
 /// The number of a stream's last message; 0 if there is none.
-pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Result<u64, Failure> {
+pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Result<u64, StoreError> {
     let question = json!({ "last_by_subj": subjects });
     let asking = async {
         let answer = ask(client, stream, &question).await?.next().await;
-        let answer = answer.ok_or_else(|| unavailable(&"it hung up"))?;
+        let answer = answer.ok_or_else(|| StoreError::unavailable("it hung up"))?;
         match status(&answer) {
             None => Ok(stored(answer)?.sequence),
             Some(NOTHING) => Ok(0),
@@ -74,7 +73,7 @@ pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Resul
     };
     tokio::time::timeout(PATIENCE, asking)
         .await
-        .map_err(|_| unavailable(&"it did not say what it has"))?
+        .map_err(|_| StoreError::unavailable("it did not say what it has"))?
 }
 
 /// One batch.
@@ -83,12 +82,12 @@ async fn page(
     stream: &str,
     question: &Value,
     messages: &mut Vec<StreamMessage>,
-) -> Result<End, Failure> {
+) -> Result<End, StoreError> {
     let mut answers = ask(client, stream, question).await?;
     let mut count = 0;
     loop {
         let answer = answers.next().await;
-        let answer = answer.ok_or_else(|| unavailable(&"it hung up"))?;
+        let answer = answer.ok_or_else(|| StoreError::unavailable("it hung up"))?;
         match status(&answer) {
             None => {
                 count += 1;
@@ -102,13 +101,13 @@ async fn page(
     }
 }
 
-async fn ask(client: &Client, stream: &str, question: &Value) -> Result<Subscriber, Failure> {
+async fn ask(client: &Client, stream: &str, question: &Value) -> Result<Subscriber, StoreError> {
     let inbox = client.new_inbox();
     let subscribing = client.subscribe(inbox.clone());
-    let answers = subscribing.await.map_err(|error| unavailable(&error))?;
+    let answers = subscribing.await.map_err(StoreError::unavailable)?;
     let question = question.to_string().into();
     let asking = client.publish_with_reply(listing_subject(stream), inbox, question);
-    asking.await.map_err(|error| unavailable(&error))?;
+    asking.await.map_err(StoreError::unavailable)?;
     Ok(answers)
 }
 
@@ -116,11 +115,11 @@ fn status(answer: &Message) -> Option<u16> {
     answer.status.map(|status| status.as_u16())
 }
 
-fn stored(answer: Message) -> Result<StreamMessage, Failure> {
-    StreamMessage::try_from(answer).map_err(|error| unavailable(&error))
+fn stored(answer: Message) -> Result<StreamMessage, StoreError> {
+    StreamMessage::try_from(answer).map_err(StoreError::unavailable)
 }
 
-fn refused(status: u16, answer: &Message) -> Failure {
+fn refused(status: u16, answer: &Message) -> StoreError {
     let said = answer.description.as_deref().unwrap_or_default();
-    unavailable(&format!("it answered {status} {said}"))
+    StoreError::unavailable(format!("it answered {status} {said}"))
 }

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
-use ployz_api::{CredentialId, Failure, MachineId};
+use ployz_api::{CredentialId, MachineId};
 use ployz_core::{Change, CredentialRecord, MachineRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 
 use crate::nats::{CHANGED, NEWS};
 use crate::store::buckets::{CREDENTIALS, MACHINES, OBSERVED, stream_name};
-use crate::store::error::unavailable;
+use crate::store::error::StoreError;
 use crate::store::stream;
 
 /// News from the store.
@@ -26,12 +26,12 @@ pub(crate) struct Changes {
 pub(crate) type Machines = Vec<(MachineRecord, u64)>;
 
 /// Lists all machines, and then says what changes.
-pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Failure> {
+pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), StoreError> {
     // First, so that nothing is missed in between.
     let news = client
         .subscribe(NEWS)
         .await
-        .map_err(|error| unavailable(&error))?;
+        .map_err(StoreError::unavailable)?;
     let mut machines = Machines::new();
     for change in list(client, MACHINES).await? {
         match change {
@@ -76,7 +76,7 @@ fn changed(message: Message) -> Option<Change> {
 }
 
 /// What a bucket remembers, the oldest first.
-async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, Failure> {
+async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, StoreError> {
     let prefix = format!("$KV.{bucket}.");
     let messages = stream::list(client, &stream_name(bucket), &format!("{prefix}>"), 1).await?;
     let changes = messages.into_iter().filter_map(|message| {

@@ -22,7 +22,7 @@ use crate::services::store_change::journal::{AGAIN, JOURNAL_FILE, Journal, STEP_
 use crate::services::store_change::member::{adopt, known};
 use crate::store::operations::{OperationLog, STORAGE_CHANGE};
 use crate::store::records::change;
-use crate::store::{OPERATIONS, Store};
+use crate::store::{OPERATIONS, Store, StoreError};
 
 /// How often the store is asked for the record of a change that the daemon before this one had begun.
 const RESUME_POLL: Duration = Duration::from_secs(1);
@@ -118,10 +118,11 @@ impl Executor for Coordinator {
         match step {
             StoreChangeStep::Prepare(machine) => self.prepare(machine).await,
             StoreChangeStep::Elect => self.elect().await,
-            StoreChangeStep::Freeze => self.network()?.store.freeze().await,
+            StoreChangeStep::Freeze => Ok(self.network()?.store.freeze().await?),
             StoreChangeStep::Copy => {
                 let replicas = self.journal.members.len();
-                self.network()?.store.copy_to(self.next()?, replicas).await
+                let network = self.network()?;
+                Ok(network.store.copy_to(self.next()?, replicas).await?)
             }
             StoreChangeStep::Compare => self.compare().await,
             StoreChangeStep::WriteRecords => self.write_records(log).await,
@@ -249,7 +250,7 @@ impl Coordinator {
                     Some(_) => (Authority::Storage, RegionRole::HomeData),
                     None => (Authority::Compute, RegionRole::Compute),
                 };
-                Ok(())
+                Ok::<_, StoreError>(())
             })
             .await?;
         }
