@@ -6,6 +6,7 @@ use ployz_api::{Code, Failure};
 
 use crate::host::error::HostError;
 use crate::nats::NatsError;
+use crate::network::NetworkError;
 use crate::overlay::OverlayError;
 use crate::store::StoreError;
 
@@ -59,6 +60,31 @@ impl From<StoreError> for Failure {
             StoreError::Contended(_) => {
                 Self::new(Code::Conflict, message).hint("run the same command again")
             }
+        }
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let message = error.to_string();
+        match error {
+            NetworkError::Host(error) => error.into(),
+            NetworkError::Overlay(error) => error.into(),
+            NetworkError::Nats(error) => error.into(),
+            NetworkError::Store(error) => error.into(),
+            NetworkError::Answered(failure) => failure,
+            NetworkError::Unreachable { machine, .. }
+            | NetworkError::Unanswered { machine, .. } => {
+                let hint = format!("ployzctl doctor {machine}");
+                Self::new(Code::MachineUnreachable, message).hint(hint)
+            }
+            NetworkError::Refused(_) => Self::new(Code::Forbidden, message),
+            NetworkError::NoHolder => {
+                Self::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
+            }
+            NetworkError::NotHolder => Self::new(Code::Unsupported, message).hint(
+                "run it on a machine that `ployzctl machine ls` shows with authority storage",
+            ),
         }
     }
 }

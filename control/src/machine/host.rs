@@ -11,18 +11,18 @@ use crate::host::clock;
 use crate::host::local_addresses;
 use crate::host::membership::VIEW_FILE;
 use crate::machine::Machine;
-use crate::network::{Host, is_session};
+use crate::network::{Host, NetworkError, is_session};
 
 impl Host for Machine {
     fn backend(&self) -> &'static str {
         self.overlay.backend()
     }
 
-    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> Result<(), NetworkError> {
         Ok(self.overlay.change_peers(peers).await?)
     }
 
-    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {
+    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
         let traffic = self.overlay.traffic(clock::now().instant).await?;
         let sessions = traffic
             .into_iter()
@@ -44,7 +44,7 @@ impl Host for Machine {
         local_addresses::endpoints(self.config.listen, &self.config.interface)
     }
 
-    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+    async fn round_trips(&self) -> Result<BTreeMap<PublicKey, RttSnapshot>, NetworkError> {
         let peers = self.overlay.snapshot().await?.peers;
         let measured = peers
             .into_iter()
@@ -52,7 +52,7 @@ impl Host for Machine {
         Ok(measured.collect())
     }
 
-    fn save(&self, view: &View) -> anyhow::Result<()> {
+    fn save(&self, view: &View) -> Result<(), NetworkError> {
         Ok(self.files.rewrite(VIEW_FILE, &view.saved())?)
     }
 

@@ -6,13 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::client::{ClientError, Session, connect};
-use ployz_api::{
-    Code, Credential, Failure, MEMBER_CREDENTIAL_FILE, MachineId, Outcome, Request, Secret,
-};
+use ployz_api::{Credential, MEMBER_CREDENTIAL_FILE, MachineId, Outcome, Request, Secret, Success};
 use tokio::time::Instant;
 
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
+use crate::network::error::NetworkError;
 use crate::network::state::Network;
 
 /// The overlay address, and if need be where the machine is reached without the overlay.
@@ -47,8 +46,8 @@ impl Client {
     /// Connects to a machine, as this one.
     ///
     /// # Errors
-    /// `MACHINE_UNREACHABLE`.
-    pub(crate) async fn reach(&self, machine: MachineId) -> Result<Session, Failure> {
+    /// [`NetworkError::Unreachable`].
+    pub(crate) async fn reach(&self, machine: MachineId) -> Result<Session, NetworkError> {
         let credential = self.own_credential();
         dial(machine, self.endpoints(machine), credential).await
     }
@@ -56,8 +55,8 @@ impl Client {
     /// Connects to a machine as root of this host, who is an admin where the network's authority lies.
     ///
     /// # Errors
-    /// `MACHINE_UNREACHABLE`.
-    pub(crate) async fn reach_as_admin(&self, machine: MachineId) -> Result<Session, Failure> {
+    /// [`NetworkError::Unreachable`].
+    pub(crate) async fn reach_as_admin(&self, machine: MachineId) -> Result<Session, NetworkError> {
         let credential: Option<Credential> = self
             .files
             .read(MEMBER_CREDENTIAL_FILE)
@@ -70,8 +69,12 @@ impl Client {
     /// Asks a machine as root of this host.
     ///
     /// # Errors
-    /// `MACHINE_UNREACHABLE`, or what the machine answers.
-    pub(crate) async fn ask_as_admin(&self, machine: MachineId, request: &Request) -> Outcome {
+    /// [`NetworkError::Unreachable`], and those of [`ask_once`].
+    pub(crate) async fn ask_as_admin(
+        &self,
+        machine: MachineId,
+        request: &Request,
+    ) -> Result<Success, NetworkError> {
         let session = self.reach_as_admin(machine).await?;
         let outcome = ask_once(&session, machine, request).await;
         session.close().await;
@@ -81,13 +84,13 @@ impl Client {
     /// Asks a machine by its overlay address alone, which no other can have: its WireGuard key is what it is reached by.
     ///
     /// # Errors
-    /// `MACHINE_UNREACHABLE`, or what the machine answers.
+    /// [`NetworkError::Unreachable`], and those of [`ask_once`].
     pub(crate) async fn ask_in_overlay(
         &self,
         machine: MachineId,
         credential: Credential,
         request: &Request,
-    ) -> Outcome {
+    ) -> Result<Success, NetworkError> {
         let first = self.endpoints(machine).into_iter().take(1);
         let session = dial(machine, first.collect(), credential).await?;
         let outcome = ask_once(&session, machine, request).await;
@@ -133,37 +136,42 @@ impl Client {
 /// Asks the machine at the other end of a session.
 ///
 /// # Errors
-/// `MACHINE_UNREACHABLE`, `FORBIDDEN` if it does not believe this machine, or what it answers.
-pub(crate) async fn ask_once(session: &Session, machine: MachineId, request: &Request) -> Outcome {
+/// [`NetworkError::Unanswered`], [`NetworkError::Refused`], or what the machine answers.
+pub(crate) async fn ask_once(
+    session: &Session,
+    machine: MachineId,
+    request: &Request,
+) -> Result<Success, NetworkError> {
     let asking = async { session.open(request).await?.only().await };
     let response = asking.await.map_err(|error| {
         if let ClientError::Refused(cause) = error {
-            return Failure::new(Code::Forbidden, cause);
+            return NetworkError::Refused(cause);
         }
         unanswered(machine, &error)
     });
-    response.and_then(Outcome::from)
+    Outcome::from(response?).map_err(NetworkError::Answered)
 }
 
 async fn dial(
     machine: MachineId,
     endpoints: Vec<SocketAddr>,
     credential: Credential,
-) -> Result<Session, Failure> {
+) -> Result<Session, NetworkError> {
     let credential = Credential {
         endpoints,
         ..credential
     };
     connect(&credential, Instant::now() + CONNECT_WAIT)
         .await
-        .map_err(|error| {
-            let message = format!("machine {machine} cannot be reached from here: {error}");
-            Failure::new(Code::MachineUnreachable, message)
-                .hint(format!("ployzctl doctor {machine}"))
+        .map_err(|error| NetworkError::Unreachable {
+            machine,
+            cause: error.to_string(),
         })
 }
 
-fn unanswered(machine: MachineId, cause: &dyn Display) -> Failure {
-    let message = format!("machine {machine} did not answer: {cause}");
-    Failure::new(Code::MachineUnreachable, message).hint(format!("ployzctl doctor {machine}"))
+fn unanswered(machine: MachineId, cause: &dyn Display) -> NetworkError {
+    NetworkError::Unanswered {
+        machine,
+        cause: cause.to_string(),
+    }
 }

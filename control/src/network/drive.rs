@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::host::clock;
 use crate::nats::{self, NatsError, Settings};
+use crate::network::error::NetworkError;
 use crate::network::host::Host;
 use crate::network::state::{Network, Storage};
 
@@ -19,7 +20,7 @@ const LOG_POLL: Duration = Duration::from_secs(1);
 
 impl Network {
     /// Runs it. Ends only if this machine cannot do what the network wants of it.
-    pub(crate) async fn run(self: Rc<Self>, host: &impl Host) -> anyhow::Result<()> {
+    pub(crate) async fn run(self: Rc<Self>, host: &impl Host) -> Result<(), NetworkError> {
         let (sender, receiver) = mpsc::channel(CHANGES_MAX);
         tokio::select! {
             result = self.drive(host, receiver) => result,
@@ -30,7 +31,11 @@ impl Network {
         }
     }
 
-    async fn drive(&self, host: &impl Host, mut news: mpsc::Receiver<Input>) -> anyhow::Result<()> {
+    async fn drive(
+        &self,
+        host: &impl Host,
+        mut news: mpsc::Receiver<Input>,
+    ) -> Result<(), NetworkError> {
         loop {
             while let Some(effect) = self.next_effect() {
                 self.carry_out(host, effect).await?;
@@ -54,7 +59,7 @@ impl Network {
         self.control.borrow_mut().poll_effect()
     }
 
-    async fn carry_out(&self, host: &impl Host, effect: Effect) -> anyhow::Result<()> {
+    async fn carry_out(&self, host: &impl Host, effect: Effect) -> Result<(), NetworkError> {
         match effect {
             Effect::Configure(peers) => host.change_peers(peers).await?,
             Effect::Admit(nkeys) => {
@@ -69,7 +74,7 @@ impl Network {
             // The mesh works without it; the next start may have to do with an older one.
             Effect::Save => {
                 if let Err(error) = host.save(&self.view()) {
-                    tracing::warn!(error = format!("{error:#}"), "the view is not saved");
+                    tracing::warn!(%error, "the view is not saved");
                 }
                 self.find_store().await;
             }
@@ -88,7 +93,7 @@ impl Network {
                 control.handle(Input::Sessions(sessions), clock::now());
             }
             // It is asked again; a data plane that has ended ends the daemon elsewhere.
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "no sessions are known"),
+            Err(error) => tracing::debug!(%error, "no sessions are known"),
         }
     }
 

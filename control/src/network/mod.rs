@@ -9,6 +9,7 @@
 
 mod client;
 mod drive;
+mod error;
 mod follow;
 mod host;
 mod report;
@@ -17,5 +18,6 @@ mod scale_test;
 mod state;
 
 pub(crate) use client::{Client, ask_once};
+pub(crate) use error::NetworkError;
 pub(crate) use host::Host;
 pub(crate) use state::{Network, Storage, is_session};

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
 use ployz_api::{RttRecord, WorkloadState};
 use ployz_core::{MachineRecord, ObservedRecord, RECORD_VERSION, peer_rtt};
 use ployz_engine::{PublicKey, RttSnapshot};
 use serde_json::Map;
 
 use crate::host::clock;
+use crate::network::error::NetworkError;
 use crate::network::host::Host;
 use crate::network::state::Network;
 
@@ -22,7 +22,7 @@ impl Network {
         loop {
             self.observe.notified().await;
             if let Err(error) = self.report_once(host).await {
-                tracing::debug!(error = format!("{error:#}"), "cannot report to the store");
+                tracing::debug!(%error, "cannot report to the store");
             }
             let offset_secs = self.clock_offset_secs();
             let skewed = offset_secs.is_some_and(is_skewed);
@@ -33,7 +33,7 @@ impl Network {
         }
     }
 
-    async fn report_once(&self, host: &impl Host) -> anyhow::Result<()> {
+    async fn report_once(&self, host: &impl Host) -> Result<(), NetworkError> {
         let sessions = host.sessions().await?.len();
         let instances = host.workloads();
         let states = instances.values();
@@ -43,10 +43,10 @@ impl Network {
             id: self.own,
             software_version: ployz_install::own_version().to_owned(),
             backend: host.backend().to_owned(),
-            workloads: u32::try_from(running).context("too many workloads")?,
+            workloads: u32::try_from(running).unwrap_or(u32::MAX),
             instances,
             runtime: host.runtime().to_owned(),
-            sessions: u32::try_from(sessions).context("too many peers")?,
+            sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
             clock_unix_secs: Some(clock::now().unix_secs),
             management: host.management(),
             unknown: Map::new(),

@@ -16,7 +16,7 @@ use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
 use crate::host::clock;
 use crate::host::identity::Identity;
-use crate::network::{Host, Network};
+use crate::network::{Host, Network, NetworkError};
 use crate::store::{MACHINES, OBSERVED, Revised, Store};
 use crate::testkit::{Ground, PATIENCE, key, program, record, run, wait_until};
 
@@ -45,7 +45,7 @@ impl Host for Stub {
         "stub"
     }
 
-    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> anyhow::Result<()> {
+    async fn change_peers(&self, peers: Vec<PeerUpdate>) -> Result<(), NetworkError> {
         let mut known = self.peers.borrow_mut();
         for peer in peers {
             if peer.remove {
@@ -57,7 +57,7 @@ impl Host for Stub {
         Ok(())
     }
 
-    async fn sessions(&self) -> anyhow::Result<BTreeMap<PublicKey, SocketAddr>> {
+    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
         let somewhere = SocketAddr::from(([192, 0, 2, 1], 1));
         let peers = self.peers.borrow();
         Ok(peers.iter().map(|key| (*key, somewhere)).collect())
@@ -75,11 +75,11 @@ impl Host for Stub {
         Vec::new()
     }
 
-    async fn round_trips(&self) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+    async fn round_trips(&self) -> Result<BTreeMap<PublicKey, RttSnapshot>, NetworkError> {
         Ok(BTreeMap::new())
     }
 
-    fn save(&self, _view: &View) -> anyhow::Result<()> {
+    fn save(&self, _view: &View) -> Result<(), NetworkError> {
         self.saves.set(self.saves.get() + 1);
         Ok(())
     }

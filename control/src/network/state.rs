@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use ployz_api::{Code, Failure, InstanceId, MachineId, WorkloadName, WorkloadState};
+use ployz_api::{InstanceId, MachineId, WorkloadName, WorkloadState};
 use ployz_core::{Control, Input, MachineRecord, SESSION_SECS, STALE_SECS, SavedView, View};
 use ployz_engine::PublicKey;
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,7 @@ use crate::host::heartbeat::Heartbeat;
 use crate::host::membership::Membership;
 use crate::host::permits::Permits;
 use crate::nats::NatsServer;
+use crate::network::error::NetworkError;
 use crate::store::Store;
 
 /// A network, from the inside.
@@ -130,15 +131,12 @@ impl Network {
     pub(crate) fn coordinator_id(
         &self,
         sessions: &BTreeMap<PublicKey, SocketAddr>,
-    ) -> Result<MachineId, Failure> {
+    ) -> Result<MachineId, NetworkError> {
         let view = self.view();
         let is_there =
             |machine: &MachineRecord| machine.key().is_some_and(|key| sessions.contains_key(&key));
         let coordinator = view.coordinator(is_there).map(|machine| machine.id);
-        coordinator.ok_or_else(|| {
-            let message = "no machine in view holds the store";
-            Failure::new(Code::StoreUnavailable, message).hint("ployzctl machine ls")
-        })
+        coordinator.ok_or(NetworkError::NoHolder)
     }
 
     /// Whether another machine is to run what this instance is, as well or instead: ids are made one after the other.
@@ -197,14 +195,8 @@ impl Network {
     }
 
     /// The store, or why there is nothing to change in it from here.
-    pub(crate) fn coordinator(&self) -> Result<&Storage, Failure> {
-        self.storage.as_ref().ok_or_else(|| {
-            Failure::new(
-                Code::Unsupported,
-                "this machine does not hold the store, and so cannot sign or invite",
-            )
-            .hint("run it on a machine that `ployzctl machine ls` shows with authority storage")
-        })
+    pub(crate) fn coordinator(&self) -> Result<&Storage, NetworkError> {
+        self.storage.as_ref().ok_or(NetworkError::NotHolder)
     }
 }
 

@@ -78,7 +78,7 @@ async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<Clea
         .client()?
         .reach(id)
         .await
-        .map_err(|failure| failure.hint(&mend))?;
+        .map_err(|error| Failure::from(error).hint(&mend))?;
     let asking = async {
         let mut answers = session.open(&Request::MachineRetire).await?;
         answers.next().await

@@ -35,7 +35,7 @@ pub(super) fn authorise(
         (_, _) => {}
     }
     match (row.answered_by, network) {
-        (Answerer::Holder, Some(network)) => network.coordinator().map(drop),
+        (Answerer::Holder, Some(network)) => Ok(network.coordinator().map(drop)?),
         (Answerer::Holder, None) | (Answerer::Any, _) => Ok(()),
     }
 }

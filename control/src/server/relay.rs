@@ -86,11 +86,12 @@ async fn resolve(machine: &Machine, destination: &Destination) -> Result<Machine
         Destination::Machine(wanted) => Ok(network.view().select(wanted)?.id),
         Destination::Coordinator if network.storage.is_some() => Ok(machine.identity.machine_id),
         Destination::Coordinator => {
-            network.coordinator_id(&machine.sessions().await.unwrap_or_default())
+            let sessions = machine.sessions().await.unwrap_or_default();
+            Ok(network.coordinator_id(&sessions)?)
         }
     }
 }
 
 async fn reach(machine: &Machine, id: MachineId) -> Result<ployz_api::client::Session, Failure> {
-    machine.client()?.reach(id).await
+    Ok(machine.client()?.reach(id).await?)
 }

@@ -201,7 +201,7 @@ impl Path {
                     through: None,
                 });
             }
-            Err(failure) => vec![failure.message],
+            Err(error) => vec![error.to_string()],
         };
         let others = third_machines(here, other).await.map_err(|it| it.message)?;
         for third in others {
@@ -210,8 +210,8 @@ impl Path {
                     session,
                     through: Some(client.own_credential()),
                 },
-                Err(failure) => {
-                    causes.push(failure.message);
+                Err(error) => {
+                    causes.push(error.to_string());
                     continue;
                 }
             };

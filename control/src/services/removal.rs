@@ -39,5 +39,5 @@ async fn ask(here: &Machine, network: &Network) -> Outcome {
     let session = here.client()?.reach(coordinator).await?;
     let outcome = ask_once(&session, coordinator, &Request::Status).await;
     session.close().await;
-    outcome
+    Ok(outcome?)
 }

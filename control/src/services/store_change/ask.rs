@@ -46,7 +46,8 @@ pub(super) async fn ask(
         own,
         async |client, request| {
             let credential = here.admin_credential()?;
-            client.ask_in_overlay(machine, credential, request).await
+            let asked = client.ask_in_overlay(machine, credential, request);
+            Ok(asked.await?)
         },
     )
     .await

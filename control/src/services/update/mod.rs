@@ -199,7 +199,7 @@ impl Coordinator {
             request,
             patience,
             own,
-            async |client, request| client.ask_as_admin(machine, request).await,
+            async |client, request| Ok(client.ask_as_admin(machine, request).await?),
         )
         .await
     }

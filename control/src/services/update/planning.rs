@@ -76,7 +76,8 @@ async fn version_of(here: &Machine, network: &Network, id: MachineId) -> Option<
 }
 
 async fn ask_status(here: &Machine, id: MachineId) -> Outcome {
-    here.client()?.ask_as_admin(id, &Request::Status).await
+    let client = here.client()?;
+    Ok(client.ask_as_admin(id, &Request::Status).await?)
 }
 
 /// One that has not said what it has says so when it is asked to fetch the version.
