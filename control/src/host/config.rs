@@ -270,9 +270,13 @@ impl Settings {
 
 fn read(path: &Path) -> Result<Settings, HostError> {
     let text = std::fs::read_to_string(path).map_err(HostError::file("read", path))?;
-    toml::from_str(&text).map_err(|cause| HostError::ConfigFile {
-        path: path.to_owned(),
-        cause,
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        HostError::ConfigFile {
+            path: path.to_owned(),
+            line: before.unwrap_or_default().matches('\n').count() + 1,
+            cause: error.message().replace('\n', " "),
+        }
     })
 }
 
@@ -346,6 +350,20 @@ mod tests {
         let error = refuse_unknown(environment.map(str::to_owned).into_iter()).unwrap_err();
         assert!(
             error.to_string().contains("PLOYZD_WG_PROT, which"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_line_of_the_file_is_numbered() {
+        let name = format!("ployz-config-{}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "mtu = 1400\n\nwg_prot = 1\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(error.contains(".toml, line 3: "), "{error}");
+        assert!(
+            error.contains("wg_prot") && !error.contains('\n'),
             "{error}"
         );
     }

@@ -1,5 +1,6 @@
 //! Failures of the host and of what this daemon keeps on it.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,10 +37,11 @@ pub(crate) enum HostError {
     #[error("{path} is in use: another ployzd runs on it")]
     DirectoryInUse { path: PathBuf },
     /// The configuration file has a setting that is wrong or unknown.
-    #[error("{path}: {cause}")]
+    #[error("{path}, line {line}: {cause}")]
     ConfigFile {
         path: PathBuf,
-        cause: toml::de::Error,
+        line: usize,
+        cause: String,
     },
     /// The environment has a variable of ours that is no setting.
     #[error("the environment has {unknown}, which is no setting; there are {known}")]
@@ -121,5 +123,46 @@ impl HostError {
 impl From<rcgen::Error> for HostError {
     fn from(cause: rcgen::Error) -> Self {
         Self::Certificate(cause)
+    }
+}
+
+/// An error of a library with all its causes, in one line. Causes that the error itself names are left out.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        source: Option<Box<Self>>,
+    }
+
+    #[test]
+    fn each_cause_is_named_once() {
+        let caused = |text, source: Option<Caused>| Caused {
+            text,
+            source: source.map(Box::new),
+        };
+        let file = caused("no such file", None);
+        let connect = caused("cannot connect: no such file", Some(file));
+        let client = caused("client error", Some(connect));
+        assert_eq!(
+            with_causes(&client),
+            "client error: cannot connect: no such file"
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::nats::NatsError;
 use crate::network::NetworkError;
 use crate::overlay::OverlayError;
 use crate::store::StoreError;
+use crate::workloads::WorkloadError;
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
@@ -85,6 +86,37 @@ impl From<NetworkError> for Failure {
             NetworkError::NotHolder => Self::new(Code::Unsupported, message).hint(
                 "run it on a machine that `ployzctl machine ls` shows with authority storage",
             ),
+        }
+    }
+}
+
+impl From<WorkloadError> for Failure {
+    fn from(error: WorkloadError) -> Self {
+        let message = error.to_string();
+        match error {
+            WorkloadError::Host(error) => error.into(),
+            WorkloadError::Network(error) => error.into(),
+            WorkloadError::Answered(failure) => failure,
+            WorkloadError::NotHere(_) => {
+                Self::new(Code::WorkloadNotFound, message).hint("ployzctl workload ls")
+            }
+            WorkloadError::Moving(_) => {
+                Self::new(Code::Busy, message).hint("ployzctl operation list")
+            }
+            WorkloadError::NotPaused(_) => Self::new(Code::Busy, message),
+            WorkloadError::NoVolume { .. } => Self::new(Code::InvalidArgument, message),
+            WorkloadError::Runtime { .. }
+            | WorkloadError::Start(_)
+            | WorkloadError::EndedAtOnce
+            | WorkloadError::NoEngine { .. }
+            | WorkloadError::Engine { .. }
+            | WorkloadError::FetchingImage(_)
+            | WorkloadError::Subnet(_)
+            | WorkloadError::Firewall(_)
+            | WorkloadError::Volume { .. }
+            | WorkloadError::Path { .. }
+            | WorkloadError::Unsent(_)
+            | WorkloadError::CopyTask(_) => Self::new(Code::Internal, message),
         }
     }
 }

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerSummaryStateEnum as State, HostConfig, HostConfigLogConfig, Ipam,
@@ -30,7 +29,9 @@ use ipnet::Ipv4Net;
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 
+use crate::host::error::{HostError, with_causes};
 use crate::host::program;
+use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, last_lines};
 
 /// What the engine may take for an answer; it stops containers within it.
@@ -76,7 +77,7 @@ impl Containers {
     pub(super) async fn see(
         &self,
         ids: &[InstanceId],
-    ) -> anyhow::Result<BTreeMap<InstanceId, Seen>> {
+    ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -87,7 +88,8 @@ impl Containers {
             .filters(&ours)
             .build();
         let mut seen = BTreeMap::new();
-        for container in engine.list_containers(Some(options)).await? {
+        let listed = engine.list_containers(Some(options)).await;
+        for container in listed.map_err(WorkloadError::engine("list containers"))? {
             let labels = container.labels.unwrap_or_default();
             let Some(id) = labels.get(LABEL).and_then(|id| id.parse().ok()) else {
                 continue;
@@ -104,9 +106,12 @@ impl Containers {
         Ok(seen)
     }
 
-    pub(super) async fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+    pub(super) async fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
         let Program::Image(image) = &job.record.spec.program else {
-            bail!("runtime docker runs no commands of the host");
+            return Err(WorkloadError::Runtime {
+                runtime: "docker",
+                programs: "commands of the host",
+            });
         };
         let engine = self.engine().await?;
         if engine
@@ -115,20 +120,22 @@ impl Containers {
             .is_err_and(|it| is_missing(&it))
         {
             self.pull(&engine, image);
-            bail!("image {image} is being fetched");
+            return Err(WorkloadError::FetchingImage(image.clone()));
         }
         self.prepare_network(&engine, job).await?;
         let name = container(job.record.id);
         // What ended before keeps its name until it is removed.
         remove(&engine, &name).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        engine
-            .create_container(Some(options), described(job, image))
-            .await?;
-        Ok(engine.start_container(&name, None).await?)
+        let created = engine.create_container(Some(options), described(job, image));
+        created
+            .await
+            .map_err(WorkloadError::engine("create the container"))?;
+        let started = engine.start_container(&name, None).await;
+        started.map_err(WorkloadError::engine("start the container"))
     }
 
-    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+    pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let (engine, name) = (self.engine().await?, container(id));
         let options = StopContainerOptionsBuilder::default()
             .t(STOP_WAIT_SECS)
@@ -136,7 +143,7 @@ impl Containers {
         match engine.stop_container(&name, Some(options)).await {
             Ok(()) => {}
             Err(error) if is_missing(&error) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(WorkloadError::engine("stop the container")(error)),
         }
         remove(&engine, &name).await?;
         // The last one to go takes the network along; while there are others, the engine keeps it.
@@ -144,7 +151,11 @@ impl Containers {
         Ok(())
     }
 
-    pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn logs(
+        &self,
+        id: InstanceId,
+        lines: u32,
+    ) -> Result<Vec<String>, WorkloadError> {
         let options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
@@ -158,7 +169,7 @@ impl Containers {
                 Ok(chunk) => text += &chunk.to_string(),
                 // It has never been started.
                 Err(error) if is_missing(&error) => break,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(WorkloadError::engine("read the log")(error)),
             }
             let surplus = text.len().saturating_sub(LOGS_LEN_MAX);
             text.drain(..text.ceil_char_boundary(surplus));
@@ -167,14 +178,18 @@ impl Containers {
     }
 
     /// One that answers, and speaks a version of its interface that both know.
-    async fn engine(&self) -> anyhow::Result<Docker> {
+    async fn engine(&self) -> Result<Docker, WorkloadError> {
         if let Some(engine) = self.engine.borrow().clone() {
             return Ok(engine);
         }
+        let absent = |error: Error| WorkloadError::NoEngine {
+            socket: self.socket.clone(),
+            cause: with_causes(&error),
+        };
         let socket = self.socket.display().to_string();
-        let engine = Docker::connect_with_unix(&socket, PATIENCE_SECS, API_DEFAULT_VERSION)?;
-        let engine = engine.negotiate_version().await;
-        let engine = engine.with_context(|| format!("no container engine answers at {socket}"))?;
+        let engine = Docker::connect_with_unix(&socket, PATIENCE_SECS, API_DEFAULT_VERSION);
+        let engine = engine.map_err(absent)?.negotiate_version().await;
+        let engine = engine.map_err(absent)?;
         self.engine.replace(Some(engine.clone()));
         Ok(engine)
     }
@@ -197,20 +212,21 @@ impl Containers {
     }
 
     /// Makes the network, if it is not there or of a subnet that was another time's, and lets the overlay in.
-    async fn prepare_network(&self, engine: &Docker, job: &Job<'_>) -> anyhow::Result<()> {
+    async fn prepare_network(&self, engine: &Docker, job: &Job<'_>) -> Result<(), WorkloadError> {
         let subnet = job.subnet.to_string();
         match engine.inspect_network(NETWORK, None).await {
             Ok(found) => {
                 let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
                 if !configs.iter().any(|it| it.subnet.as_ref() == Some(&subnet)) {
-                    engine.remove_network(NETWORK).await?;
+                    let removed = engine.remove_network(NETWORK).await;
+                    removed.map_err(WorkloadError::engine("remove the former network"))?;
                     self.make_network(engine, job.subnet, job.address).await?;
                 }
             }
             Err(error) if is_missing(&error) => {
                 self.make_network(engine, job.subnet, job.address).await?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(WorkloadError::engine("show its network")(error)),
         }
         self.let_the_overlay_in(&subnet).await
     }
@@ -220,8 +236,8 @@ impl Containers {
         engine: &Docker,
         subnet: Ipv4Net,
         own: Ipv4Addr,
-    ) -> anyhow::Result<()> {
-        let gateway = subnet.hosts().nth(1).context("a subnet of one address")?;
+    ) -> Result<(), WorkloadError> {
+        let gateway = subnet.hosts().nth(1).ok_or(WorkloadError::Subnet(subnet))?;
         let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let request = NetworkCreateRequest {
             name: NETWORK.to_owned(),
@@ -246,12 +262,14 @@ impl Containers {
             ])),
             ..NetworkCreateRequest::default()
         };
-        engine.create_network(request).await?;
-        Ok(())
+        let created = engine.create_network(request).await;
+        created
+            .map(drop)
+            .map_err(WorkloadError::engine("create the network"))
     }
 
     /// An engine that keeps a firewall drops what it does not know, and gives everything that leaves the machine's address.
-    async fn let_the_overlay_in(&self, subnet: &str) -> anyhow::Result<()> {
+    async fn let_the_overlay_in(&self, subnet: &str) -> Result<(), WorkloadError> {
         let overlay = &self.interface;
         let rules = [
             format!("-t filter DOCKER-USER -i {overlay} -o {BRIDGE} -j ACCEPT"),
@@ -263,7 +281,7 @@ impl Containers {
             if iptables(&[table, &["-C"], rule].concat()).await.is_err() {
                 iptables(&[table, &["-I"], rule].concat())
                     .await
-                    .context("let the overlay reach containers")?;
+                    .map_err(WorkloadError::Firewall)?;
             }
         }
         Ok(())
@@ -315,8 +333,9 @@ fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
     }
 }
 
-async fn ended(engine: &Docker, id: InstanceId) -> anyhow::Result<Seen> {
-    let found = engine.inspect_container(&container(id), None).await?;
+async fn ended(engine: &Docker, id: InstanceId) -> Result<Seen, WorkloadError> {
+    let found = engine.inspect_container(&container(id), None).await;
+    let found = found.map_err(WorkloadError::engine("show the container"))?;
     let code = found.state.and_then(|state| state.exit_code);
     Ok(if code == Some(0) {
         Seen::Succeeded
@@ -325,10 +344,12 @@ async fn ended(engine: &Docker, id: InstanceId) -> anyhow::Result<Seen> {
     })
 }
 
-async fn remove(engine: &Docker, name: &str) -> anyhow::Result<()> {
+async fn remove(engine: &Docker, name: &str) -> Result<(), WorkloadError> {
     let options = RemoveContainerOptionsBuilder::default().force(true).build();
     match engine.remove_container(name, Some(options)).await {
-        Err(error) if !is_missing(&error) => Err(error.into()),
+        Err(error) if !is_missing(&error) => {
+            Err(WorkloadError::engine("remove the container")(error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -362,10 +383,9 @@ fn is_missing(error: &Error) -> bool {
     )
 }
 
-async fn iptables(words: &[&str]) -> anyhow::Result<()> {
+async fn iptables(words: &[&str]) -> Result<(), HostError> {
     let line = [&["--wait", "5"], words].concat();
-    program::run("iptables", &line, RULE_WAIT).await?;
-    Ok(())
+    program::run("iptables", &line, RULE_WAIT).await.map(drop)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Getting a workload's volumes from the machine that it is moved from: asked for piece by piece, over the overlay, by the
 //! machine that is to run it.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ployz_api::client::Session;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::host::identity::hex;
 use crate::network::Client;
+use crate::workloads::error::WorkloadError;
 use crate::workloads::volumes::Copy;
 
 /// What the workload is given to end before its volumes are copied: its own 10 s, and until its machine has heard of it.
@@ -38,21 +39,25 @@ pub(super) async fn fetch(
     machine: MachineId,
     workload: &WorkloadName,
     volumes: Vec<(Name, PathBuf)>,
-) -> anyhow::Result<()> {
+) -> Result<(), WorkloadError> {
     for (volume, directory) in volumes {
         let source = Source {
             session: client.reach(machine).await?,
             workload: workload.clone(),
             volume,
         };
-        let named = || format!("volume {} of {workload}", source.volume);
-        source.copy(directory).await.with_context(named)?;
+        let copied = source.copy(directory).await;
+        copied.map_err(|cause| WorkloadError::Volume {
+            volume: source.volume.clone(),
+            workload: workload.clone(),
+            cause: Box::new(cause),
+        })?;
     }
     Ok(())
 }
 
 impl Source {
-    async fn copy(&self, directory: PathBuf) -> anyhow::Result<()> {
+    async fn copy(&self, directory: PathBuf) -> Result<(), WorkloadError> {
         let mut copy = Copy::begin(directory)?;
         let mut after = None;
         loop {
@@ -76,23 +81,27 @@ impl Source {
         }
     }
 
-    async fn fill(&self, copy: &Copy, entry: &VolumeEntry) -> anyhow::Result<()> {
+    async fn fill(&self, copy: &Copy, entry: &VolumeEntry) -> Result<(), WorkloadError> {
         let EntryKind::File { len } = entry.kind else {
             return Ok(());
         };
         let mut offset = 0;
         while offset < len {
             let bytes = self.bytes(&entry.path, offset).await?;
-            ensure!(!bytes.is_empty(), "{} has become shorter", entry.path);
+            if bytes.is_empty() {
+                return Err(WorkloadError::path(&entry.path, "has become shorter"));
+            }
             copy.append(&entry.path, &bytes)?;
             offset += bytes.len() as u64;
         }
-        ensure!(offset == len, "{} has become longer", entry.path);
+        if offset != len {
+            return Err(WorkloadError::path(&entry.path, "has become longer"));
+        }
         Ok(())
     }
 
     /// The next entries, once the workload has ended there.
-    async fn entries(&self, after: Option<String>) -> anyhow::Result<VolumeEntries> {
+    async fn entries(&self, after: Option<String>) -> Result<VolumeEntries, WorkloadError> {
         let deadline = Instant::now() + PAUSE_WAIT;
         loop {
             let part = VolumePart::Entries {
@@ -103,30 +112,32 @@ impl Source {
                 Err(failure) if failure.code == Code::Busy && Instant::now() < deadline => {
                     sleep(PAUSE_POLL).await;
                 }
-                Err(failure) => return Err(failure.into()),
-                Ok(_) => bail!("the other machine does not list it"),
+                Err(failure) => return Err(WorkloadError::Answered(failure)),
+                Ok(_) => return Err(unsent("it answered something else")),
             }
         }
     }
 
-    async fn bytes(&self, path: &str, offset: u64) -> anyhow::Result<Vec<u8>> {
+    async fn bytes(&self, path: &str, offset: u64) -> Result<Vec<u8>, WorkloadError> {
         let part = VolumePart::Bytes {
             path: path.to_owned(),
             offset,
         };
-        let Some(Payload::VolumeBytes(piece)) = self.ask(part).await?? else {
-            bail!("the other machine does not send {path}");
+        let answer = self.ask(part).await?.map_err(WorkloadError::Answered)?;
+        let Some(Payload::VolumeBytes(piece)) = answer else {
+            return Err(unsent("it answered something else"));
         };
-        let bytes = STANDARD.decode(piece.data)?;
-        let digest = hex(&Sha256::digest(&bytes));
-        ensure!(digest == piece.sha256, "{path} is damaged on its way");
+        let bytes = STANDARD.decode(piece.data).map_err(unsent)?;
+        if hex(&Sha256::digest(&bytes)) != piece.sha256 {
+            return Err(WorkloadError::path(path, "was damaged on its way"));
+        }
         Ok(bytes)
     }
 
     async fn ask(
         &self,
         part: VolumePart,
-    ) -> anyhow::Result<Result<Option<Payload>, ployz_api::Failure>> {
+    ) -> Result<Result<Option<Payload>, ployz_api::Failure>, WorkloadError> {
         let request = Request::Volume(VolumeRequest {
             workload: self.workload.clone(),
             volume: self.volume.clone(),
@@ -135,8 +146,13 @@ impl Source {
         let asking = async { self.session.open(&request).await?.next().await };
         let answer = timeout(PIECE_WAIT, asking)
             .await
-            .context("it does not answer")??;
-        let answer = answer.context("it hung up")?;
+            .map_err(|_| unsent("it did not answer"))?
+            .map_err(unsent)?;
+        let answer = answer.ok_or_else(|| unsent("it closed the connection"))?;
         Ok(Outcome::from(answer).map(|success| success.payload))
     }
+}
+
+fn unsent(cause: impl Display) -> WorkloadError {
+    WorkloadError::Unsent(cause.to_string())
 }

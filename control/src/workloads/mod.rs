@@ -7,6 +7,7 @@
 //! ```
 
 mod containers;
+mod error;
 mod fetch;
 mod job;
 mod processes;
@@ -20,20 +21,21 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use ployz_api::{Code, Failure, InstanceId, Name, WorkloadName, WorkloadState};
+use ployz_api::{InstanceId, Name, WorkloadName, WorkloadState};
 use ployz_core::{InstanceRecord, Seen, Supervision};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::host::clock;
 use crate::host::config::{Config, Runtime};
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::network::{Client, Network};
 
 use job::{DIRECTORY, Job, directory};
 use runtime::Engine;
 
+pub(crate) use error::WorkloadError;
 pub(crate) use volumes::{bytes, entries};
 
 /// How soon an end, or a change of the record, is noticed.
@@ -72,7 +74,7 @@ struct Instance {
     supervision: Supervision,
     state: WorkloadState,
     /// Its volumes are on their way.
-    copying: Option<JoinHandle<anyhow::Result<()>>>,
+    copying: Option<JoinHandle<Result<(), WorkloadError>>>,
 }
 
 impl Drop for Instance {
@@ -85,7 +87,7 @@ impl Drop for Instance {
 
 impl Workloads {
     /// What lies in the data directory. Nothing is started yet, and what runs goes on.
-    pub(crate) fn open(files: &Rc<DataDirectory>, config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn open(files: &Rc<DataDirectory>, config: &Config) -> Result<Self, WorkloadError> {
         let workloads = Self {
             files: Rc::clone(files),
             runtime: config.runtime,
@@ -99,7 +101,7 @@ impl Workloads {
                 Ok(Some(record)) => workloads.adopt(record),
                 // Without it nothing can be said of it; the store has it.
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%id, error = format!("{error:#}"), "not adopted"),
+                Err(error) => tracing::warn!(%id, %error, "not adopted"),
             }
         }
         Ok(workloads)
@@ -117,10 +119,9 @@ impl Workloads {
     }
 
     /// Keeps other requests from moving a workload meanwhile.
-    pub(crate) fn begin_to_move(&self, workload: &WorkloadName) -> Result<Moving, Failure> {
+    pub(crate) fn begin_to_move(&self, workload: &WorkloadName) -> Result<Moving, WorkloadError> {
         if !self.moving.borrow_mut().insert(workload.clone()) {
-            let message = format!("{workload} is being moved already");
-            return Err(Failure::new(Code::Busy, message).hint("ployzctl operation list"));
+            return Err(WorkloadError::Moving(workload.clone()));
         }
         Ok(Moving {
             workload: workload.clone(),
@@ -145,13 +146,16 @@ impl Workloads {
     }
 
     /// Stops all of them, for good; how many that were. Until [`Self::take_up`] nothing is started.
-    pub(crate) async fn lay_down(&self) -> anyhow::Result<usize> {
-        let turn = self.turn.acquire().await?;
+    pub(crate) async fn lay_down(&self) -> Result<usize, WorkloadError> {
+        // It is never closed.
+        let turn = self.turn.acquire().await;
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         for id in &ids {
             self.remove(*id).await?;
         }
-        turn.forget();
+        if let Ok(turn) = turn {
+            turn.forget();
+        }
         Ok(ids.len())
     }
 
@@ -165,21 +169,17 @@ impl Workloads {
         &self,
         workload: &WorkloadName,
         lines: u32,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Vec<String>, WorkloadError> {
         let found = {
             let instances = self.instances.borrow();
             let of_it = |it: &&Instance| it.record.workload == *workload;
             instances.values().find(of_it).map(|it| it.record.id)
         };
-        let id = found.ok_or_else(|| {
-            let message = format!("{workload} does not run on this machine");
-            Failure::new(Code::WorkloadNotFound, message).hint("ployzctl workload ls")
-        })?;
-        let logs = self.engine.logs(id, lines).await;
-        logs.map_err(|error| Failure::new(Code::Internal, format!("{error:#}")))
+        let id = found.ok_or_else(|| WorkloadError::NotHere(workload.clone()))?;
+        self.engine.logs(id, lines).await
     }
 
-    async fn round(&self, client: &Client, network: &Network) -> anyhow::Result<()> {
+    async fn round(&self, client: &Client, network: &Network) -> Result<(), WorkloadError> {
         let before = self.states();
         // What the last start had saved may be older than what is wanted now.
         let claims = network.own_claims();
@@ -208,7 +208,7 @@ impl Workloads {
                 Ok(Some(record)) => match self.keep(&record) {
                     Ok(()) => self.adopt(record),
                     Err(error) => {
-                        tracing::warn!(%workload, error = format!("{error:#}"), "not kept");
+                        tracing::warn!(%workload, %error, "not kept");
                     }
                 },
                 // It is being removed, or its coordinator has died before it was written.
@@ -223,23 +223,23 @@ impl Workloads {
         &self,
         workload: &WorkloadName,
         name: &Name,
-    ) -> Result<PathBuf, Failure> {
+    ) -> Result<PathBuf, WorkloadError> {
         let instances = self.instances.borrow();
         let is_paused =
             |it: &&Instance| it.record.workload == *workload && it.state == WorkloadState::Paused;
-        let found = instances.values().find(is_paused).ok_or_else(|| {
-            let message = format!("{workload} has not ended here");
-            Failure::new(Code::Busy, message)
-        })?;
+        let found = instances.values().find(is_paused);
+        let found = found.ok_or_else(|| WorkloadError::NotPaused(workload.clone()))?;
         if !found.record.spec.volumes.contains_key(name) {
-            let message = format!("{workload} has no volume {name}");
-            return Err(Failure::new(Code::InvalidArgument, message));
+            return Err(WorkloadError::NoVolume {
+                workload: workload.clone(),
+                volume: name.clone(),
+            });
         }
         Ok(self.files.path(&volume(workload, name)))
     }
 
     /// Starts what has to run and does not.
-    async fn run_due(&self, client: &Client, network: &Network) -> anyhow::Result<()> {
+    async fn run_due(&self, client: &Client, network: &Network) -> Result<(), WorkloadError> {
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         let seen = self.engine.see(&ids).await?;
         for id in ids {
@@ -261,7 +261,7 @@ impl Workloads {
                     None => continue,
                     Some(Ok(())) => {}
                     Some(Err(error)) => {
-                        tracing::warn!(%id, error = format!("{error:#}"), "volumes are not here");
+                        tracing::warn!(%id, %error, "volumes are not here");
                         seen = Seen::Failed;
                     }
                 }
@@ -272,7 +272,7 @@ impl Workloads {
                 let job = self.job(network, &record)?;
                 if let Err(error) = self.engine.start(&job).await {
                     let workload = &record.workload;
-                    tracing::warn!(%workload, error = format!("{error:#}"), "it does not start");
+                    tracing::warn!(%workload, %error, "it does not start");
                     self.evaluate(id, Seen::Failed);
                 }
             }
@@ -281,7 +281,7 @@ impl Workloads {
     }
 
     /// What has ended well is not run again, whatever becomes of this machine.
-    fn note_end(&self, id: InstanceId) -> anyhow::Result<()> {
+    fn note_end(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let file = ended_file(id);
         if self.files.path(&file).exists() {
             return Ok(());
@@ -306,7 +306,7 @@ impl Workloads {
     }
 
     /// Goes on copying; what came of it, once that is known.
-    async fn copy(&self, client: &Client, id: InstanceId) -> Option<anyhow::Result<()>> {
+    async fn copy(&self, client: &Client, id: InstanceId) -> Option<Result<(), WorkloadError>> {
         let (record, copying) = {
             let mut instances = self.instances.borrow_mut();
             let instance = instances.get_mut(&id)?;
@@ -339,7 +339,7 @@ impl Workloads {
             self.instances.borrow_mut().get_mut(&id)?.copying = copying;
             return None;
         };
-        let copied = copying.await.map_err(anyhow::Error::from).flatten();
+        let copied = copying.await.map_err(WorkloadError::CopyTask).flatten();
         Some(copied.and_then(|()| Ok(self.files.write_bytes(&copied_file(id), b"")?)))
     }
 
@@ -347,7 +347,7 @@ impl Workloads {
         &self,
         client: &Client,
         record: &Rc<InstanceRecord>,
-    ) -> Option<JoinHandle<anyhow::Result<()>>> {
+    ) -> Option<JoinHandle<Result<(), WorkloadError>>> {
         let machine = record.from?;
         let names = record.spec.volumes.keys();
         let volumes = names.map(|name| {
@@ -380,7 +380,11 @@ impl Workloads {
         starts.then(|| Rc::clone(&instance.record))
     }
 
-    fn job<'a>(&self, network: &Network, record: &'a InstanceRecord) -> anyhow::Result<Job<'a>> {
+    fn job<'a>(
+        &self,
+        network: &Network,
+        record: &'a InstanceRecord,
+    ) -> Result<Job<'a>, WorkloadError> {
         let mut volumes = Vec::new();
         for (name, place) in &record.spec.volumes {
             let directory = volume(&record.workload, name);
@@ -395,7 +399,7 @@ impl Workloads {
         })
     }
 
-    async fn remove(&self, id: InstanceId) -> anyhow::Result<()> {
+    async fn remove(&self, id: InstanceId) -> Result<(), WorkloadError> {
         self.engine.stop(id).await?;
         self.files.remove(&directory(id))?;
         if let Some(gone) = self.instances.borrow_mut().remove(&id) {
@@ -404,7 +408,7 @@ impl Workloads {
         Ok(())
     }
 
-    fn keep(&self, record: &InstanceRecord) -> anyhow::Result<()> {
+    fn keep(&self, record: &InstanceRecord) -> Result<(), WorkloadError> {
         self.files.make_directory(&directory(record.id))?;
         Ok(self.files.write(&instance_file(record.id), record)?)
     }
@@ -420,12 +424,12 @@ impl Workloads {
         self.instances.borrow_mut().insert(id, instance);
     }
 
-    fn kept(&self) -> anyhow::Result<Vec<InstanceId>> {
+    fn kept(&self) -> Result<Vec<InstanceId>, WorkloadError> {
         let path = self.files.path(DIRECTORY);
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let entries = std::fs::read_dir(&path).with_context(|| path.display().to_string())?;
+        let entries = std::fs::read_dir(&path).map_err(HostError::file("read", &path))?;
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(ids.collect())
     }

@@ -14,15 +14,16 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
 use tokio::process::Command;
 
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::process::Process;
+use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
 /// What a workload is given to end by itself.
@@ -61,16 +62,19 @@ impl Processes {
         ids.iter().map(|id| (*id, self.see_one(*id))).collect()
     }
 
-    pub(super) fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+    pub(super) fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
         let (id, spec) = (job.record.id, &job.record.spec);
         let Program::Exec(command) = &spec.program else {
-            bail!("runtime host runs no containers");
+            return Err(WorkloadError::Runtime {
+                runtime: "host",
+                programs: "containers",
+            });
         };
         self.files.remove(&file(id, "status"))?;
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.files.path(&file(id, "log")))?;
+        let path = self.files.path(&file(id, "log"));
+        let log = OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.map_err(HostError::file("open", &path))?;
+        let stdout = log.try_clone().map_err(HostError::file("open", &path))?;
         let mut child = self
             .around(job)
             .args(["--", command])
@@ -80,12 +84,13 @@ impl Processes {
             .envs(job.environment())
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
+            .stdout(stdout)
             .stderr(log)
             // A signal to our group is none of its business, and one to its own is for all of it.
             .process_group(0)
-            .spawn()?;
-        let pid = child.id().context("it ended at once")?;
+            .spawn()
+            .map_err(WorkloadError::Start)?;
+        let pid = child.id().ok_or(WorkloadError::EndedAtOnce)?;
         if let Some(process) = Process::of(pid) {
             self.files.write(&file(id, "process.json"), &process)?;
         }
@@ -96,12 +101,14 @@ impl Processes {
         Ok(())
     }
 
-    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+    pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let Some(process) = self.running(id) else {
             return Ok(());
         };
-        let group = Pid::from_raw(i32::try_from(process.pid)?);
-        let signal = |signal| killpg(group, signal);
+        let Ok(pid) = i32::try_from(process.pid) else {
+            return Ok(());
+        };
+        let signal = |signal| killpg(Pid::from_raw(pid), signal);
         let _already_gone = signal(Signal::SIGTERM);
         let gone = async {
             while process.is_alive() {
@@ -114,7 +121,7 @@ impl Processes {
         Ok(())
     }
 
-    pub(super) fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+    pub(super) fn logs(&self, id: InstanceId, lines: u32) -> Result<Vec<String>, WorkloadError> {
         let before = tail(&self.files.path(&file(id, "log.1")))?;
         let text = before + &tail(&self.files.path(&file(id, "log")))?;
         let first = text.len().saturating_sub(LOGS_LEN_MAX);
@@ -186,15 +193,18 @@ fn file(id: InstanceId, name: &str) -> String {
 }
 
 /// The end of a file; nothing if there is none.
-fn tail(path: &Path) -> anyhow::Result<String> {
+fn tail(path: &Path) -> Result<String, HostError> {
+    let failed = |error| HostError::file("read", path)(error);
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        Err(error) => return Err(failed(error)),
     };
-    let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(LOGS_LEN_MAX as u64)))?;
+    let len = file.metadata().map_err(failed)?.len();
+    let from = SeekFrom::Start(len.saturating_sub(LOGS_LEN_MAX as u64));
+    file.seek(from).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(LOGS_LEN_MAX as u64).read_to_end(&mut bytes)?;
+    let mut rest = file.take(LOGS_LEN_MAX as u64);
+    rest.read_to_end(&mut bytes).map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -10,6 +10,7 @@ use ployz_core::Seen;
 use crate::host::config::{Config, Runtime};
 use crate::host::files::DataDirectory;
 use crate::workloads::containers::Containers;
+use crate::workloads::error::WorkloadError;
 use crate::workloads::job::Job;
 use crate::workloads::processes::Processes;
 use crate::workloads::units::Units;
@@ -44,7 +45,7 @@ impl Engine {
     pub(super) async fn see(
         &self,
         ids: &[InstanceId],
-    ) -> anyhow::Result<BTreeMap<InstanceId, Seen>> {
+    ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {
         match self {
             Self::Units(units) => units.see(ids).await,
             Self::Processes(processes) => Ok(processes.see(ids)),
@@ -53,7 +54,7 @@ impl Engine {
     }
 
     /// Starts one that does not run.
-    pub(super) async fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+    pub(super) async fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
         match self {
             Self::Units(units) => units.start(job).await,
             Self::Processes(processes) => processes.start(job),
@@ -62,7 +63,7 @@ impl Engine {
     }
 
     /// Stops one, if it runs; it has ended when this has.
-    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+    pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
         match self {
             Self::Units(units) => units.stop(id).await,
             Self::Processes(processes) => processes.stop(id).await,
@@ -71,7 +72,11 @@ impl Engine {
     }
 
     /// Its last lines.
-    pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn logs(
+        &self,
+        id: InstanceId,
+        lines: u32,
+    ) -> Result<Vec<String>, WorkloadError> {
         match self {
             Self::Units(units) => units.logs(id, lines).await,
             Self::Processes(processes) => processes.logs(id, lines),

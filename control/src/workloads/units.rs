@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::host::files::DataDirectory;
 use crate::host::systemd::run;
+use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
 const STOP_WAIT_SECS: u64 = 10;
@@ -27,7 +28,7 @@ impl Units {
     pub(super) async fn see(
         &self,
         ids: &[InstanceId],
-    ) -> anyhow::Result<BTreeMap<InstanceId, Seen>> {
+    ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -48,10 +49,13 @@ impl Units {
         Ok(seen.collect())
     }
 
-    pub(super) async fn start(&self, job: &Job<'_>) -> anyhow::Result<()> {
+    pub(super) async fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
         let (id, spec) = (job.record.id, &job.record.spec);
         let Program::Exec(command) = &spec.program else {
-            anyhow::bail!("runtime host runs no containers");
+            return Err(WorkloadError::Runtime {
+                runtime: "host",
+                programs: "containers",
+            });
         };
         // What failed before keeps its name until it is forgotten.
         let _unless_it_never_ran = run("systemctl", &["stop", &unit(id)]).await;
@@ -83,7 +87,7 @@ impl Units {
         Ok(())
     }
 
-    pub(super) async fn stop(&self, id: InstanceId) -> anyhow::Result<()> {
+    pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let seen = self.see(&[id]).await?;
         if seen.get(&id).is_none_or(|seen| *seen == Seen::Nothing) {
             return Ok(());
@@ -93,7 +97,11 @@ impl Units {
         Ok(())
     }
 
-    pub(super) async fn logs(&self, id: InstanceId, lines: u32) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn logs(
+        &self,
+        id: InstanceId,
+        lines: u32,
+    ) -> Result<Vec<String>, WorkloadError> {
         // Without what systemd says of it.
         let (own, lines_wanted) = (format!("_SYSTEMD_UNIT={}", unit(id)), lines.to_string());
         let line = [&own, "--lines", &lines_wanted, "--output=cat", "--no-pager"];

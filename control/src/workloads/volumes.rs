@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown,
     symlink,
@@ -13,15 +13,17 @@ use std::os::unix::fs::{
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail, ensure};
 use ployz_api::{EntryKind, VOLUME_CHUNK_LEN, VOLUME_ENTRIES_MAX, VolumeEntries, VolumeEntry};
+
+use crate::host::error::HostError;
+use crate::workloads::error::WorkloadError;
 
 /// Permissions, and that only owners remove what is in a directory. A program with its owner's rights is made where it is used.
 const MODE: u32 = 0o1777;
 const NS_PER_SEC: i64 = 1_000_000_000;
 
 /// The next entries of a volume, a directory before what is in it, and the volume before all.
-pub(crate) fn entries(root: &Path, after: Option<&str>) -> anyhow::Result<VolumeEntries> {
+pub(crate) fn entries(root: &Path, after: Option<&str>) -> Result<VolumeEntries, WorkloadError> {
     let mut found = Found::default();
     if root.exists() {
         found.walk(root, Path::new(""))?;
@@ -42,12 +44,17 @@ pub(crate) fn entries(root: &Path, after: Option<&str>) -> anyhow::Result<Volume
 }
 
 /// A piece of a file of it; nothing behind its end.
-pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> anyhow::Result<Vec<u8>> {
-    let mut file = File::open(below(root, path)?).with_context(|| path.to_owned())?;
-    ensure!(file.metadata()?.is_file(), "{path} is no file");
-    file.seek(SeekFrom::Start(offset))?;
+pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> Result<Vec<u8>, WorkloadError> {
+    let full = below(root, path)?;
+    let failed = |error| HostError::file("read", &full)(error);
+    let mut file = File::open(&full).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(WorkloadError::path(path, "is no file"));
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
     let mut bytes = Vec::with_capacity(VOLUME_CHUNK_LEN);
-    file.take(VOLUME_CHUNK_LEN as u64).read_to_end(&mut bytes)?;
+    let mut piece = file.take(VOLUME_CHUNK_LEN as u64);
+    piece.read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
@@ -62,14 +69,15 @@ pub(super) struct Copy {
 
 impl Copy {
     /// Begins with nothing: what an attempt before has left goes.
-    pub(super) fn begin(root: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn begin(root: PathBuf) -> Result<Self, WorkloadError> {
         if root.exists() {
-            fs::remove_dir_all(&root)?;
+            fs::remove_dir_all(&root).map_err(HostError::file("remove", &root))?;
         }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&root)?;
+            .create(&root)
+            .map_err(HostError::file("create", &root))?;
         Ok(Self {
             root,
             links: Vec::new(),
@@ -78,15 +86,17 @@ impl Copy {
     }
 
     /// Makes an entry; a file is to be filled with [`Self::append`].
-    pub(super) fn make(&mut self, entry: &VolumeEntry) -> anyhow::Result<()> {
+    pub(super) fn make(&mut self, entry: &VolumeEntry) -> Result<(), WorkloadError> {
         if entry.path.is_empty() && entry.kind == EntryKind::Directory {
             self.made.push((self.root.clone(), entry.clone()));
             return Ok(());
         }
         let path = below(&self.root, &entry.path)?;
+        let failed = |error| HostError::file("create", &path)(error);
         match &entry.kind {
             EntryKind::Directory => {
-                DirBuilder::new().mode(0o700).create(&path)?;
+                let directory = DirBuilder::new().mode(0o700).create(&path);
+                directory.map_err(failed)?;
                 self.made.push((path, entry.clone()));
             }
             EntryKind::File { .. } => {
@@ -95,43 +105,52 @@ impl Copy {
                     .write(true)
                     .create_new(true)
                     .mode(0o600)
-                    .open(&path)?;
+                    .open(&path)
+                    .map_err(failed)?;
                 self.made.push((path, entry.clone()));
             }
-            EntryKind::Same { file } => fs::hard_link(below(&self.root, file)?, path)?,
+            EntryKind::Same { file } => {
+                let original = below(&self.root, file)?;
+                fs::hard_link(original, &path).map_err(failed)?;
+            }
             EntryKind::Link { .. } => self.links.push((path, entry.clone())),
         }
         Ok(())
     }
 
     /// Writes the next piece of a file.
-    pub(super) fn append(&self, path: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn append(&self, path: &str, bytes: &[u8]) -> Result<(), WorkloadError> {
         let path = below(&self.root, path)?;
-        OpenOptions::new()
-            .append(true)
-            .open(path)?
-            .write_all(bytes)?;
-        Ok(())
+        let file = OpenOptions::new().append(true).open(&path);
+        let written = file.and_then(|mut file| file.write_all(bytes));
+        Ok(written.map_err(HostError::file("write", &path))?)
     }
 
     /// Makes the links, gives everything its owner, its permissions and its time, and has it on disk.
-    pub(super) fn end(self) -> anyhow::Result<()> {
+    pub(super) fn end(self) -> Result<(), WorkloadError> {
         for (path, entry) in &self.links {
             if let EntryKind::Link { to } = &entry.kind {
-                symlink(to, path)?;
-                lchown(path, Some(entry.uid), Some(entry.gid))?;
+                symlink(to, path)
+                    .and_then(|()| lchown(path, Some(entry.uid), Some(entry.gid)))
+                    .map_err(HostError::file("create", path))?;
             }
         }
         // What is in a directory before the directory, whose time would change otherwise.
         for (path, entry) in self.made.iter().rev() {
-            let file = File::open(path)?;
-            fchown(&file, Some(entry.uid), Some(entry.gid))?;
-            file.set_permissions(Permissions::from_mode(entry.mode & MODE))?;
-            file.set_times(FileTimes::new().set_modified(time(entry.modified_ns)))?;
-            file.sync_all()?;
+            complete(path, entry).map_err(HostError::file("complete", path))?;
         }
-        Ok(File::open(&self.root)?.sync_all()?)
+        let synced = File::open(&self.root).and_then(|root| root.sync_all());
+        Ok(synced.map_err(HostError::file("write", &self.root))?)
     }
+}
+
+/// Gives a file or directory its owner, its permissions and its time, and has it on disk.
+fn complete(path: &Path, entry: &VolumeEntry) -> io::Result<()> {
+    let file = File::open(path)?;
+    fchown(&file, Some(entry.uid), Some(entry.gid))?;
+    file.set_permissions(Permissions::from_mode(entry.mode & MODE))?;
+    file.set_times(FileTimes::new().set_modified(time(entry.modified_ns)))?;
+    file.sync_all()
 }
 
 /// What is in a volume, as far as it has been looked through.
@@ -145,9 +164,10 @@ struct Found {
 
 impl Found {
     /// Notes what is at a place, and below it.
-    fn walk(&mut self, root: &Path, within: &Path) -> anyhow::Result<()> {
+    fn walk(&mut self, root: &Path, within: &Path) -> Result<(), WorkloadError> {
         let place = root.join(within);
-        let metadata = fs::symlink_metadata(&place)?;
+        let failed = |error| HostError::file("read", &place)(error);
+        let metadata = fs::symlink_metadata(&place).map_err(failed)?;
         let kind = if metadata.is_dir() {
             EntryKind::Directory
         } else if metadata.is_file() {
@@ -156,7 +176,7 @@ impl Found {
             }
         } else if metadata.is_symlink() {
             EntryKind::Link {
-                to: text(&fs::read_link(&place)?)?,
+                to: text(&fs::read_link(&place).map_err(failed)?)?,
             }
         } else {
             self.left_out += 1;
@@ -182,8 +202,9 @@ impl Found {
             kind,
         });
         if metadata.is_dir() {
-            for entry in fs::read_dir(&place)? {
-                self.walk(root, &within.join(entry?.file_name()))?;
+            for entry in fs::read_dir(&place).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name();
+                self.walk(root, &within.join(name))?;
             }
         }
         Ok(())
@@ -206,11 +227,9 @@ impl Found {
     }
 }
 
-fn text(path: &Path) -> anyhow::Result<String> {
-    let text = path.to_str();
-    Ok(text
-        .with_context(|| format!("{} is no UTF-8", path.display()))?
-        .to_owned())
+fn text(path: &Path) -> Result<String, WorkloadError> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| WorkloadError::path(&path.display().to_string(), "is no UTF-8"))
 }
 
 fn time(ns: i64) -> SystemTime {
@@ -223,17 +242,21 @@ fn time(ns: i64) -> SystemTime {
 }
 
 /// A path below the volume, of which no component leads elsewhere.
-fn below(root: &Path, path: &str) -> anyhow::Result<PathBuf> {
+fn below(root: &Path, path: &str) -> Result<PathBuf, WorkloadError> {
     let mut full = root.to_owned();
     for component in Path::new(path).components() {
         let Component::Normal(name) = component else {
-            bail!("{path} does not lie in the volume");
+            return Err(WorkloadError::path(path, "does not lie in the volume"));
         };
         full.push(name);
         let is_link = fs::symlink_metadata(&full).is_ok_and(|it| it.is_symlink());
-        ensure!(!is_link, "{path} leads through a link");
+        if is_link {
+            return Err(WorkloadError::path(path, "leads through a link"));
+        }
     }
-    ensure!(full != root, "the path is empty");
+    if full == root {
+        return Err(WorkloadError::path(path, "names no entry of the volume"));
+    }
     Ok(full)
 }
 
