@@ -14,6 +14,7 @@ use crate::host::tls;
 use crate::machine::Machine;
 use crate::server::admission::{Admission, Handshake};
 use crate::server::authorise::admits;
+use crate::server::error::StreamError;
 use crate::server::frame::REQUEST_WAIT;
 use crate::server::relay;
 use crate::server::stream::Responder;
@@ -31,14 +32,18 @@ pub(super) async fn serve(
     handshake: Handshake,
     admission: &Admission,
     network: &str,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let machine = &*responder.machine;
     let address = incoming.remote_address().ip();
     let accepted = tokio::time::timeout(HANDSHAKE_WAIT, incoming.accept()?).await;
     let _permit = handshake.done();
     let failed = |why: &str| refuse(machine, "handshake", address, why);
     let connection = accepted
-        .inspect_err(|_| failed("it was not complete in time"))?
+        .inspect_err(|_| failed("it was not complete in time"))
+        .map_err(|_| StreamError::TimedOut {
+            omission: "did not complete its handshake",
+            patience: HANDSHAKE_WAIT,
+        })?
         .inspect_err(|error| failed(&error.to_string()))?;
     let Some(caller) = caller(&connection, network) else {
         let why = "the certificate does not name its holder";
@@ -56,7 +61,12 @@ pub(super) async fn serve(
             return Ok(());
         };
         let answering = answer_one(responder, &connection, &caller);
-        tokio::time::timeout(STRANGER_WAIT, answering).await?
+        let late = |_| StreamError::TimedOut {
+            omission: "did not ask and take the answer",
+            patience: STRANGER_WAIT,
+        };
+        let answered = tokio::time::timeout(STRANGER_WAIT, answering).await;
+        answered.map_err(late)?
     } else {
         answer_streams(responder, &connection, caller).await
     }
@@ -90,7 +100,7 @@ async fn answer_one(
     responder: &Responder,
     connection: &Connection,
     caller: &CertificateName,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let (send, receive) = connection.accept_bi().await?;
     let address = connection.remote_address().ip();
     answer_stream(responder, caller, address, send, receive).await
@@ -100,7 +110,7 @@ async fn answer_streams(
     responder: &Responder,
     connection: &Connection,
     caller: CertificateName,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let address = connection.remote_address().ip();
     let caller = Rc::new(caller);
     // At most STREAMS_MAX of them, by the transport's own count.
@@ -117,7 +127,7 @@ async fn answer_streams(
         streams.spawn_local(async move {
             let answering = answer_stream(&responder, &caller, address, send, receive);
             if let Err(error) = answering.await {
-                tracing::debug!(error = format!("{error:#}"), "a request ended");
+                tracing::debug!(%error, "a request ended");
             }
         });
     };
@@ -132,7 +142,7 @@ async fn answer_stream(
     address: IpAddr,
     send: SendStream,
     receive: RecvStream,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let mut stream = tokio::io::join(receive, send);
     match responder.hear(caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {

@@ -7,6 +7,7 @@ use tokio::io::AsyncWrite;
 
 use crate::machine::Machine;
 use crate::server::authorise::still_believed;
+use crate::server::error::StreamError;
 use crate::server::frame::{send, send_heartbeat};
 use crate::store::Following;
 
@@ -24,7 +25,7 @@ pub(super) async fn follow(
     caller: &CertificateName,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
-) -> anyhow::Result<Result<(), Failure>> {
+) -> Result<Result<(), Failure>, StreamError> {
     let network = match machine.running_network() {
         Ok(network) => network,
         Err(failure) => return Ok(Err(failure)),

@@ -8,6 +8,8 @@ use ployz_api::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::server::error::StreamError;
+
 /// A request of [`REQUEST_LEN_MAX`] at 26 KB/s.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// An answer of [`RESPONSE_LEN_MAX`] at 35 KB/s.
@@ -30,21 +32,31 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Reques
 pub(super) async fn send(
     stream: &mut (impl AsyncWrite + Unpin),
     response: &Response,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     send_frame(stream, &encode(response, RESPONSE_LEN_MAX)?).await
 }
 
 /// Sends that there is nothing new. Nothing else tells whether the client still listens.
-pub(super) async fn send_heartbeat(stream: &mut (impl AsyncWrite + Unpin)) -> anyhow::Result<()> {
+pub(super) async fn send_heartbeat(
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), StreamError> {
     send_frame(stream, &HEARTBEAT).await
 }
 
-async fn send_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> anyhow::Result<()> {
+async fn send_frame(
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: &[u8],
+) -> Result<(), StreamError> {
     let sending = async {
         stream.write_all(frame).await?;
         stream.flush().await
     };
-    Ok(tokio::time::timeout(SEND_WAIT, sending).await??)
+    let sent = tokio::time::timeout(SEND_WAIT, sending).await;
+    let late = |_| StreamError::TimedOut {
+        omission: "did not take the answer",
+        patience: SEND_WAIT,
+    };
+    Ok(sent.map_err(late)??)
 }
 
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Failure> {

@@ -12,6 +12,7 @@ mod admission;
 mod audit;
 mod authorise;
 mod connection;
+mod error;
 mod follow;
 mod frame;
 mod relay;
@@ -160,7 +161,7 @@ async fn serve(
         connections.spawn_local(async move {
             let serving = connection::serve(&responder, incoming, handshake, &admission, &network);
             if let Err(error) = Box::pin(serving).await {
-                tracing::debug!(error = format!("{error:#}"), "a connection ended");
+                tracing::debug!(%error, "a connection ended");
             }
         });
     }

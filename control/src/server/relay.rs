@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ployz_api::{Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success, encode};
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
@@ -19,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::host::tls;
 use crate::machine::Machine;
 use crate::network::Host as _;
+use crate::server::error::StreamError;
 use crate::server::stream::Responder;
 
 /// A handshake takes two round trips through both connections.
@@ -32,7 +32,7 @@ pub(super) async fn forward(
     address: IpAddr,
     destination: &Destination,
     mut stream: QuicStream,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let machine = &responder.machine;
     let path = match resolve(machine, destination).await {
         Ok(id) if id == machine.identity.machine_id => Ok(None),
@@ -63,20 +63,25 @@ pub(super) async fn accept(
     responder: &Responder,
     address: IpAddr,
     stream: QuicStream,
-) -> anyhow::Result<()> {
+) -> Result<(), StreamError> {
     let machine = &responder.machine;
-    let network = machine.network().context("in no network")?;
+    let network = machine.network().ok_or(StreamError::NoNetwork)?;
     let presence = machine.presence(&network.membership);
     let acceptor = TlsAcceptor::from(Arc::new(tls::relayed(presence)?));
     let label = network.membership.network_id.to_string();
     let accepting = acceptor.accept(stream);
-    let mut session = tokio::time::timeout(HANDSHAKE_WAIT, accepting).await??;
+    let accepted = tokio::time::timeout(HANDSHAKE_WAIT, accepting).await;
+    let late = |_| StreamError::TimedOut {
+        omission: "did not complete its handshake",
+        patience: HANDSHAKE_WAIT,
+    };
+    let mut session = accepted.map_err(late)??;
     let caller = session
         .get_ref()
         .1
         .peer_certificates()
         .and_then(|chain| tls::role(chain, &label))
-        .context("the certificate does not name its holder")?;
+        .ok_or(StreamError::Unnamed)?;
     responder.answer(&caller, address, &mut session).await
 }
 

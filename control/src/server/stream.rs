@@ -15,6 +15,7 @@ use crate::machine::Machine;
 use crate::requests::{self, Asker};
 use crate::server::audit::Attempt;
 use crate::server::authorise::authorise;
+use crate::server::error::StreamError;
 use crate::server::follow;
 use crate::server::frame::{read, send};
 
@@ -37,7 +38,7 @@ impl Responder {
         caller: &CertificateName,
         address: IpAddr,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), StreamError> {
         let request = self.hear(caller, stream).await;
         self.reply(caller, address, request, stream).await
     }
@@ -60,7 +61,7 @@ impl Responder {
         address: IpAddr,
         request: Result<Request, Failure>,
         stream: &mut (impl AsyncWrite + Unpin),
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), StreamError> {
         let outcome = match request {
             Ok(Request::Events {
                 follow: true,
@@ -128,7 +129,7 @@ async fn send_each(
     mut work: impl Future<Output = Result<(), Failure>> + Unpin,
     mut results: mpsc::Receiver<Payload>,
     stream: &mut (impl AsyncWrite + Unpin),
-) -> anyhow::Result<Result<(), Failure>> {
+) -> Result<Result<(), Failure>, StreamError> {
     let mut outcome = None;
     loop {
         tokio::select! {
