@@ -59,11 +59,11 @@ fn run(arguments: config::Arguments) -> anyhow::Result<()> {
     daemon::run::run(config)
 }
 
-/// One line, the whole chain of causes.
+/// One line: every error names its cause.
 #[expect(
     clippy::print_stderr,
     reason = "the last word of a program that failed"
 )]
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {error}");
 }

@@ -10,8 +10,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use anyhow::ensure;
-use ployz_api::{MEMBER_CREDENTIAL_FILE, NetworkState};
+use ployz_api::{Code, Failure, MEMBER_CREDENTIAL_FILE, NetworkState};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::host::heartbeat::Heartbeat;
@@ -58,7 +57,7 @@ impl Networks {
     }
 
     /// Gets back into the network that it was in when it stopped, if there was one.
-    pub(super) async fn resume(&self) -> anyhow::Result<()> {
+    pub(super) async fn resume(&self) -> Result<(), Failure> {
         match self.machine.membership()? {
             Some(membership) if membership.state == NetworkState::Running => {
                 self.take_part(membership).await
@@ -74,7 +73,7 @@ impl Networks {
     pub(super) async fn serve(
         &self,
         mut commands: mpsc::Receiver<Participation>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), Failure> {
         let mut failure = self.failure.subscribe();
         loop {
             tokio::select! {
@@ -91,7 +90,7 @@ impl Networks {
                 }
                 Ok(()) = failure.changed() => {
                     let cause = failure.borrow_and_update().clone();
-                    anyhow::bail!(cause.unwrap_or_default());
+                    return Err(Failure::new(Code::Internal, cause.unwrap_or_default()));
                 }
             }
         }
@@ -111,7 +110,7 @@ impl Networks {
         self.running.borrow().as_ref().map(|it| it.server.clone())
     }
 
-    async fn carry_out(&self, command: Command) -> anyhow::Result<()> {
+    async fn carry_out(&self, command: Command) -> Result<(), Failure> {
         match command {
             Command::Enter(entry) => self.enter(*entry),
             Command::TakePart(membership) => self.take_part(*membership).await,
@@ -122,7 +121,7 @@ impl Networks {
     }
 
     /// Takes part in a network that this machine is a member of.
-    async fn take_part(&self, membership: Membership) -> anyhow::Result<()> {
+    async fn take_part(&self, membership: Membership) -> Result<(), Failure> {
         let machine = &self.machine;
         if let Some(port) = membership.wg_port {
             machine.overlay.set_port(port).await?;
@@ -144,11 +143,11 @@ impl Networks {
     }
 
     /// Begins to take part: everything that can fail has been done.
-    fn enter(&self, entry: Entry) -> anyhow::Result<()> {
-        ensure!(
-            self.running.borrow().is_none(),
-            "this machine is in a network already"
-        );
+    fn enter(&self, entry: Entry) -> Result<(), Failure> {
+        if self.running.borrow().is_some() {
+            let message = "this machine is in a network already";
+            return Err(Failure::new(Code::NetworkAlreadyRunning, message));
+        }
         let machine = &self.machine;
         let Entry {
             membership,
@@ -161,8 +160,7 @@ impl Networks {
             .read_last_good(VIEW_FILE)
             .unwrap_or_else(|error| {
                 // The store has it all; only a start without the store would miss it.
-                let error = format!("{error:#}");
-                tracing::warn!(error, "starting without a saved view");
+                tracing::warn!(%error, "starting without a saved view");
                 None
             });
         let member = machine.member_credential(&membership, storage.as_ref())?;
@@ -193,7 +191,7 @@ impl Networks {
         let failure = self.failure.clone();
         tasks.spawn(async move {
             if let Err(error) = driven.run(&*machine).await {
-                failure.send_replace(Some(format!("{error:#}")));
+                failure.send_replace(Some(error.to_string()));
             }
         });
         let (machine, held) = (Rc::clone(&self.machine), Rc::clone(network));
@@ -218,7 +216,7 @@ impl Networks {
     }
 
     /// Takes part no more. What lies on disk stays.
-    async fn leave(&self) -> anyhow::Result<()> {
+    async fn leave(&self) -> Result<(), Failure> {
         let Some(running) = self.running.take() else {
             return Ok(());
         };
@@ -251,7 +249,7 @@ impl Networks {
     }
 
     /// Takes part anew with what `network.json` says by now: where the store is, and whether it is here.
-    async fn reenter(&self) -> anyhow::Result<()> {
+    async fn reenter(&self) -> Result<(), Failure> {
         let Some(running) = self.running.take() else {
             return Ok(());
         };
@@ -275,7 +273,7 @@ impl Networks {
     }
 
     /// Leaves once whoever has asked for that has heard the answer, and deletes what there is of the network.
-    async fn retire(&self) -> anyhow::Result<()> {
+    async fn retire(&self) -> Result<(), Failure> {
         if let Some(server) = self.server() {
             server.drain().await;
         }
@@ -287,13 +285,12 @@ impl Networks {
             Err(error) => Err(error),
         };
         if let Err(error) = &deleted {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "left half-way: restart ployzd");
+            tracing::warn!(%error, "left half-way: restart ployzd");
         }
         deleted
     }
 
-    async fn resume_storage(&self, membership: &Membership) -> anyhow::Result<Option<Storage>> {
+    async fn resume_storage(&self, membership: &Membership) -> Result<Option<Storage>, Failure> {
         if !membership.is_storage() {
             return Ok(None);
         }
@@ -308,7 +305,7 @@ impl Networks {
         })?;
         // The mesh does without it, and it is tried again and again.
         if let Err(error) = nats.start().await {
-            tracing::warn!(error = format!("{error:#}"), "nats-server does not start");
+            tracing::warn!(%error, "nats-server does not start");
         }
         Ok(Some(Storage {
             nats,

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::sys::stat::{Mode, umask};
 use ployz_api::{
     Credential, LOCAL_CREDENTIAL_FILE, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE, NetworkState, Role,
@@ -79,7 +78,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let ended = tokio::select! {
         result = machine.overlay.serve() => result.map_err(anyhow::Error::from),
         () = metrics::serve(scrapes, page) => Ok(()),
-        result = networks.serve(commands) => result,
+        result = networks.serve(commands) => result.map_err(anyhow::Error::from),
         () = watchdog::feed(&machine, heartbeats) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -91,7 +90,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     stop(&requests, servers.collect()).await;
     // Without it the next process measures a shorter gap than there was.
     if let Err(error) = machine.files.write(ENDED_FILE, &clock::unix_ms()) {
-        tracing::debug!(error = format!("{error:#}"), "the end is not written down");
+        tracing::debug!(%error, "the end is not written down");
     }
     machine.files.remove(MEMBER_CREDENTIAL_FILE)?;
     machine.files.remove(LOCAL_CREDENTIAL_FILE)?;
@@ -159,7 +158,7 @@ async fn open_local(machine: &Rc<Machine>, requests: &Rc<Semaphore>) -> anyhow::
     )
     .await?;
     let credential = Credential {
-        endpoints: vec![endpoint.local_addr().context("the local endpoint")?],
+        endpoints: vec![endpoint.local_addr()?],
         network: LOCAL_NETWORK.to_owned(),
         ca_pem: authority.certificate_pem().to_owned(),
         certificate_pem: authority.certify_person("root", Role::Admin, None, &client_key)?,

@@ -105,6 +105,14 @@ impl HostError {
         }
     }
 
+    /// A value that cannot be rendered, for `map_err`.
+    pub(crate) fn render(what: &str) -> impl FnOnce(serde_json::Error) -> Self {
+        move |cause| Self::Render {
+            what: what.to_owned(),
+            cause,
+        }
+    }
+
     /// An unusable key, for `map_err`.
     pub(crate) fn key<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |cause| Self::Key {

@@ -99,10 +99,7 @@ impl DataDirectory {
 
     /// Writes a file of it.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
-        let rendered = serde_json::to_vec_pretty(value).map_err(|cause| HostError::Render {
-            what: name.to_owned(),
-            cause,
-        });
+        let rendered = serde_json::to_vec_pretty(value).map_err(HostError::render(name));
         let text = Zeroizing::new(rendered?);
         self.write_bytes(name, &text)
     }

@@ -4,7 +4,6 @@ pub(crate) mod ca;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod error;
-pub(crate) mod failure;
 pub(crate) mod files;
 pub(crate) mod heartbeat;
 pub(crate) mod identity;

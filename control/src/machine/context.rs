@@ -23,7 +23,7 @@ use crate::machine::participation::{Command, Root};
 use crate::nats::{NatsServer, Unit};
 use crate::network::{Client, Network};
 use crate::overlay::{Overlay, OverlayError, interface_addresses};
-use crate::workloads::Workloads;
+use crate::workloads::{WorkloadError, Workloads};
 
 /// One machine: handles to what it consists of.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Machine {
         identity: Identity,
         overlay: Overlay,
         root: Root,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, WorkloadError> {
         let files = Rc::new(files);
         let workloads = Workloads::open(&files, &config)?;
         Ok(Self {
@@ -83,7 +83,7 @@ impl Machine {
     }
 
     /// Has the root enter or leave a network, and waits until it has.
-    pub(crate) async fn ask_root(&self, command: Command) -> anyhow::Result<()> {
+    pub(crate) async fn ask_root(&self, command: Command) -> Result<(), Failure> {
         self.root.ask(command).await
     }
 

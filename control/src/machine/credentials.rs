@@ -1,11 +1,10 @@
 //! What this machine shows of itself as a client: as a member, or as an admin where it holds the network's authority.
 
-use anyhow::Context as _;
-use ployz_api::{Credential, Failure, Role, Secret};
+use ployz_api::{Code, Credential, Failure, Role, Secret};
 use rcgen::KeyPair;
 
 use crate::host::ca::CertificateAuthority;
-use crate::host::failure::internal;
+use crate::host::error::HostError;
 use crate::host::membership::Membership;
 use crate::machine::context::Machine;
 use crate::network::Storage;
@@ -17,7 +16,7 @@ impl Machine {
         &self,
         membership: &Membership,
         storage: Option<&Storage>,
-    ) -> anyhow::Result<Credential> {
+    ) -> Result<Credential, HostError> {
         if let Some(storage) = storage {
             return self.credential_of_root(membership, &storage.authority);
         }
@@ -30,20 +29,19 @@ impl Machine {
     /// until the other ones have been told.
     ///
     /// # Errors
-    /// `INTERNAL` if the authority is not here.
+    /// `NETWORK_NOT_RUNNING`, or `INTERNAL` if the authority is not here.
     pub(crate) fn admin_credential(&self) -> Result<Credential, Failure> {
-        let made = || {
-            let membership = self.membership()?.context("in no network")?;
-            self.credential_of_root(&membership, &self.authority()?)
-        };
-        made().map_err(internal)
+        let membership = self.membership()?.ok_or_else(|| {
+            Failure::new(Code::NetworkNotRunning, "this machine is in no network")
+        })?;
+        Ok(self.credential_of_root(&membership, &self.authority()?)?)
     }
 
     fn credential_of_root(
         &self,
         membership: &Membership,
         authority: &CertificateAuthority,
-    ) -> anyhow::Result<Credential> {
+    ) -> Result<Credential, HostError> {
         let key = KeyPair::generate()?;
         let subject = format!("root-{}", self.identity.machine_id);
         let certificate = authority.certify_person(&subject, Role::Admin, None, &key)?;

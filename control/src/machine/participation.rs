@@ -1,7 +1,7 @@
 //! What the daemon is asked when a machine enters or leaves a network. The composition root owns everything that runs for
 //! a network, so requests and services ask it instead of doing it themselves.
 
-use ployz_api::Failure;
+use ployz_api::{Code, Failure};
 use quinn::Endpoint;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,7 +43,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Participation {
     pub(crate) command: Command,
-    pub(crate) reply: oneshot::Sender<anyhow::Result<()>>,
+    pub(crate) reply: oneshot::Sender<Result<(), Failure>>,
 }
 
 /// The way to the composition root.
@@ -58,7 +58,7 @@ impl Root {
     }
 
     /// Sends a command and waits until it is carried out.
-    pub(crate) async fn ask(&self, command: Command) -> anyhow::Result<()> {
+    pub(crate) async fn ask(&self, command: Command) -> Result<(), Failure> {
         let (reply, answer) = oneshot::channel();
         let sent = self.0.send(Participation { command, reply }).await;
         sent.map_err(|_| stopping())?;
@@ -69,10 +69,10 @@ impl Root {
     pub(crate) fn ask_later(&self, command: Command) -> Result<(), Failure> {
         let (reply, _) = oneshot::channel();
         let sent = self.0.try_send(Participation { command, reply });
-        sent.map_err(|_| crate::host::failure::internal(stopping()))
+        sent.map_err(|_| stopping())
     }
 }
 
-fn stopping() -> anyhow::Error {
-    anyhow::anyhow!("the daemon is stopping")
+fn stopping() -> Failure {
+    Failure::new(Code::Internal, "the daemon is stopping")
 }

@@ -7,7 +7,6 @@ use ployz_api::Failure;
 use ployz_core::MachineRecord;
 use ployz_engine::PublicKey;
 
-use crate::host::failure::internal;
 use crate::machine::context::Machine;
 use crate::overlay::PeerTraffic;
 
@@ -20,7 +19,7 @@ impl Machine {
     /// # Errors
     /// `INTERNAL` if the data plane does not answer.
     pub(crate) async fn traffic(&self, now: Instant) -> Result<Traffic, Failure> {
-        self.overlay.traffic(now).await.map_err(internal)
+        Ok(self.overlay.traffic(now).await?)
     }
 }
 

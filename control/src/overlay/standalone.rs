@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use ipnet::IpNet;
 use ployz_dataplane::DeviceOptions;
 use ployz_dataplane::config_file::{self, Config};
@@ -112,7 +111,9 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         _ = interrupt.recv() => {}
     }
     drop(server);
-    device.stop().context("the data plane failed")
+    device
+        .stop()
+        .map_err(|error| anyhow::anyhow!("the data plane failed: {error}"))
 }
 
 /// What a configuration file wants routed through the interface, as `wg-quick` does it. A default route would swallow

@@ -10,7 +10,7 @@ use ployz_core::{CredentialRecord, View};
 use rcgen::KeyPair;
 
 use crate::host::clock;
-use crate::host::failure::internal;
+use crate::host::error::HostError;
 use crate::host::local_addresses;
 use crate::machine::Machine;
 use crate::network::Network;
@@ -41,11 +41,11 @@ pub(super) async fn create(here: &Machine, request: CredentialRequest) -> Outcom
     let id = CredentialId::new(unix_ms, random);
     let now = clock::now().unix_secs;
     let record = CredentialRecord::new(id, request.role, request.name, now, request.ttl_secs);
-    let key = KeyPair::generate().map_err(internal)?;
-    let certificate_pem = storage
-        .authority
-        .certify_person(&id.to_string(), request.role, record.expires_at, &key)
-        .map_err(internal)?;
+    let key = KeyPair::generate().map_err(HostError::from)?;
+    let certificate_pem =
+        storage
+            .authority
+            .certify_person(&id.to_string(), request.role, record.expires_at, &key)?;
     // Before anybody has the certificate: what is not in the list cannot be revoked.
     if !network
         .store

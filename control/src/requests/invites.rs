@@ -8,7 +8,6 @@ use ployz_core::{InviteRecord, secret_digest};
 use zeroize::Zeroizing;
 
 use crate::host::clock;
-use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::host::local_addresses;
 use crate::host::tls;
@@ -36,7 +35,7 @@ pub(super) async fn make(here: &Machine, request: InviteRequest) -> Result<Invit
     let created_at = network.store.unix_secs().await?;
     let digest = secret_digest(secret.expose());
     let record = InviteRecord::new(invite_id, digest, created_at, request);
-    let authority = tls::certificate(&network.membership.ca_pem).map_err(internal)?;
+    let authority = tls::certificate(&network.membership.ca_pem)?;
     let token = Token {
         network_id: network.membership.network_id,
         ca_fingerprint: fingerprint(&authority),

@@ -2,11 +2,9 @@
 
 use std::rc::Rc;
 
-use anyhow::Context as _;
 use ployz_api::{Code, Failure, Lifecycle, Name, NetworkState, Outcome, Success};
 use ployz_core::SavedView;
 
-use crate::host::failure::internal;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
 use crate::machine::{Command, Machine, addresses};
 use crate::requests::network_shown::{described, started};
@@ -23,7 +21,7 @@ pub(super) async fn start(here: &Rc<Machine>) -> Outcome {
             payload: Some(described(here, &membership, None)),
         }),
         NetworkState::Created => {
-            let authority = here.authority().map_err(internal)?;
+            let authority = here.authority()?;
             found(here, membership.clone(), authority).await?;
             started(here, &membership).await
         }
@@ -33,12 +31,12 @@ pub(super) async fn start(here: &Rc<Machine>) -> Outcome {
                 .ask_root(Command::TakePart(Box::new(membership.clone())))
                 .await
             {
-                let own = addresses(&membership).map_err(internal)?;
+                let own = addresses(&membership)?;
                 let overlay = &here.overlay;
-                overlay.remove_addresses(&own).await.map_err(internal)?;
-                return Err(internal(error));
+                overlay.remove_addresses(&own).await?;
+                return Err(error);
             }
-            here.files.write(FILE, &membership).map_err(internal)?;
+            here.files.write(FILE, &membership)?;
             Ok(Success {
                 message: format!("network {} is running again", membership.network),
                 payload: Some(described(here, &membership, None)),
@@ -66,8 +64,8 @@ pub(super) async fn stop(here: &Machine, force: bool) -> Outcome {
     }
     let _entering = here.begin_entering()?;
     membership.state = NetworkState::Stopped;
-    here.files.write(FILE, &membership).map_err(internal)?;
-    here.ask_root(Command::Leave).await.map_err(internal)?;
+    here.files.write(FILE, &membership)?;
+    here.ask_root(Command::Leave).await?;
     Ok(message(format!(
         "network {} is stopped here",
         membership.network
@@ -76,7 +74,7 @@ pub(super) async fn stop(here: &Machine, force: bool) -> Outcome {
 
 /// Forgets the network: for good where it is founded, and only here with `force`.
 pub(super) async fn destroy(here: &Machine, name: Option<Name>, force: bool) -> Outcome {
-    let Some(membership) = here.membership().map_err(internal)? else {
+    let Some(membership) = here.membership()? else {
         return Ok(message("this machine is in no network".to_owned()));
     };
     if let Some(name) = name.filter(|name| *name != membership.network) {
@@ -90,8 +88,8 @@ pub(super) async fn destroy(here: &Machine, name: Option<Name>, force: bool) -> 
         may_go(here, &membership)?;
     }
     let _entering = here.begin_entering()?;
-    here.ask_root(Command::Leave).await.map_err(internal)?;
-    membership::delete(here).await.map_err(internal)?;
+    here.ask_root(Command::Leave).await?;
+    membership::delete(here).await?;
     Ok(message(format!(
         "network {} is gone from here",
         membership.network
@@ -110,7 +108,7 @@ fn may_go(here: &Machine, membership: &Membership) -> Result<(), Failure> {
             membership.name
         )));
     }
-    let others = others(here).map_err(internal)?;
+    let others = others(here)?;
     if others.is_empty() {
         return Ok(());
     }
@@ -124,21 +122,21 @@ fn may_go(here: &Machine, membership: &Membership) -> Result<(), Failure> {
 }
 
 /// From the view, or, while the network is stopped, from what was last saved of it.
-fn others(here: &Machine) -> anyhow::Result<Vec<Name>> {
+fn others(here: &Machine) -> Result<Vec<Name>, Failure> {
     let own = here.identity.machine_id;
     if let Some(network) = here.network() {
         let view = network.view();
         let others = view.machines().filter(|machine| machine.id != own);
         return Ok(others.map(|machine| machine.name.clone()).collect());
     }
-    let saved: Option<SavedView> = here.files.read(VIEW_FILE).context("the saved view")?;
+    let saved: Option<SavedView> = here.files.read(VIEW_FILE)?;
     let machines = saved.map(|saved| saved.machines).unwrap_or_default();
     let others = machines.into_iter().filter(|machine| machine.id != own);
     Ok(others.map(|machine| machine.name).collect())
 }
 
 fn known(here: &Machine) -> Result<Membership, Failure> {
-    let membership = here.membership().map_err(internal)?;
+    let membership = here.membership()?;
     membership.ok_or_else(|| {
         Failure::new(Code::NetworkNotRunning, "this machine is in no network")
             .hint("ployzctl mesh init <name>, or ployzctl machine invite import --token-stdin")

@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
-use anyhow::Context as _;
 use ployz_api::{Code, Failure, MeshInitRequest, NetworkId, NetworkState, Outcome, Success};
 use ployz_core::{AddressPlan, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT};
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
 use crate::host::error::HostError;
-use crate::host::failure::internal;
 use crate::host::local_addresses;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
 use crate::machine::Machine;
@@ -20,7 +18,7 @@ use crate::services::founding::found;
 
 /// Founds a network: draws it up, starts it, and makes the first invite.
 pub(super) async fn init(here: &Rc<Machine>, request: MeshInitRequest) -> Outcome {
-    let known = here.membership().map_err(internal)?;
+    let known = here.membership()?;
     if let Some(membership) = known {
         same_name(&membership, &request)?;
         return match membership.state {
@@ -33,9 +31,9 @@ pub(super) async fn init(here: &Rc<Machine>, request: MeshInitRequest) -> Outcom
     }
     let entering = here.begin_entering()?;
     let (membership, authority) = plan(here, request)?;
-    save(here, &membership, &authority).map_err(internal)?;
+    save(here, &membership, &authority)?;
     if let Err(failure) = found(here, membership.clone(), authority).await {
-        forget(here).map_err(internal)?;
+        forget(here)?;
         return Err(failure);
     }
     drop(entering);
@@ -44,7 +42,7 @@ pub(super) async fn init(here: &Rc<Machine>, request: MeshInitRequest) -> Outcom
 
 /// Draws a network up, and starts nothing.
 pub(super) fn create(here: &Machine, request: MeshInitRequest) -> Outcome {
-    let known = here.membership().map_err(internal)?;
+    let known = here.membership()?;
     let message = if let Some(membership) = &known {
         same_name(membership, &request)?;
         format!(
@@ -59,7 +57,7 @@ pub(super) fn create(here: &Machine, request: MeshInitRequest) -> Outcome {
         None => {
             let _entering = here.begin_entering()?;
             let (membership, authority) = plan(here, request)?;
-            save(here, &membership, &authority).map_err(internal)?;
+            save(here, &membership, &authority)?;
             membership
         }
     };
@@ -102,7 +100,9 @@ fn plan(
 ) -> Result<(Membership, CertificateAuthority), Failure> {
     let cidr = match request.cluster_cidr {
         Some(cidr) => cidr,
-        None => CLUSTER_CIDR_DEFAULT.parse().map_err(internal)?,
+        None => CLUSTER_CIDR_DEFAULT
+            .parse()
+            .expect("the default is a network"),
     };
     let prefix_len = request
         .subnet_prefix_len
@@ -113,19 +113,19 @@ fn plan(
         let message = format!("{cidr} is in use here: this machine has the address {taken}");
         return Err(refused(message).hint("ployzctl mesh init <name> --cluster-cidr <another>"));
     }
-    draw_up(here, request, addresses).map_err(internal)
+    draw_up(here, request, addresses)
 }
 
 fn draw_up(
     here: &Machine,
     request: MeshInitRequest,
     plan: AddressPlan,
-) -> anyhow::Result<(Membership, CertificateAuthority)> {
+) -> Result<(Membership, CertificateAuthority), Failure> {
     let (unix_ms, random) = clock::id_parts();
     let network_id = NetworkId::new(unix_ms, random);
-    let own = plan
-        .addresses(network_id, 0)
-        .context("a plan has room for one")?;
+    let own = plan.addresses(network_id, 0).ok_or_else(|| {
+        Failure::new(Code::Internal, "the address plan has no room for a machine")
+    })?;
     let id = here.identity.machine_id;
     let authority = CertificateAuthority::generate(&network_id.to_string())?;
     let certificate_pem = authority.certify_machine(

@@ -5,14 +5,13 @@ use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, Stor
 use ployz_install::{Layout, Version};
 
 use crate::host::clock;
-use crate::host::failure::internal;
 use crate::host::installation;
 use crate::machine::Machine;
 
 pub(super) async fn status(here: &Machine) -> Outcome {
-    let details = here.overlay.status().await.map_err(internal)?;
+    let details = here.overlay.status().await?;
     let network = here.network();
-    let membership = here.membership().map_err(internal)?;
+    let membership = here.membership()?;
     let membership = membership.as_ref();
     let own = here.identity.machine_id;
     let record = network

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use ployz_api::{Outcome, Payload, VolumeBytes, VolumePart, VolumeRequest};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::machine::Machine;
 use crate::workloads::{bytes, entries};
@@ -15,11 +14,9 @@ pub(super) fn answer(here: &Machine, request: &VolumeRequest) -> Outcome {
         .workloads
         .paused_volume(&request.workload, &request.volume)?;
     Ok(match &request.part {
-        VolumePart::Entries { after } => {
-            Payload::VolumeEntries(entries(&root, after.as_deref()).map_err(internal)?)
-        }
+        VolumePart::Entries { after } => Payload::VolumeEntries(entries(&root, after.as_deref())?),
         VolumePart::Bytes { path, offset } => {
-            let bytes = bytes(&root, path, *offset).map_err(internal)?;
+            let bytes = bytes(&root, path, *offset)?;
             Payload::VolumeBytes(VolumeBytes {
                 sha256: hex(&Sha256::digest(&bytes)),
                 data: STANDARD.encode(bytes),

@@ -14,7 +14,7 @@ use ployz_engine::PublicKey;
 use serde_json::Map;
 
 use crate::host::ca::PublicPoint;
-use crate::host::failure::internal;
+use crate::host::error::HostError;
 use crate::machine::Machine;
 use crate::network::{Network, Storage};
 use crate::services::leases::{claim_name, claim_subnet};
@@ -171,14 +171,11 @@ async fn answer(
     record: &MachineRecord,
     certificate_key: &PublicPoint,
 ) -> Result<Redeemed, Failure> {
-    let certificate_pem = storage
-        .authority
-        .certify_machine(
-            &record.id.to_string(),
-            &[record.overlay_ip.into(), record.overlay_ip6.into()],
-            certificate_key,
-        )
-        .map_err(internal)?;
+    let certificate_pem = storage.authority.certify_machine(
+        &record.id.to_string(),
+        &[record.overlay_ip.into(), record.overlay_ip6.into()],
+        certificate_key,
+    )?;
     let membership = &network.membership;
     let mut machines: Vec<MachineRecord> = network.store.list(MACHINES).await?;
     // Any server answers, and may not have heard of it yet.
@@ -186,6 +183,7 @@ async fn answer(
         machines.push(record.clone());
     }
     let machines: Result<_, _> = machines.iter().map(serde_json::to_value).collect();
+    let machines = machines.map_err(HostError::render("the machines' records"))?;
     Ok(Redeemed {
         network_id: membership.network_id,
         network: membership.network.clone(),
@@ -194,6 +192,6 @@ async fn answer(
         certificate_pem,
         store: membership.store.clone(),
         store_epoch: membership.store_epoch,
-        machines: machines.map_err(internal)?,
+        machines,
     })
 }

@@ -12,7 +12,6 @@ use serde_json::Map;
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
-use crate::host::failure::internal;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
 use crate::machine::{Command, Entry, Machine, addresses};
 use crate::nats::{Certificates, NatsServer, Settings, User};
@@ -28,7 +27,7 @@ pub(crate) async fn found(
     mut membership: Membership,
     authority: CertificateAuthority,
 ) -> Result<(), Failure> {
-    let record = first_record(here, &membership).map_err(internal)?;
+    let record = first_record(here, &membership)?;
     let nats = here.nats_server();
     nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
@@ -42,16 +41,14 @@ pub(crate) async fn found(
     let made = async {
         let store = make(here, &membership, &record, &nats).await?;
         membership.state = NetworkState::Running;
-        here.files.remove(VIEW_FILE).map_err(internal)?;
-        here.files.write(FILE, &membership).map_err(internal)?;
+        here.files.remove(VIEW_FILE)?;
+        here.files.write(FILE, &membership)?;
         Ok(store)
     };
     let store = match made.await {
         Ok(store) => store,
         Err(failure) => {
-            take_back(here, &membership, &nats)
-                .await
-                .map_err(internal)?;
+            take_back(here, &membership, &nats).await?;
             return Err(failure);
         }
     };
@@ -67,11 +64,10 @@ pub(crate) async fn found(
         storage: Some(storage),
         management,
     };
-    let entered = here.ask_root(Command::Enter(Box::new(entry))).await;
-    entered.map_err(internal)
+    here.ask_root(Command::Enter(Box::new(entry))).await
 }
 
-fn first_record(here: &Machine, membership: &Membership) -> anyhow::Result<MachineRecord> {
+fn first_record(here: &Machine, membership: &Membership) -> Result<MachineRecord, Failure> {
     let endpoints = if membership.endpoints.is_empty() {
         here.endpoints(membership.wg_port.unwrap_or(here.config.wg_port))
     } else {
@@ -108,10 +104,9 @@ async fn make(
     nats: &NatsServer,
 ) -> Result<Store, Failure> {
     // What a daemon that was killed in the middle of this had made.
-    nats.destroy().await.map_err(internal)?;
-    let addresses = addresses(membership).map_err(internal)?;
-    let given = here.overlay.add_addresses(&addresses).await;
-    given.map_err(internal)?;
+    nats.destroy().await?;
+    let addresses = addresses(membership)?;
+    here.overlay.add_addresses(&addresses).await?;
     let settings = Settings {
         machine: record.id,
         listen: (membership.overlay_ip, here.config.nats_port).into(),
@@ -127,10 +122,9 @@ async fn make(
         certificate_pem: &membership.certificate_pem,
         key_pem: here.identity.certificate_key_pem.expose(),
     };
-    nats.set_up(&settings, certificates).map_err(internal)?;
-    nats.start().await.map_err(internal)?;
-    let opened = Store::open(membership, &here.identity).await;
-    let store = opened.map_err(internal)?;
+    nats.set_up(&settings, certificates)?;
+    nats.start().await?;
+    let store = Store::open(membership, &here.identity).await?;
     store.wait_connected(STORE_WAIT).await.map_err(|error| {
         let words = nats.last_words();
         let message = format!("{error}; nats-server says: {words}");
@@ -147,7 +141,7 @@ async fn take_back(
     here: &Machine,
     membership: &Membership,
     nats: &NatsServer,
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     nats.destroy().await?;
     let overlay = &here.overlay;
     overlay.remove_addresses(&addresses(membership)?).await?;
@@ -157,6 +151,7 @@ async fn take_back(
     Ok(())
 }
 
-fn not_possible(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::InvalidArgument, format!("{error:#}"))
+/// A setting of the network, such as a port, that this host cannot provide.
+fn not_possible(error: impl Into<Failure>) -> Failure {
+    Failure::new(Code::InvalidArgument, error.into().message)
 }

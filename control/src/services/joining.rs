@@ -4,9 +4,9 @@
 //! last. If it dies before that, the same token lets it in again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ployz_api::client::{ClientError, ask_invited};
 use ployz_api::{
     Code, Failure, MachineJoin, NetworkState, Outcome, Payload, RedeemRequest, Redeemed, Request,
@@ -17,7 +17,6 @@ use rcgen::PublicKeyData as _;
 
 use crate::host::clock;
 use crate::host::error::HostError;
-use crate::host::failure::internal;
 use crate::host::identity::hex;
 use crate::host::membership::{FILE, Membership, VIEW_FILE};
 use crate::machine::{Command, Entry, Machine};
@@ -32,7 +31,7 @@ const STORE_WAIT: Duration = Duration::from_secs(15);
 pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     let token = Token::decode(token.expose())
         .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
-    if let Some(membership) = here.membership().map_err(internal)? {
+    if let Some(membership) = here.membership()? {
         return if membership.network_id == token.network_id {
             Ok(joined(here, &membership, "had joined before"))
         } else {
@@ -41,7 +40,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
         };
     }
     let _entering = here.begin_entering()?;
-    let request = Request::InviteRedeem(introduction(here, &token).map_err(internal)?);
+    let request = Request::InviteRedeem(introduction(here, &token)?);
     let response = ask_invited(&token, &request, REDEEM_WAIT)
         .await
         .map_err(unheard)?;
@@ -51,7 +50,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
             "the coordinator answered something else",
         ));
     };
-    let membership = settle(here, *redeemed).await.map_err(internal)?;
+    let membership = settle(here, *redeemed).await?;
     let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
     let status = match network.store.wait_connected(STORE_WAIT).await {
@@ -61,7 +60,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     Ok(joined(here, &membership, status))
 }
 
-fn introduction(here: &Machine, token: &Token) -> anyhow::Result<RedeemRequest> {
+fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure> {
     let identity = &here.identity;
     Ok(RedeemRequest {
         invite_id: token.invite_id,
@@ -77,17 +76,17 @@ fn introduction(here: &Machine, token: &Token) -> anyhow::Result<RedeemRequest> 
 }
 
 /// Takes the place that the coordinator has given.
-async fn settle(here: &Machine, redeemed: Redeemed) -> anyhow::Result<Membership> {
+async fn settle(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failure> {
     let machines: Vec<MachineRecord> = redeemed
         .machines
         .into_iter()
         .map(serde_json::from_value)
         .collect::<Result<_, _>>()
-        .context("the coordinator's records")?;
+        .map_err(|error| unusable(&error))?;
     let own = machines
         .iter()
         .find(|machine| machine.id == here.identity.machine_id)
-        .context("the coordinator has no record of this machine")?;
+        .ok_or_else(|| unusable(&"it has no record of this machine"))?;
     let membership = Membership {
         network_id: redeemed.network_id,
         network: redeemed.network,
@@ -96,7 +95,9 @@ async fn settle(here: &Machine, redeemed: Redeemed) -> anyhow::Result<Membership
         addresses: None,
         overlay_ip: own.overlay_ip,
         overlay_ip6: own.overlay_ip6,
-        subnet: own.subnet.context("the coordinator has given no subnet")?,
+        subnet: own
+            .subnet
+            .ok_or_else(|| unusable(&"it has no subnet for this machine"))?,
         ca_pem: redeemed.ca_pem,
         certificate_pem: redeemed.certificate_pem,
         store: redeemed.store,
@@ -146,6 +147,11 @@ fn joined(here: &Machine, membership: &Membership, status: &str) -> Success {
         status: status.to_owned(),
     })
     .into()
+}
+
+fn unusable(cause: &dyn Display) -> Failure {
+    let message = format!("the coordinator's answer cannot be used: {cause}");
+    Failure::new(Code::Internal, message)
 }
 
 fn unheard(error: ClientError) -> Failure {

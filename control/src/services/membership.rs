@@ -1,12 +1,14 @@
 //! What a network leaves on a machine's disk.
 
+use ployz_api::Failure;
+
 use crate::host::membership::{AUTHORITY_FILE, FILE, VIEW_FILE};
 use crate::machine::Machine;
 use crate::nats;
 use crate::services::store_change;
 
 /// Deletes what there is of a network that has been left.
-pub(crate) async fn delete(here: &Machine) -> anyhow::Result<()> {
+pub(crate) async fn delete(here: &Machine) -> Result<(), Failure> {
     // The file that makes it a member goes first: what is left after that is of no consequence.
     for file in [FILE, nats::DIRECTORY, VIEW_FILE, AUTHORITY_FILE] {
         here.files.remove(file)?;

@@ -12,7 +12,6 @@ use ployz_core::{Pair, SESSION_SECS, Side, diagnose};
 use ployz_engine::PublicKey;
 
 use crate::host::clock;
-use crate::host::failure::internal;
 use crate::machine::Machine;
 use crate::network::is_session;
 
@@ -124,7 +123,7 @@ async fn look(here: &Machine, machine: MachineId) -> Result<PairReport, Failure>
     let network = here.running_network()?;
     let now = clock::now();
     let traffic = here.traffic(now.instant).await?;
-    let refused = here.overlay.refused().await.map_err(internal)?;
+    let refused = here.overlay.refused().await?;
     let view = network.view();
     let known = view.machine(machine);
     let key = known.and_then(|it| PublicKey::from_base64(&it.wireguard_key).ok());

@@ -6,7 +6,6 @@
 use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
 use ployz_install::Layout;
 
-use crate::host::failure::internal;
 use crate::host::installation;
 use crate::host::membership::FILE;
 use crate::host::program::blocking;
@@ -17,7 +16,7 @@ pub(crate) async fn retire(here: &Machine) -> Outcome {
     let _entering = here.begin_entering()?;
     let stopped = match here.workloads.lay_down().await {
         Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
-        Err(error) => return Ok(retired(vec![step("workloads", Err(internal(error)))])),
+        Err(error) => return Ok(retired(vec![step("workloads", Err(error.into()))])),
     };
     match get_out(here, &network).await {
         Ok([mesh, going]) => {
@@ -39,7 +38,7 @@ async fn get_out(here: &Machine, network: &Name) -> Result<[CleanupStep; 2], Cle
     // The file that makes it a member.
     if let Err(error) = here.files.remove(FILE) {
         let stays = stay(service).await;
-        let error = stays.map_or_else(|it| it, |()| internal(error));
+        let error = stays.map_or_else(|it| it, |()| error.into());
         return Err(step("mesh", Err(error)));
     }
     tracing::info!(%network, "removed from the network");

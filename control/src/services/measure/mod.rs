@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::host::clock;
-use crate::host::failure::internal;
 use crate::machine::Machine;
 use crate::network::Host as _;
 use crate::services::measure::rows::Source;
@@ -147,11 +146,9 @@ pub(crate) async fn measure(
     let network = here.running_network()?;
     let wanted = keys(&network.view(), peers);
     let tests = tests(count);
-    let before = here.round_trips().await.map_err(internal)?;
-    here.overlay
-        .measure_round_trips(tests, wanted.clone())
-        .map_err(internal)?;
-    let mut known = finished(here, &wanted, tests).await.map_err(internal)?;
+    let before = here.round_trips().await?;
+    here.overlay.measure_round_trips(tests, wanted.clone())?;
+    let mut known = finished(here, &wanted, tests).await?;
     known.retain(|key, _| wanted.contains(key));
     if let Some(count) = count {
         let nothing = RttSnapshot::default();
@@ -168,7 +165,7 @@ async fn finished(
     here: &Machine,
     wanted: &BTreeSet<PublicKey>,
     tests: u16,
-) -> anyhow::Result<BTreeMap<PublicKey, RttSnapshot>> {
+) -> Result<BTreeMap<PublicKey, RttSnapshot>, Failure> {
     let deadline = Instant::now() + measuring_time(wanted.len(), tests);
     sleep(burst_duration(wanted.len(), tests)).await;
     loop {

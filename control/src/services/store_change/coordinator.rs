@@ -12,7 +12,7 @@ use ployz_api::{
 use ployz_core::{MachineRecord, OperationRecord, StoreChangeProcedure, StoreChangeStep};
 use tokio::time::sleep;
 
-use crate::host::failure::internal;
+use crate::host::error::HostError;
 use crate::machine::{Command, ExclusiveGuard, Machine};
 use crate::nats::StoreRole;
 use crate::network::Network;
@@ -47,8 +47,7 @@ pub(super) fn coordinate(
     journal: Journal,
     guard: ExclusiveGuard,
 ) -> Result<(), Failure> {
-    let written = here.files.write(JOURNAL_FILE, &journal);
-    written.map_err(internal)?;
+    here.files.write(JOURNAL_FILE, &journal)?;
     let procedure = StoreChangeProcedure::begin(&journal.members, here.identity.machine_id);
     Coordinator::new(here, journal, guard).start(procedure, log);
     Ok(())
@@ -63,8 +62,7 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
         Ok(Some(journal)) => journal,
         Ok(None) => return,
         Err(error) => {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "a change of the store's holders is not resumed");
+            tracing::warn!(%error, "a change of the store's holders is not resumed");
             return;
         }
     };
@@ -150,8 +148,7 @@ impl Executor for Coordinator {
 
     async fn close(&mut self, _outcome: &Result<(), Failure>) {
         if let Err(error) = self.here.files.remove(JOURNAL_FILE) {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "the journal of a change that is over stays");
+            tracing::warn!(%error, "the journal of a change that is over stays");
         }
     }
 }
@@ -186,13 +183,16 @@ impl Coordinator {
     }
 
     async fn prepare(&self, machine: MachineId) -> Result<(), Failure> {
-        let authority = self.here.authority().map_err(internal)?;
+        let authority = self.here.authority()?;
         let addresses = known(&self.here)?.addresses;
         let next = NextStore {
             location: self.journal.place.clone(),
             coordinator: self.here.identity.machine_id,
-            authority: Secret::new(serde_json::to_string(&authority).map_err(internal)?),
-            addresses: serde_json::to_value(addresses).map_err(internal)?,
+            authority: Secret::new(
+                serde_json::to_string(&authority).map_err(HostError::render("the authority"))?,
+            ),
+            addresses: serde_json::to_value(addresses)
+                .map_err(HostError::render("the addresses"))?,
         };
         let step = Request::StorageStep(StorageStep::Prepare(Box::new(next)));
         let prepared = ask(&self.here, machine, step, STEP_WAIT).await;
@@ -215,8 +215,7 @@ impl Coordinator {
             .map(|it| StoreRole::Next.clients(*it))
             .collect();
         let membership = known(&self.here)?;
-        let store = Store::open_at(&servers, &membership, &self.here.identity).await;
-        store.map_err(internal)
+        Ok(Store::open_at(&servers, &membership, &self.here.identity).await?)
     }
 
     async fn compare(&self) -> Result<(), Failure> {
@@ -294,8 +293,7 @@ impl Coordinator {
         let epoch = self.journal.place.epoch;
         let network = self.here.network();
         if network.is_none_or(|it| it.membership.store_epoch != epoch) {
-            let entered = self.here.ask_root(Command::Reenter).await;
-            entered.map_err(internal)?;
+            self.here.ask_root(Command::Reenter).await?;
         }
         if self.stays() {
             log.move_to(&self.network()?.store);

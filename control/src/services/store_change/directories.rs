@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{MachineId, StoreLocation};
+use ployz_api::{Failure, MachineId, StoreLocation};
 use ployz_core::{AddressPlan, MachineRecord, SavedView};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub(crate) fn next_server(here: &Machine) -> NatsServer {
 
 /// Has everything of stores where it belongs, as `network.json` says which one counts: a next store that has become the one that counts
 /// moves in, one that may still become it runs on, and where no store is held none runs.
-pub(crate) async fn move_in(here: &Machine, membership: &Membership) -> anyhow::Result<()> {
+pub(crate) async fn move_in(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     let files = &here.files;
     let prepared: Option<Prepared> = files.read(PREPARED_FILE)?;
     if let Some(prepared) = prepared {
@@ -66,7 +66,7 @@ async fn exchange(
     here: &Machine,
     membership: &Membership,
     authority: &CertificateAuthority,
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     let (next, nats) = (next_server(here), here.nats_server());
     next.stop_within(STOP_WAIT).await?;
     nats.stop_within(STOP_WAIT).await?;
@@ -83,7 +83,7 @@ async fn exchange(
     Ok(nats.configure(&settings)?)
 }
 
-fn put_aside(here: &Machine) -> anyhow::Result<()> {
+fn put_aside(here: &Machine) -> Result<(), Failure> {
     if here.files.path(DIRECTORY).exists() {
         here.files.remove(FORMER_DIRECTORY)?;
         here.files.rename(DIRECTORY, FORMER_DIRECTORY)?;
@@ -97,7 +97,7 @@ pub(crate) async fn prepare(
     membership: &Membership,
     prepared: &Prepared,
     machines: &[MachineRecord],
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     abandon(here).await?;
     let next = next_server(here);
     let settings = store_settings(
@@ -119,13 +119,13 @@ pub(crate) async fn prepare(
 }
 
 /// Takes a next store away that will never count.
-pub(crate) async fn abandon(here: &Machine) -> anyhow::Result<()> {
+pub(crate) async fn abandon(here: &Machine) -> Result<(), Failure> {
     next_server(here).destroy().await?;
     Ok(here.files.remove(PREPARED_FILE)?)
 }
 
 /// Takes away what there is of the stores before the one that counts; where that is not held, also what its holders are trusted with.
-pub(crate) fn settle(here: &Machine, membership: &Membership) -> anyhow::Result<()> {
+pub(crate) fn settle(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     here.files.remove(FORMER_DIRECTORY)?;
     if !membership.is_storage() {
         here.files.remove(AUTHORITY_FILE)?;
@@ -134,7 +134,7 @@ pub(crate) fn settle(here: &Machine, membership: &Membership) -> anyhow::Result<
 }
 
 /// Takes everything away that is not of the store that counts.
-pub(crate) async fn delete_leftovers(here: &Machine) -> anyhow::Result<()> {
+pub(crate) async fn delete_leftovers(here: &Machine) -> Result<(), Failure> {
     abandon(here).await?;
     here.files.remove(FORMER_DIRECTORY)?;
     Ok(here.files.remove(JOURNAL_FILE)?)

@@ -8,7 +8,6 @@ use ployz_api::{
 };
 
 use crate::host::ca::CertificateAuthority;
-use crate::host::failure::internal;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
 use crate::machine::{Command, Machine};
 use crate::services::store_change::directories::{
@@ -29,14 +28,14 @@ pub(crate) async fn step(here: &Rc<Machine>, step: StorageStep) -> Outcome {
         StorageStep::Abandon { epoch } => {
             let membership = known(here)?;
             if epoch > membership.store_epoch {
-                abandon(here).await.map_err(internal)?;
+                abandon(here).await?;
             }
             Ok(done())
         }
         StorageStep::Settle { epoch } => {
             let membership = known(here)?;
             if epoch == membership.store_epoch {
-                settle(here, &membership).map_err(internal)?;
+                settle(here, &membership)?;
             }
             Ok(done())
         }
@@ -74,8 +73,7 @@ async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     };
     let network = here.running_network()?;
     let machines: Vec<_> = network.view().machines().cloned().collect();
-    let prepared = prepare(here, &membership, &prepared, &machines).await;
-    prepared.map_err(internal)?;
+    prepare(here, &membership, &prepared, &machines).await?;
     Ok(done())
 }
 
@@ -90,7 +88,7 @@ pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failu
     let own = IpAddr::from(membership.overlay_ip);
     membership.addresses = None;
     if place.servers.iter().any(|(address, _)| *address == own) {
-        let prepared: Option<Prepared> = here.files.read(PREPARED_FILE).map_err(internal)?;
+        let prepared: Option<Prepared> = here.files.read(PREPARED_FILE)?;
         let prepared = prepared.filter(|prepared| prepared.place == *place);
         let Some(prepared) = prepared else {
             let message = "this machine is to hold a store that it has never been given";
@@ -98,13 +96,12 @@ pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failu
                 "ployzctl machine storage promote once more, with another machine instead of it",
             ));
         };
-        let written = here.files.write(AUTHORITY_FILE, &prepared.authority);
-        written.map_err(internal)?;
+        here.files.write(AUTHORITY_FILE, &prepared.authority)?;
         membership.addresses = Some(prepared.addresses);
     }
     membership.store.clone_from(&place.servers);
     membership.store_epoch = place.epoch;
-    here.files.write(FILE, &membership).map_err(internal)?;
+    here.files.write(FILE, &membership)?;
     tracing::info!(
         epoch = place.epoch,
         holds = membership.is_storage(),
@@ -125,7 +122,7 @@ fn refuse_former(membership: &Membership, place: &StoreLocation) -> Result<(), F
 }
 
 pub(crate) fn known(here: &Machine) -> Result<Membership, Failure> {
-    let membership = here.membership().map_err(internal)?;
+    let membership = here.membership()?;
     membership.ok_or_else(|| Failure::new(Code::NetworkNotRunning, "this machine is in no network"))
 }
 

@@ -12,7 +12,6 @@ use ployz_api::{
 use ployz_engine::PublicKey as WireguardKey;
 use ployz_install::{Arch, Base, Layout, PublicKey, Release, Version, release_path};
 
-use crate::host::failure::internal;
 use crate::host::program::blocking;
 use crate::machine::Machine;
 use crate::network::Host as _;
@@ -121,7 +120,7 @@ fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
 
 async fn health(here: &Machine) -> Result<MachineHealth, Failure> {
     let network = here.running_network()?;
-    let keys = here.sessions().await.map_err(internal)?;
+    let keys = here.sessions().await?;
     let has_session = |key: &str| {
         let key = WireguardKey::from_base64(key);
         key.is_ok_and(|key| keys.contains_key(&key))
