@@ -3,4 +3,6 @@
 mod metrics;
 mod participation;
 pub(crate) mod run;
+#[cfg(test)]
+mod tests;
 mod watchdog;

@@ -110,6 +110,18 @@ impl Networks {
         self.running.borrow().as_ref().map(|it| it.server.clone())
     }
 
+    /// Ends everything that runs for the network as the end of the process would: nothing is cleaned up.
+    #[cfg(test)]
+    pub(super) async fn abandon(&self) {
+        if let Some(running) = self.running.take() {
+            running.tasks.abort().await;
+            self.machine.operations.abort().await;
+            running.server.close().await;
+            running.server.join().await;
+        }
+        self.machine.set_network(None);
+    }
+
     async fn carry_out(&self, command: Command) -> Result<(), Failure> {
         match command {
             Command::Enter(entry) => self.enter(*entry),

@@ -32,12 +32,21 @@ const CLUSTER_PREFIX_LEN_V6: u8 = 48;
 /// The overlay's interface on this machine.
 #[derive(Debug)]
 pub(crate) struct Overlay {
-    device: Device,
-    link: Link,
+    attached: Attached,
     /// When the process before said that it ends, in milliseconds since 1970.
     ended_ms: Option<u64>,
     /// Without traffic, when the interface was taken over from the process before.
     gap: Cell<Option<Duration>>,
+}
+
+/// By what the machine is attached to the overlay.
+#[derive(Debug)]
+enum Attached {
+    /// An interface of the kernel's, and the data plane behind it.
+    Interface(Box<Device>, Link),
+    /// Nothing: tests of the control plane need no packets, and no root.
+    #[cfg(test)]
+    Nothing,
 }
 
 /// What is known of a peer from its traffic.
@@ -78,38 +87,70 @@ impl Overlay {
         link.set_mtu(config.mtu).await?;
         link.set_up().await?;
         Ok(Self {
-            device,
-            link,
+            attached: Attached::Interface(Box::new(device), link),
             ended_ms,
             gap: Cell::default(),
         })
     }
 
+    /// An overlay that no packet gets into, and whose addresses the host has already.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        Self {
+            attached: Attached::Nothing,
+            ended_ms: None,
+            gap: Cell::default(),
+        }
+    }
+
+    fn interface(&self) -> Option<(&Device, &Link)> {
+        match &self.attached {
+            Attached::Interface(device, link) => Some((device, link)),
+            #[cfg(test)]
+            Attached::Nothing => None,
+        }
+    }
+
+    async fn apply(&self, update: Update, action: &'static str) -> Result<(), OverlayError> {
+        let Some((device, _)) = self.interface() else {
+            return Ok(());
+        };
+        let applied = device.apply(update).await;
+        applied.map_err(OverlayError::command(action))
+    }
+
     /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
     pub(crate) async fn serve(&self) -> Result<(), OverlayError> {
-        let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), self.device.name()).await?;
-        let (link_watch, host_watch) = (self.link.watch()?, HostWatch::open()?);
+        let Some((device, link)) = self.interface() else {
+            return std::future::pending().await;
+        };
+        let wg = Server::bind(SOCKET_DIRECTORY.as_ref(), device.name()).await?;
+        let (link_watch, host_watch) = (link.watch()?, HostWatch::open()?);
         tokio::select! {
-            result = wg.serve(&self.device) => Ok(result?),
-            () = follow_mtu(link_watch, &self.device) => Ok(()),
-            () = follow_host(host_watch, &self.device) => Ok(()),
-            () = interface::attend(&self.device, self.ended_ms, &self.gap) => Ok(()),
-            () = self.device.ended() => Err(OverlayError::Ended),
+            result = wg.serve(device) => Ok(result?),
+            () = follow_mtu(link_watch, device) => Ok(()),
+            () = follow_host(host_watch, device) => Ok(()),
+            () = interface::attend(device, self.ended_ms, &self.gap) => Ok(()),
+            () = device.ended() => Err(OverlayError::Ended),
         }
     }
 
     /// Gives this machine its addresses, and with them the routes to the whole overlay.
     pub(crate) async fn add_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
-        for address in addresses {
-            self.link.add_address(*address).await?;
+        if let Some((_, link)) = self.interface() {
+            for address in addresses {
+                link.add_address(*address).await?;
+            }
         }
         Ok(())
     }
 
     /// Takes them away again.
     pub(crate) async fn remove_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
-        for address in addresses {
-            self.link.remove_address(*address).await?;
+        if let Some((_, link)) = self.interface() {
+            for address in addresses {
+                link.remove_address(*address).await?;
+            }
         }
         Ok(())
     }
@@ -120,8 +161,7 @@ impl Overlay {
             peers,
             ..Update::default()
         };
-        let applied = self.device.apply(update).await;
-        applied.map_err(OverlayError::command("change the peers"))
+        self.apply(update, "change the peers").await
     }
 
     /// Forgets all peers.
@@ -130,8 +170,7 @@ impl Overlay {
             replace_peers: true,
             ..Update::default()
         };
-        let applied = self.device.apply(update).await;
-        applied.map_err(OverlayError::command("remove the peers"))
+        self.apply(update, "remove the peers").await
     }
 
     /// Has WireGuard on another port.
@@ -140,19 +179,24 @@ impl Overlay {
             listen_port: Some(port),
             ..Update::default()
         };
-        let applied = self.device.apply(update).await;
-        applied.map_err(OverlayError::command("change WireGuard's UDP port"))
+        self.apply(update, "change WireGuard's UDP port").await
     }
 
     /// Everything that the data plane counts.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, OverlayError> {
-        let snapshot = self.device.snapshot().await;
+        let Some((device, _)) = self.interface() else {
+            return Ok(Snapshot::default());
+        };
+        let snapshot = device.snapshot().await;
         Ok(snapshot.map_err(OverlayError::command(READ))?.traffic)
     }
 
     /// Its part of the page of metrics.
     pub(crate) async fn metrics(&self) -> Result<String, OverlayError> {
-        let page = metrics::data_plane(&self.device).await;
+        let Some((device, _)) = self.interface() else {
+            return Ok(String::new());
+        };
+        let page = metrics::data_plane(device).await;
         page.map_err(OverlayError::command(READ))
     }
 
@@ -184,7 +228,10 @@ impl Overlay {
         count: u16,
         wanted: BTreeSet<PublicKey>,
     ) -> Result<(), OverlayError> {
-        let measuring = self.device.measure_round_trips(count, Some(wanted));
+        let Some((device, _)) = self.interface() else {
+            return Ok(());
+        };
+        let measuring = device.measure_round_trips(count, Some(wanted));
         measuring.map_err(OverlayError::command("measure round trips"))
     }
 
@@ -211,14 +258,18 @@ impl Overlay {
 
     /// `io_uring` or `epoll`.
     pub(crate) fn backend(&self) -> &'static str {
-        self.device.backend().name()
+        self.interface()
+            .map_or("none", |(device, _)| device.backend().name())
     }
 
     /// What the shard says of itself.
     pub(crate) async fn status(&self) -> Result<BTreeMap<String, String>, OverlayError> {
         let gap = self.gap.get();
         let gap = gap.map(|gap| ("handover_gap_ms".to_owned(), gap.as_millis().to_string()));
-        let status = self.device.status().await;
+        let Some((device, _)) = self.interface() else {
+            return Ok(BTreeMap::new());
+        };
+        let status = device.status().await;
         let status = status.map_err(OverlayError::command(READ))?;
         Ok(status.into_iter().chain(gap).collect())
     }

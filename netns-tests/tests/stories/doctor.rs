@@ -178,7 +178,7 @@ fn clock_that_is_wrong(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
 fn down(machines: &mut [Machine]) -> Result<()> {
     machines[2].kill();
     let checks = examine(&machines[0], "doctor m3")?;
-    names(&checks, "asked", "m3 cannot be asked")?;
+    names(&checks, "asked", "m3 does not answer")?;
     names(&checks, "udp", "the machine is down, or UDP is blocked")
 }
 

@@ -170,7 +170,7 @@ fn the_new_machine_dies_amid_the_copy(stage: &Stage, machines: &mut [Machine]) -
     let rows = operations["payload"]["operations"].as_array();
     let last = rows.and_then(|rows| rows.last()).context("operations")?;
     ensure!(
-        last["state"] == "failed" && text(last, "/message").contains("has said nothing"),
+        last["state"] == "failed" && text(last, "/message").contains("has not reported it"),
         "{last}"
     );
     is_only_on(&machines[0], "big", "m2")?;

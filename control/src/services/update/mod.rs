@@ -103,13 +103,15 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
 fn coordinate(
     here: &Rc<Machine>,
     network: &Network,
-    log: OperationLog,
+    mut log: OperationLog,
     state: MachineUpdate,
     guard: ExclusiveGuard,
 ) {
     let view = network.view();
     let names = view.machines().map(|it| (it.id, it.name.clone()));
     let names: BTreeMap<MachineId, Name> = names.collect();
+    // One that has nothing to do writes its end only.
+    log.set_update(&state);
     let own = here.identity.machine_id;
     let coordinator = Coordinator {
         here: Rc::clone(here),
