@@ -28,10 +28,11 @@ impl Netns {
         host(&format!("ip netns add {name}"))?;
         let netns = Self { name };
         netns.run("ip link set dev lo up")?;
-        for scope in ["all", "default"] {
-            netns.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
-            netns.sysctl(&format!("net.ipv6.conf.{scope}.router_solicitations"), "0")?;
-        }
+        let settings = ["all", "default"].map(|scope| {
+            let scope = format!("net.ipv6.conf.{scope}");
+            format!("{scope}.accept_dad=0 {scope}.router_solicitations=0")
+        });
+        netns.run(&format!("sysctl -qw {}", settings.join(" ")))?;
         Ok(netns)
     }
 

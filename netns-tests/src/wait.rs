@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-const POLL: Duration = Duration::from_millis(5);
+/// Between two looks at a condition: at first often, then every twentieth part of the time that it has taken. A look is often a
+/// process, and many stories share two processors.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// Polls `condition` until it holds; fails with `what` once `patience` has run out.
 pub fn wait_until(
@@ -22,15 +25,15 @@ pub fn wait_for<T>(
     patience: Duration,
     mut condition: impl FnMut() -> Option<T>,
 ) -> Result<T> {
-    let deadline = now() + patience;
+    let begin = now();
     loop {
         if let Some(value) = condition() {
             return Ok(value);
         }
-        if now() >= deadline {
+        if begin.elapsed() >= patience {
             bail!("waited {patience:?} in vain for {what}");
         }
-        pause(POLL);
+        pause(interval(begin.elapsed()));
     }
 }
 
@@ -40,14 +43,18 @@ pub fn stays(
     span: Duration,
     mut condition: impl FnMut() -> bool,
 ) -> Result<()> {
-    let end = now() + span;
-    while now() < end {
+    let begin = now();
+    while begin.elapsed() < span {
         if !condition() {
             bail!("within {span:?} it stopped being true that {what}");
         }
-        pause(POLL);
+        pause(interval(begin.elapsed()));
     }
     Ok(())
+}
+
+fn interval(elapsed: Duration) -> Duration {
+    (elapsed / 20).clamp(POLL_MIN, POLL_MAX)
 }
 
 /// Lets time pass, for what is a span by nature: a pacing interval, the expiry of a kernel timer.
