@@ -1,5 +1,5 @@
-//! A link with a known delay: forwards datagrams between two endpoints after a set time, and records by the kernel's stamps
-//! how long it held them.
+//! A link with a known delay: forwards datagrams between two endpoints after a set time, and records by the kernel's
+//! stamps how long it held them.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};

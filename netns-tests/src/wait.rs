@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two looks at a condition: at first often, then every twentieth part of the time that it has taken. A look is often a
-/// process, and many stories share two processors.
+/// Between two looks at a condition: at first often, then every twentieth part of the time that it has taken. A look is
+/// often a process, and many stories share two processors.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(50);
 

@@ -87,8 +87,8 @@ fn shortened(text: &str) -> String {
     text.chars().take(TEXT_LEN_MAX).collect()
 }
 
-/// The version of this program behind a mark, by which `scripts/next-version` finds it in a binary to write another one over
-/// it. The spaces leave room for a longer number.
+/// The version of this program behind a mark, by which `scripts/next-version` finds it in a binary to write another one
+/// over it. The spaces leave room for a longer number.
 static STAMP: &str = concat!("ployz-version=", env!("CARGO_PKG_VERSION"), "        ");
 
 /// The version of this program, as text. Every use of it reads the stamp.
