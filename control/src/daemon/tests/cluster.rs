@@ -63,6 +63,7 @@ impl Cluster {
         for _ in 1..count {
             cluster.join().await.unwrap();
         }
+        cluster.wait_seen(count).await;
         cluster
     }
 

@@ -10,7 +10,6 @@ use crate::testkit::{PATIENCE, run, wait_until};
 fn machines_join_and_every_one_sees_all_by_their_names_and_addresses() {
     run(async {
         let cluster = Cluster::founded(3).await;
-        cluster.wait_seen(3).await;
         for host in &cluster.hosts {
             let Some(Payload::MachineList(list)) =
                 host.ask(Request::MachineList).await.unwrap().payload
@@ -89,7 +88,6 @@ fn an_invite_that_was_revoked_or_is_another_networks_lets_nobody_in() {
 fn a_machine_that_was_removed_is_in_no_view_and_its_certificate_counts_for_nothing() {
     run(async {
         let cluster = Cluster::founded(2).await;
-        cluster.wait_seen(2).await;
         let removed = &cluster.hosts[1];
         let remove = Request::MachineRemove {
             machine: removed.name(),

@@ -67,7 +67,6 @@ async fn holders(host: &Host) -> StorageList {
 fn the_store_moves_to_three_machines_and_to_one_that_did_not_found_it() {
     run(async {
         let cluster = Cluster::founded(3).await;
-        cluster.wait_seen(3).await;
         label(&cluster.hosts[0], "m2", "before").await.unwrap();
         let promote = Request::StoragePromote(storage(&["m2", "m3"], 3));
         let id = begin(&cluster.hosts[0], promote).await;
@@ -99,7 +98,6 @@ fn the_store_moves_to_three_machines_and_to_one_that_did_not_found_it() {
 fn two_changes_of_the_holders_are_not_begun_by_one_machine() {
     run(async {
         let cluster = Cluster::founded(3).await;
-        cluster.wait_seen(3).await;
         let promote = || Request::StoragePromote(storage(&["m2", "m3"], 3));
         let id = begin(&cluster.hosts[0], promote()).await;
         let refused = cluster.hosts[0].ask(promote()).await.unwrap_err();
@@ -116,7 +114,6 @@ fn a_coordinator_that_dies_leaves_one_store_that_takes_writes() {
     for stage in ["prepare", "elect", "copy", "cut over"] {
         run(async move {
             let mut cluster = Cluster::founded(3).await;
-            cluster.wait_seen(3).await;
             let promote = Request::StoragePromote(storage(&["m2", "m3"], 3));
             let id = begin(&cluster.hosts[0], promote).await;
             let reached = |row: &OperationRow| row.stages.iter().any(|it| it.stage == stage);

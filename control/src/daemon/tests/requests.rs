@@ -81,7 +81,6 @@ fn no_workload_is_placed_where_no_machine_is_active() {
 fn a_name_is_one_machines_and_free_again_once_it_is_given_up() {
     run(async {
         let cluster = Cluster::founded(2).await;
-        cluster.wait_seen(2).await;
         let host = &cluster.hosts[0];
         let rename = |machine: &str, name: &str| Request::MachineRename {
             machine: machine.to_owned(),

@@ -128,7 +128,6 @@ fn a_change_is_in_the_audit_trail_with_its_caller_and_a_refusal_is_counted() {
 fn a_member_forwards_to_a_machine_that_holds_the_store_and_answers_none_of_it_itself() {
     run(async {
         let cluster = Cluster::founded(2).await;
-        cluster.wait_seen(2).await;
         let [founder, member] = &cluster.hosts[..] else {
             panic!("two machines");
         };
