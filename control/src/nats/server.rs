@@ -15,6 +15,7 @@ use tokio::process::Command;
 use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::process::Process;
+use crate::host::tasks::TaskGroup;
 use crate::nats::error::NatsError;
 use crate::nats::log::Log;
 use crate::nats::settings::Settings;
@@ -48,6 +49,8 @@ pub(crate) struct NatsServer {
     /// What runs it; without one, we do.
     unit: Option<Unit>,
     version: OnceCell<Version>,
+    /// Waits for the end of the process that was started here. One that outlives this value is reaped by the runtime.
+    reaper: TaskGroup,
 }
 
 /// What it proves itself with.
@@ -68,6 +71,7 @@ impl NatsServer {
             program: program.to_owned(),
             unit,
             version: OnceCell::new(),
+            reaper: TaskGroup::default(),
         }
     }
 
@@ -271,8 +275,7 @@ impl NatsServer {
                 cause,
             })?;
         let pid = child.id().ok_or_else(ended_at_once)?;
-        tokio::task::spawn_local(async move {
-            // Somebody has to ask how it ended, or its remains stay.
+        self.reaper.spawn(async move {
             if let Ok(status) = child.wait().await {
                 tracing::info!(pid, %status, "nats-server ended");
             }

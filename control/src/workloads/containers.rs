@@ -31,6 +31,7 @@ use ployz_core::Seen;
 
 use crate::host::error::{HostError, with_causes};
 use crate::host::program;
+use crate::host::tasks::TaskGroup;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, last_lines};
 
@@ -61,6 +62,7 @@ pub(super) struct Containers {
     engine: RefCell<Option<Docker>>,
     /// Images that are on their way.
     pulls: Rc<RefCell<BTreeSet<String>>>,
+    pulling: TaskGroup,
 }
 
 impl Containers {
@@ -71,6 +73,7 @@ impl Containers {
             mtu,
             engine: RefCell::default(),
             pulls: Rc::default(),
+            pulling: TaskGroup::default(),
         }
     }
 
@@ -200,7 +203,7 @@ impl Containers {
             return;
         }
         let (pulls, engine, image) = (Rc::clone(&self.pulls), engine.clone(), image.to_owned());
-        tokio::task::spawn_local(async move {
+        self.pulling.spawn(async move {
             let pulled = tokio::time::timeout(PULL_WAIT, fetch(&engine, &image)).await;
             match pulled {
                 Ok(Ok(())) => tracing::info!(image, "fetched"),

@@ -23,6 +23,7 @@ use tokio::process::Command;
 use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::process::Process;
+use crate::host::tasks::TaskGroup;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
@@ -51,11 +52,16 @@ echo $? >"$status.new" && mv "$status.new" "$status"
 #[derive(Debug)]
 pub(super) struct Processes {
     files: Rc<DataDirectory>,
+    /// Waits for the ends of the processes that this daemon has started.
+    reaper: TaskGroup,
 }
 
 impl Processes {
-    pub(super) const fn new(files: Rc<DataDirectory>) -> Self {
-        Self { files }
+    pub(super) fn new(files: Rc<DataDirectory>) -> Self {
+        Self {
+            files,
+            reaper: TaskGroup::default(),
+        }
     }
 
     pub(super) fn see(&self, ids: &[InstanceId]) -> BTreeMap<InstanceId, Seen> {
@@ -94,8 +100,7 @@ impl Processes {
         if let Some(process) = Process::of(pid) {
             self.files.write(&file(id, "process.json"), &process)?;
         }
-        tokio::task::spawn_local(async move {
-            // Somebody has to ask how it ended, or its remains stay.
+        self.reaper.spawn(async move {
             let _written_down = child.wait().await;
         });
         Ok(())
