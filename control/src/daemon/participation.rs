@@ -291,7 +291,7 @@ impl Networks {
         }
         let left = self.leave().await;
         // For the next network.
-        self.machine.workloads.take_up();
+        self.machine.workloads.resume_starts();
         let deleted = match left {
             Ok(()) => membership::delete(&self.machine).await,
             Err(error) => Err(error),

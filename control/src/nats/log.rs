@@ -23,14 +23,14 @@ impl Log {
 
     /// The refusals among the whole lines that are new. A log that cannot be read has none.
     pub(crate) fn refusals(&mut self) -> Vec<String> {
-        let text = self.news().unwrap_or_default();
+        let text = self.new_lines().unwrap_or_default();
         text.lines()
             .filter_map(refusal)
             .map(str::to_owned)
             .collect()
     }
 
-    fn news(&mut self) -> std::io::Result<String> {
+    fn new_lines(&mut self) -> std::io::Result<String> {
         let mut file = File::open(&self.path)?;
         // The server has begun another.
         if file.metadata()?.len() < self.offset {

@@ -120,7 +120,7 @@ impl Network {
         if *self.servers.borrow() != servers {
             let all: Vec<_> = servers.iter().copied().collect();
             self.servers.replace(servers);
-            self.store.look_at(&all).await;
+            self.store.set_servers(&all).await;
         }
     }
 

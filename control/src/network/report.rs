@@ -54,7 +54,7 @@ impl Network {
         self.store.observe(&record).await?;
         let measured = host.round_trips().await?;
         self.store
-            .tell_round_trips(&self.rtt_record(&measured))
+            .record_round_trips(&self.rtt_record(&measured))
             .await?;
         Ok(())
     }

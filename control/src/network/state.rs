@@ -167,7 +167,7 @@ impl Network {
     }
 
     /// Waits until a machine has neither a peer here nor a way to the store.
-    pub(crate) async fn forgotten(&self, id: MachineId) {
+    pub(crate) async fn expelled(&self, id: MachineId) {
         let mut admitted = self.admitted.subscribe();
         // The sender is ours, so there is always an answer.
         let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;

@@ -38,7 +38,7 @@ pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Op
     let keep = async {
         loop {
             device.rebound().await;
-            device.each_descriptor(|name, _| report(name, forget(name)));
+            device.each_descriptor(|name, _| report(name, drop_kept(name)));
             keep(device);
         }
     };
@@ -48,7 +48,7 @@ pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Op
 
 /// Has the supervisor keep what the interface consists of now. Without a supervisor there is nobody to tell.
 fn keep(device: &Device) {
-    device.each_descriptor(|name, fd| report(name, store(name, fd)));
+    device.each_descriptor(|name, fd| report(name, keep_one(name, fd)));
 }
 
 fn report(name: &str, told: std::io::Result<()>) {
@@ -114,7 +114,7 @@ fn adopt(options: &DeviceOptions, update: &Update) -> Result<Option<Device>, Ove
         Err(error) => {
             tracing::warn!(%error, "what was kept is of no use: starting anew");
             for name in names {
-                forget(&name).map_err(OverlayError::Drop)?;
+                drop_kept(&name).map_err(OverlayError::Drop)?;
             }
             Ok(None)
         }
@@ -137,7 +137,7 @@ async fn create(options: &DeviceOptions, update: &Update) -> Result<Device, Devi
     Device::create(options, update)
 }
 
-fn store(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
+fn keep_one(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
     // It is not to be watched: a stamp in a socket's error queue looks like an end.
     let state = [
         NotifyState::FdStore,
@@ -147,7 +147,7 @@ fn store(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
     sd_notify::notify_with_fds(false, &state, &[fd])
 }
 
-fn forget(name: &str) -> std::io::Result<()> {
+fn drop_kept(name: &str) -> std::io::Result<()> {
     sd_notify::notify(
         false,
         &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],

@@ -169,7 +169,7 @@ async fn delete_observed(network: &Network, id: MachineId) -> Result<String, Fai
 
 /// Waits until this machine has drawn the consequences; the others do so by themselves.
 async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> {
-    tokio::time::timeout(FORGET_WAIT, network.forgotten(id))
+    tokio::time::timeout(FORGET_WAIT, network.expelled(id))
         .await
         .map(|()| "refused from now on".to_owned())
         .map_err(|_| {

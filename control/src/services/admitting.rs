@@ -34,7 +34,7 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let certificate_key = well_formed(&request)?;
     let key = request.machine_id.to_string();
     let now = network.store.unix_secs().await?;
-    let slot: Slot<MachineRecord> = network.store.look(MACHINES, &key).await?;
+    let slot: Slot<MachineRecord> = network.store.slot(MACHINES, &key).await?;
     let invite = consume(&network, &request, &slot, now).await?;
     let record = match slot.record().map(|found| found.value) {
         Some(record) if record.wireguard_key == request.wireguard_key => record,

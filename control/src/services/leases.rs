@@ -127,7 +127,7 @@ async fn claim(
 }
 
 async fn standing(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
-    let held: Slot<MachineRecord> = store.look(MACHINES, &machine.to_string()).await?;
+    let held: Slot<MachineRecord> = store.slot(MACHINES, &machine.to_string()).await?;
     Ok(match held {
         Slot::Nothing => HolderState::Unknown,
         Slot::Record(_) => HolderState::Member,

@@ -14,7 +14,7 @@ use crate::machine::{Command, Machine};
 pub(crate) async fn retire(here: &Machine) -> Outcome {
     let network = here.running_network()?.membership.network.clone();
     let _entering = here.begin_entering()?;
-    let stopped = match here.workloads.lay_down().await {
+    let stopped = match here.workloads.stop_all().await {
         Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
         Err(error) => return Ok(retired(vec![step("workloads", Err(error.into()))])),
     };
@@ -24,7 +24,7 @@ pub(crate) async fn retire(here: &Machine) -> Outcome {
             Ok(retired(vec![stopped, mesh, going]))
         }
         Err(failed) => {
-            here.workloads.take_up();
+            here.workloads.resume_starts();
             Ok(retired(vec![stopped, failed]))
         }
     }

@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// Looks for it at these places from the next connection on.
-    pub(crate) async fn look_at(&self, servers: &[(IpAddr, u16)]) {
+    pub(crate) async fn set_servers(&self, servers: &[(IpAddr, u16)]) {
         if let Err(error) = self.client.set_server_pool(urls(servers)).await {
             tracing::debug!(%error, "the client of the store has ended");
         }
@@ -202,11 +202,11 @@ impl Store {
         bucket: &str,
         key: &str,
     ) -> Result<Option<Revised<T>>, StoreError> {
-        Ok(self.look(bucket, key).await?.record())
+        Ok(self.slot(bucket, key).await?.record())
     }
 
     /// Reads what there is under a key, or was.
-    pub(crate) async fn look<T: DeserializeOwned>(
+    pub(crate) async fn slot<T: DeserializeOwned>(
         &self,
         bucket: &str,
         key: &str,
@@ -343,7 +343,7 @@ impl Store {
     }
 
     /// Writes what this machine has measured.
-    pub(crate) async fn tell_round_trips(&self, record: &RttRecord) -> Result<(), StoreError> {
+    pub(crate) async fn record_round_trips(&self, record: &RttRecord) -> Result<(), StoreError> {
         self.put(RTT, &record.id.to_string(), record).await
     }
 

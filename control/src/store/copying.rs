@@ -113,11 +113,11 @@ impl Store {
         let question =
             json!({ "deliver_subject": inbox, "no_consumers": true, "chunk_size": CHUNK_LEN });
         let snapshot = self
-            .told(format!("STREAM.SNAPSHOT.{name}"), &question)
+            .call(format!("STREAM.SNAPSHOT.{name}"), &question)
             .await?;
         let question = json!({ "config": config, "state": snapshot["state"] });
         let restore = next
-            .told(format!("STREAM.RESTORE.{name}"), &question)
+            .call(format!("STREAM.RESTORE.{name}"), &question)
             .await?;
         let into = restore["deliver_subject"]
             .as_str()
@@ -146,7 +146,7 @@ impl Store {
     }
 
     /// Asks JetStream something that the client has no word for.
-    async fn told(&self, subject: String, question: &Value) -> Result<Value, StoreError> {
+    async fn call(&self, subject: String, question: &Value) -> Result<Value, StoreError> {
         self.reachable()?;
         let asking = async || self.jetstream.request(subject.clone(), question).await;
         let answer: Value = self.within(asking).await?;

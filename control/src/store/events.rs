@@ -65,7 +65,8 @@ impl Following {
             }
             let message = self.news.next().await;
             let message = message.ok_or_else(|| StoreError::unavailable("it hung up"))?;
-            let Some(message) = told(message).filter(|message| message.sequence > self.seen) else {
+            let Some(message) = published(message).filter(|message| message.sequence > self.seen)
+            else {
                 continue;
             };
             if message.sequence > self.seen + 1 {
@@ -93,7 +94,7 @@ impl Following {
 
 /// News of an event. A machine can have an answer sent to where news comes from, but not with other headers than what it
 /// was the answer to: so both have to say the same.
-fn told(message: Message) -> Option<StreamMessage> {
+fn published(message: Message) -> Option<StreamMessage> {
     let subject = message.subject.clone();
     let message = StreamMessage::try_from(message).ok()?;
     (subject.strip_prefix("ployz.")? == message.subject.as_str()).then_some(message)

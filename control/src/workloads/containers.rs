@@ -77,7 +77,7 @@ impl Containers {
         }
     }
 
-    pub(super) async fn see(
+    pub(super) async fn observe(
         &self,
         ids: &[InstanceId],
     ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {

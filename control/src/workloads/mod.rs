@@ -145,8 +145,8 @@ impl Workloads {
         }
     }
 
-    /// Stops all of them, for good; how many that were. Until [`Self::take_up`] nothing is started.
-    pub(crate) async fn lay_down(&self) -> Result<usize, WorkloadError> {
+    /// Stops all of them, for good; how many that were. Until [`Self::resume_starts`] nothing is started.
+    pub(crate) async fn stop_all(&self) -> Result<usize, WorkloadError> {
         // It is never closed.
         let turn = self.turn.acquire().await;
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
@@ -159,8 +159,8 @@ impl Workloads {
         Ok(ids.len())
     }
 
-    /// After [`Self::lay_down`]: what is claimed is run again.
-    pub(crate) fn take_up(&self) {
+    /// After [`Self::stop_all`]: what is claimed is run again.
+    pub(crate) fn resume_starts(&self) {
         self.turn.add_permits(1);
     }
 
@@ -241,7 +241,7 @@ impl Workloads {
     /// Starts what has to run and does not.
     async fn run_due(&self, client: &Client, network: &Network) -> Result<(), WorkloadError> {
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
-        let seen = self.engine.see(&ids).await?;
+        let seen = self.engine.observe(&ids).await?;
         for id in ids {
             let mut seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
             if seen == Seen::Nothing && self.files.path(&ended_file(id)).exists() {
@@ -249,7 +249,7 @@ impl Workloads {
                 seen = Seen::Succeeded;
             }
             if seen == Seen::Succeeded {
-                self.note_end(id)?;
+                self.record_end(id)?;
             }
             if network.is_succeeded(id) && self.has_volumes(id) {
                 self.engine.stop(id).await?;
@@ -281,7 +281,7 @@ impl Workloads {
     }
 
     /// What has ended well is not run again, whatever becomes of this machine.
-    fn note_end(&self, id: InstanceId) -> Result<(), WorkloadError> {
+    fn record_end(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let file = ended_file(id);
         if self.files.path(&file).exists() {
             return Ok(());

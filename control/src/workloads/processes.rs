@@ -64,8 +64,8 @@ impl Processes {
         }
     }
 
-    pub(super) fn see(&self, ids: &[InstanceId]) -> BTreeMap<InstanceId, Seen> {
-        ids.iter().map(|id| (*id, self.see_one(*id))).collect()
+    pub(super) fn observe(&self, ids: &[InstanceId]) -> BTreeMap<InstanceId, Seen> {
+        ids.iter().map(|id| (*id, self.observe_one(*id))).collect()
     }
 
     pub(super) fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
@@ -133,7 +133,7 @@ impl Processes {
         Ok(last_lines(&text[text.ceil_char_boundary(first)..], lines))
     }
 
-    fn see_one(&self, id: InstanceId) -> Seen {
+    fn observe_one(&self, id: InstanceId) -> Seen {
         if self.running(id).is_some() {
             self.bound_log(id);
             return Seen::Running;

@@ -42,14 +42,14 @@ impl Engine {
     }
 
     /// How these are.
-    pub(super) async fn see(
+    pub(super) async fn observe(
         &self,
         ids: &[InstanceId],
     ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {
         match self {
-            Self::Units(units) => units.see(ids).await,
-            Self::Processes(processes) => Ok(processes.see(ids)),
-            Self::Containers(containers) => containers.see(ids).await,
+            Self::Units(units) => units.observe(ids).await,
+            Self::Processes(processes) => Ok(processes.observe(ids)),
+            Self::Containers(containers) => containers.observe(ids).await,
         }
     }
 

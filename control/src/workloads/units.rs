@@ -25,7 +25,7 @@ impl Units {
         Self { files }
     }
 
-    pub(super) async fn see(
+    pub(super) async fn observe(
         &self,
         ids: &[InstanceId],
     ) -> Result<BTreeMap<InstanceId, Seen>, WorkloadError> {
@@ -43,7 +43,7 @@ impl Units {
                 .position(|known| unit.get("Id") == Some(&known.as_str()))?;
             Some((
                 ids[at],
-                seen(unit.get("ActiveState")?, unit.get("SubState")?),
+                state(unit.get("ActiveState")?, unit.get("SubState")?),
             ))
         });
         Ok(seen.collect())
@@ -88,7 +88,7 @@ impl Units {
     }
 
     pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
-        let seen = self.see(&[id]).await?;
+        let seen = self.observe(&[id]).await?;
         if seen.get(&id).is_none_or(|seen| *seen == Seen::Nothing) {
             return Ok(());
         }
@@ -123,7 +123,7 @@ fn properties(block: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-fn seen(active: &str, sub: &str) -> Seen {
+fn state(active: &str, sub: &str) -> Seen {
     match (active, sub) {
         ("active", "exited") => Seen::Succeeded,
         ("active" | "activating" | "deactivating" | "reloading", _) => Seen::Running,
@@ -182,7 +182,7 @@ mod tests {
             ("active", "exited", Seen::Succeeded),
             ("failed", "failed", Seen::Failed),
         ] {
-            assert_eq!(seen(active, sub), expected, "{active} {sub}");
+            assert_eq!(state(active, sub), expected, "{active} {sub}");
         }
     }
 }
