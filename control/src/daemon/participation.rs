@@ -317,7 +317,7 @@ impl Networks {
         })?;
         // The mesh does without it, and it is tried again and again.
         if let Err(error) = nats.start().await {
-            tracing::warn!(%error, "nats-server does not start");
+            tracing::warn!(%error, "cannot start nats-server");
         }
         Ok(Some(Storage {
             nats,

@@ -1,4 +1,4 @@
-//! A certificate authority: a network's own, or one that a daemon makes for its host and forgets when it stops.
+//! A certificate authority: a network's own, or one that a daemon makes for its host and drops when it stops.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::host::identity::hex;
 
 /// Signs certificates for one network.
 ///
-/// Machines' do not expire: membership ends by removal, never by a clock that is wrong.
+/// Certificates of machines do not expire: membership ends by removal, never by a clock that is wrong.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CertificateAuthority {
@@ -27,7 +27,7 @@ pub(crate) struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// A new one.
+    /// A new authority.
     pub(crate) fn generate(network: &str) -> Result<Self, HostError> {
         let key = KeyPair::generate()?;
         let certificate = parameters(network).self_signed(&key)?;
@@ -38,12 +38,12 @@ impl CertificateAuthority {
         })
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// A certificate for a machine, by which it serves at these addresses and is known to others.
+    /// A certificate with which a machine serves at these addresses and identifies itself to others.
     pub(crate) fn certify_machine(
         &self,
         subject: &str,
@@ -60,7 +60,8 @@ impl CertificateAuthority {
         self.certify(subject, Role::Machine, names, &usages, None, key)
     }
 
-    /// A certificate for a person, by which nobody can serve, until a time in seconds since 1970 or for ever.
+    /// A client certificate for a person, which no server can use. It expires at a time in seconds since 1970, or
+    /// never.
     pub(crate) fn certify_person(
         &self,
         subject: &str,
@@ -72,7 +73,8 @@ impl CertificateAuthority {
         self.certify(subject, role, Vec::new(), &usages, expires_at, key)
     }
 
-    /// What the servers of store number `epoch` know each other by: only who holds the authority can tell.
+    /// The secret by which the servers of store number `epoch` identify each other: it takes the authority to derive
+    /// it.
     pub(crate) fn route_secret(&self, epoch: u32) -> Secret {
         let mut digest = Sha256::new();
         digest.update(b"ployz: routes of the store\0");
@@ -118,7 +120,7 @@ fn expiry(unix_secs: u64) -> Result<OffsetDateTime, HostError> {
         .ok_or(HostError::Expiry(unix_secs))
 }
 
-/// What issuer and certificate have to agree on; it follows from the network alone.
+/// The parameters that issuer and certificate have to agree on; they follow from the network alone.
 fn parameters(network: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(&format!("ployz {network}"));
@@ -133,13 +135,13 @@ fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// A P-256 key of which only the public half is here: that of a machine which joins.
+/// The public half of a P-256 key: a joining machine's, whose private half stays there.
 #[derive(Debug)]
 pub(crate) struct PublicPoint(Vec<u8>);
 
 impl PublicPoint {
-    /// An uncompressed point: 4, and two coordinates of 32 bytes. Whether it lies on the curve is for its holder to
-    /// care about, who cannot use the certificate otherwise.
+    /// Parses an uncompressed point: 4, and two coordinates of 32 bytes. A point that is not on the curve harms its
+    /// holder alone, who cannot use the certificate.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
         let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();

@@ -1,4 +1,4 @@
-//! The edge where the control plane gets its clocks and its chance.
+//! The edge where the control plane reads clocks and random numbers.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,7 +26,7 @@ pub(crate) fn unix_ns() -> u64 {
     u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The parts of a new id: milliseconds since 1970, and chance.
+/// The parts of a new id: milliseconds since 1970, and a random number.
 pub(crate) fn id_parts() -> (u64, u128) {
     (unix_ms(), rand::random())
 }

@@ -1,4 +1,4 @@
-//! What `ployzd run` is told: by flags, the environment and a file, in that order of weight, parsed once.
+//! The settings of `ployzd run`: flags override the environment, which overrides the file. They are parsed once.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::host::logging::LogFormat;
 
 const ENVIRONMENT_PREFIX: &str = "PLOYZD_";
 
-/// What `wg-quick` and the kernel use: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
+/// The default of `wg-quick` and the kernel: 1500 less the longest outer headers (IPv6 40, UDP 8, WireGuard 32).
 pub(crate) const MTU_DEFAULT: u32 = 1420;
 
 /// For clap.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     settings: Settings,
 }
 
-/// What somebody has said, wherever they said it.
+/// The settings of one source; those that it leaves out are none.
 #[derive(Debug, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -99,7 +99,7 @@ struct Settings {
     log_format: Option<LogFormat>,
 }
 
-/// How to talk to the kernel, as an operator says it.
+/// The I/O backend, as an operator names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BackendArgument {
@@ -123,7 +123,7 @@ impl From<BackendArgument> for BackendChoice {
     }
 }
 
-/// What runs workloads on a machine.
+/// The runtime of a machine's workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Runtime {
@@ -134,7 +134,7 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    /// The word for it.
+    /// Its name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -143,7 +143,7 @@ impl Runtime {
     }
 }
 
-/// Whose service a daemon is.
+/// The user that a daemon is a service of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ServiceMode {
@@ -154,7 +154,7 @@ pub(crate) enum ServiceMode {
 }
 
 impl ServiceMode {
-    /// The word for it.
+    /// Its name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -163,7 +163,7 @@ impl ServiceMode {
     }
 }
 
-/// All of it, complete.
+/// The complete settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
@@ -188,7 +188,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file, if there is one, and fills in what nobody has said.
+    /// Reads the file, if there is one, and adds the defaults.
     pub(crate) fn load(arguments: Arguments) -> Result<Self, HostError> {
         refuse_unknown(std::env::vars_os().map(|(key, _)| key.to_string_lossy().into_owned()))?;
         let file = match &arguments.config {
@@ -308,7 +308,7 @@ fn engine_socket() -> PathBuf {
     if is_podman { podman } else { docker }.to_owned()
 }
 
-/// Never the one on the PATH: which version runs is not for whoever set that to decide.
+/// Beside this program, never from PATH: the installation decides which version runs, not the environment.
 fn beside_ourselves() -> Result<PathBuf, HostError> {
     let link = Path::new("/proc/self/exe");
     let ourselves = std::env::current_exe().map_err(HostError::file("read", link))?;

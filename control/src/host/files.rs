@@ -22,7 +22,7 @@ pub(crate) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens it, and makes it first if it is not there.
+    /// Opens the directory, and creates it first if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, HostError> {
         if !path.exists() {
             DirBuilder::new()
@@ -47,12 +47,12 @@ impl DataDirectory {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Where a file of it is.
+    /// The path of a file in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Reads a file of it; `None` if there is none.
+    /// Reads a file; `None` if it does not exist.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HostError> {
         let path = self.path(name);
         let text = match fs::read(&path) {
@@ -69,7 +69,7 @@ impl DataDirectory {
         }
     }
 
-    /// Reads a file that [`Self::rewrite`] has written; if it is damaged or gone, the one before it.
+    /// Reads a file that [`Self::rewrite`] has written, or its previous copy if it is damaged or missing.
     pub(crate) fn read_last_good<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -84,7 +84,7 @@ impl DataDirectory {
         }
     }
 
-    /// Writes a file of it and keeps the one before.
+    /// Writes a file, and keeps its previous copy.
     pub(crate) fn rewrite(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
         let kept = self.path(&before(name));
         self.remove(&before(name))?;
@@ -97,20 +97,20 @@ impl DataDirectory {
         self.write(name, value)
     }
 
-    /// Writes a file of it.
+    /// Writes a file.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
         let rendered = serde_json::to_vec_pretty(value).map_err(HostError::render(name));
         let text = Zeroizing::new(rendered?);
         self.write_bytes(name, &text)
     }
 
-    /// As [`Self::write`], as it is.
+    /// Writes a file with these bytes.
     pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), HostError> {
         let path = self.path(name);
         replace(&path, bytes).map_err(HostError::file("write", &path))
     }
 
-    /// Makes a directory in it.
+    /// Creates a directory in the data directory.
     pub(crate) fn make_directory(&self, name: &str) -> Result<(), HostError> {
         let path = self.path(name);
         DirBuilder::new()
@@ -120,7 +120,7 @@ impl DataDirectory {
             .map_err(HostError::file("create", &path))
     }
 
-    /// Calls a file or directory something else; there must be none of that name.
+    /// Renames a file or directory; the new name must be free.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), HostError> {
         let path = self.path(from);
         let renamed =
@@ -128,7 +128,7 @@ impl DataDirectory {
         renamed.map_err(HostError::file("rename", &path))
     }
 
-    /// Takes a file or directory away, if it is there.
+    /// Removes a file or directory, if it exists.
     pub(crate) fn remove(&self, name: &str) -> Result<(), HostError> {
         let path = self.path(name);
         let removed = if path.is_dir() {
@@ -145,13 +145,13 @@ impl DataDirectory {
     }
 }
 
-/// What [`DataDirectory::rewrite`] calls the file before this one.
+/// The name of the previous copy that [`DataDirectory::rewrite`] keeps.
 fn before(name: &str) -> String {
     format!("{name}.before")
 }
 
-/// Beside it, then over it: whoever reads finds the old file or the new one, also after a power cut. A disk that is full
-/// leaves the old one and nothing else.
+/// Writes beside the file, then renames over it: a reader finds the old file or the new one, also after a power cut. A
+/// full disk leaves the old file and nothing else.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("new");
     let written = write_whole(&beside, bytes).and_then(|()| fs::rename(&beside, path));

@@ -1,11 +1,11 @@
-//! Whether a loop of the daemon still turns: the watchdog asks, and the loop answers wherever it waits.
+//! The liveness of a loop of the daemon: the watchdog asks, and the loop answers wherever it waits.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-/// The question to a loop whether it still turns, and its answers.
+/// The liveness check of one loop: the watchdog's questions and the loop's answers.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     name: &'static str,
@@ -25,19 +25,19 @@ impl Heartbeat {
         })
     }
 
-    /// What the loop is called.
+    /// The name of the loop.
     pub(crate) const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// For the loop: answers, once somebody asks. To be waited for wherever the loop waits.
+    /// For the loop: answers the next question. The loop awaits this wherever it waits.
     pub(crate) async fn answer(&self) {
         self.asked.notified().await;
         self.answers.set(self.answers.get() + 1);
         self.answered.notify_one();
     }
 
-    /// Asks, and waits for the answer. A beat that came too late for whoever asked before counts for nothing.
+    /// For the watchdog: asks, and waits for the answer. A late answer to an earlier question does not count.
     pub(crate) async fn check(&self) {
         let before = self.answers.get();
         self.asked.notify_one();
@@ -62,7 +62,7 @@ mod tests {
             tokio::join!(heartbeat.answer(), heartbeat.check());
         }
         let felt = tokio::time::timeout(PATIENCE, heartbeat.check()).await;
-        assert!(felt.is_err(), "nobody answered");
+        assert!(felt.is_err(), "no answer");
         heartbeat.answer().await;
         let felt = tokio::time::timeout(PATIENCE, heartbeat.check()).await;
         assert!(felt.is_err(), "the late answer was to another question");

@@ -1,4 +1,4 @@
-//! Who this machine is: an id and three keys, made once. They never leave the data directory.
+//! The identity of this machine: an id and three keys, generated once. They never leave the data directory.
 
 use ployz_api::{MachineId, Secret};
 use ployz_engine::PrivateKey;
@@ -16,7 +16,7 @@ const WIREGUARD_KEY: &str = "the WireGuard key in identity.json";
 const STORE_KEY: &str = "the store's key in identity.json";
 const CERTIFICATE_KEY: &str = "the certificate's key in identity.json";
 
-/// As it lies on disk.
+/// The identity as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
@@ -38,7 +38,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Reads it, or makes it if this is the first start.
+    /// Reads the identity, or generates it at the first start.
     pub(crate) fn open(files: &DataDirectory) -> Result<Self, HostError> {
         let saved = match files.read(FILE)? {
             Some(saved) => saved,
@@ -51,7 +51,7 @@ impl Identity {
         saved.try_into()
     }
 
-    /// One that is kept nowhere.
+    /// An identity that is not stored.
     #[cfg(test)]
     pub(crate) fn generate() -> Result<Self, HostError> {
         Saved::generate()?.try_into()
@@ -63,7 +63,7 @@ impl Identity {
             .map_err(HostError::key(CERTIFICATE_KEY))
     }
 
-    /// How the store knows this machine.
+    /// The public key by which the store identifies this machine.
     pub(crate) fn nkey(&self) -> Result<String, HostError> {
         let pair = nkeys::KeyPair::from_seed(self.nkey_seed.expose());
         let pair = pair.map_err(HostError::key(STORE_KEY))?;

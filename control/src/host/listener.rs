@@ -19,13 +19,14 @@ pub(crate) const STREAMS_MAX: u32 = 16;
 /// A request fits into it, and so do all of a connection's together.
 const RECEIVE_WINDOW: u32 = 256 * 1024;
 
-/// Bytes of datagrams that wait for us: the first messages of 1,000 clients, 1,200 bytes of which the kernel counts as 2,304.
+/// Bytes of datagrams that wait to be read: the first messages of 1,000 clients. The kernel counts 1,200 bytes as
+/// 2,304.
 const RECEIVE_BUFFER: usize = 4 << 20;
 const _: () = assert!(RECEIVE_BUFFER > 1_000 * 2_304);
 
 const IDLE_MS_MAX: u32 = 30_000;
 
-/// A server that was closed leaves its port to the kernel, which takes a moment to let go of it.
+/// The kernel releases the port of a server that was closed after a moment.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 const RELEASE_POLL: Duration = Duration::from_millis(20);
 

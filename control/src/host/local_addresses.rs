@@ -1,4 +1,4 @@
-//! Facts about the host.
+//! The host's addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-/// Its addresses that others might reach, those that are private first, as machines of one network mostly are close
-/// to each other.
+/// The host's addresses that other machines might reach, private ones first: machines of a network are mostly close to
+/// each other.
 pub(crate) fn addresses(except_interface: &str) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = getifaddrs()
         .into_iter()
@@ -21,7 +21,7 @@ pub(crate) fn addresses(except_interface: &str) -> Vec<IpAddr> {
     addresses
 }
 
-/// Where `listen` is reached from elsewhere.
+/// The endpoints at which other machines reach `listen`.
 pub(crate) fn endpoints(listen: SocketAddr, except_interface: &str) -> Vec<SocketAddr> {
     if !listen.ip().is_unspecified() {
         return vec![listen];
@@ -33,7 +33,7 @@ pub(crate) fn endpoints(listen: SocketAddr, except_interface: &str) -> Vec<Socke
         .collect()
 }
 
-/// An address of the host that lies in `network`, if there is one.
+/// An address of the host within `network`, if there is one.
 pub(crate) fn overlap(network: Ipv4Net, except_interface: &str) -> Option<IpAddr> {
     addresses(except_interface)
         .into_iter()

@@ -1,4 +1,4 @@
-//! Where the log goes, and how it looks.
+//! The log: its destination and its format.
 
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::host::error::HostError;
 
-/// One of the ways to log.
+/// Destination and format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
@@ -20,7 +20,7 @@ pub(crate) enum LogFormat {
     Auto,
     /// Lines for people, to stderr.
     Text,
-    /// One JSON object a line, to stderr.
+    /// Lines of JSON, to stderr.
     Json,
     /// To journald, each field by its name.
     Journald,
@@ -31,7 +31,7 @@ pub(crate) enum LogFormat {
 /// # Errors
 /// If journald was asked for by name and is not there.
 pub(crate) fn start(format: LogFormat) -> Result<(), HostError> {
-    // What the client of the store has to say comes through `store`, as news and not as alarm.
+    // Events of the store's client are logged by `store`, at a level of their own.
     let filter = EnvFilter::try_from_env("PLOYZ_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=off"));
     let registry = tracing_subscriber::registry().with(filter);
@@ -53,7 +53,8 @@ pub(crate) fn start(format: LogFormat) -> Result<(), HostError> {
     Ok(())
 }
 
-/// What systemd has connected to the journal it names by device and inode (systemd.exec(5), `$JOURNAL_STREAM`).
+/// Whether systemd has connected stderr to the journal, which it names by device and inode (systemd.exec(5),
+/// `$JOURNAL_STREAM`).
 fn stderr_is_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
         return false;

@@ -1,5 +1,5 @@
-//! The network that this machine is in, as it lies on disk. When the file is there, the machine is a member, whether it
-//! takes part at the moment or not.
+//! The network that this machine is in, as it is stored. A machine with this file is a member, whether it takes part at
+//! the moment or not.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ pub(crate) const AUTHORITY_FILE: &str = "ca.json";
 /// The file of the last good view.
 pub(crate) const VIEW_FILE: &str = "view.json";
 
-/// What a machine has to know to be in a network without asking anybody.
+/// Everything that a machine needs to enter its network without any other machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Membership {
@@ -23,16 +23,16 @@ pub(crate) struct Membership {
     pub(crate) network: Name,
     pub(crate) name: Name,
     pub(crate) cluster_cidr: Ipv4Net,
-    /// How addresses are handed out; only a machine that holds the store has to know.
+    /// The plan by which addresses are assigned; only holders of the store have it.
     pub(crate) addresses: Option<AddressPlan>,
     pub(crate) overlay_ip: std::net::Ipv4Addr,
     pub(crate) overlay_ip6: std::net::Ipv6Addr,
     pub(crate) subnet: Ipv4Net,
     pub(crate) ca_pem: String,
     pub(crate) certificate_pem: String,
-    /// Where the store is, in the overlay.
+    /// The store's servers, by their addresses in the overlay.
     pub(crate) store: Vec<(IpAddr, u16)>,
-    /// How many stores there were before it: when it is moved, the higher number counts.
+    /// The number of stores before this one: after a change of holders, the higher number counts.
     #[serde(default)]
     pub(crate) store_epoch: u32,
     /// Whether to take part.
@@ -41,7 +41,7 @@ pub(crate) struct Membership {
     /// WireGuard's port, if it is not the one that the daemon is started with.
     #[serde(default)]
     pub(crate) wg_port: Option<u16>,
-    /// Where others reach this machine's WireGuard, if the operator has said so when the network was drawn up.
+    /// The endpoints of this machine's WireGuard, if the operator set them when the network was created.
     #[serde(default)]
     pub(crate) endpoints: Vec<SocketAddr>,
 }
@@ -52,7 +52,7 @@ impl Membership {
         self.addresses.is_some()
     }
 
-    /// The store, as others are told of it.
+    /// The store's location, as it is announced to other machines.
     pub(crate) fn store_location(&self) -> StoreLocation {
         StoreLocation {
             epoch: self.store_epoch,

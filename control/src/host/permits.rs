@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 
-/// How many are taken.
+/// The count of permits that are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Permits(Cell<usize>);
 
-/// One of them.
+/// A permit that is taken.
 #[derive(Debug)]
 pub(crate) struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    /// Takes one, unless `max` are taken.
+    /// Takes a permit, unless `max` are taken.
     pub(crate) fn take(&self, max: usize) -> Option<Permit<'_>> {
         let taken = self.0.get();
         (taken < max).then(|| {

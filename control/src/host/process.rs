@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// One process of one boot.
+/// A process, identified across reboots and reused numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Process {
@@ -29,8 +29,8 @@ impl Process {
         })
     }
 
-    /// A process of this host that was started with this argument, wherever it is in the command line. Those of containers
-    /// are seen as well, and have their own idea of where things are.
+    /// A process of this host whose command line has this argument, at any position. Processes of containers are left
+    /// out: their paths mean other files.
     pub(crate) fn with_argument(argument: &OsStr) -> Option<Self> {
         let has_it = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Process {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Sends it a signal; one that has gone is no error.
+    /// Sends a signal. A process that has ended is no error.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         if !self.is_alive() {
             return Ok(());
@@ -63,7 +63,7 @@ impl Process {
     }
 }
 
-/// `None` for one that has ended, even if nobody has asked it how.
+/// The start time of a process; `None` if it has ended, also while its exit status is still unread.
 fn started_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses, which may hold anything. proc(5): state is 3, starttime is 22.
@@ -76,7 +76,7 @@ fn started_ticks(pid: u32) -> Option<u64> {
     fields.nth(22 - 4)?.parse().ok()
 }
 
-/// Whether a process counts processes as we do.
+/// Whether a process is in the PID namespace of this daemon.
 fn is_same_host(pid: u32) -> bool {
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid")).ok();
     let own = namespace("self");

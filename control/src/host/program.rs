@@ -1,4 +1,4 @@
-//! Programs of the host that do something and end.
+//! Programs of the host that run to their end.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::process::Command;
 
 use crate::host::error::HostError;
 
-/// Runs one to its end; what it says.
+/// Runs a program to its end, and returns its output.
 ///
 /// # Errors
-/// If it does not end in time, or not well: with what it complains of.
+/// If the program cannot be started, does not end in time, or fails: with its error output.
 pub(crate) async fn run(
     program: &str,
     line: &[&str],
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Does something that waits for disks and servers.
+/// Runs work that blocks on disks or servers on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static, E: From<HostError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {

@@ -1,11 +1,11 @@
-//! What was refused, by cause: counted always, logged at most once a second for each cause.
+//! Refused connections and requests: each is counted, and each cause is logged at most once a second.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// A flood must not become a flood of lines; the count is in each of them.
+/// A flood of requests must not become a flood of log lines; each line has the count.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ struct Cause {
 pub(crate) struct Refusals(RefCell<BTreeMap<String, Cause>>);
 
 impl Refusals {
-    /// One more for this cause; how many there are, if it is time to log it.
+    /// Counts a refusal; returns the count if it is time to log this cause.
     fn count(&self, cause: &str, now: Instant) -> Option<u64> {
         let mut causes = self.0.borrow_mut();
         let Some(known) = causes.get_mut(cause) else {
@@ -38,14 +38,14 @@ impl Refusals {
         Some(known.count)
     }
 
-    /// Somebody was refused. Causes are ours: there are no more of them than the code has.
+    /// Counts and logs a refusal. Causes are constants of the code, so their number is bounded.
     pub(crate) fn note(&self, cause: &str, who: impl Display, why: impl Display, now: Instant) {
         if let Some(count) = self.count(cause, now) {
             tracing::info!(cause, count, %who, %why, "refused");
         }
     }
 
-    /// How many there were, by cause.
+    /// The number of refusals, by cause.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         let causes = self.0.borrow();
         causes

@@ -1,13 +1,13 @@
-//! The supervisor that has started this daemon, and whoever waits on its stdout.
+//! Readiness, as the supervisor and the program that started this daemon learn of it.
 
 use std::io::Write as _;
 
-/// Says `ready` to whoever waits on stdout, and to systemd.
+/// Announces readiness: writes `ready` to stdout, and notifies systemd.
 pub(crate) fn announce_ready() -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;
-    // Without systemd there is nobody to tell.
+    // Without systemd the notification has no receiver.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     Ok(())
 }

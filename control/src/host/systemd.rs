@@ -1,4 +1,4 @@
-//! systemd, by its own tools.
+//! systemd, through its own tools.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::host::program;
 /// A unit's own deadlines are shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Has `systemctl`, `systemd-run` or `journalctl` do something; what it says.
+/// Runs `systemctl`, `systemd-run` or `journalctl`, and returns its output.
 pub(crate) async fn run(program: &str, line: &[&str]) -> Result<String, HostError> {
     program::run(program, line, PATIENCE).await
 }

@@ -1,4 +1,4 @@
-//! The server's side of TLS: whose certificates count, and what they say of their holder.
+//! TLS of servers and of the store's clients: the certificates that are accepted, and the holder that they name.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::host::error::HostError;
 
-/// What a server shows and whom it believes.
+/// The certificates of a server, and the authority whose certificates it accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Presence<'a> {
     pub(crate) ca_pem: &'a str,
     pub(crate) certificate_pem: &'a str,
     pub(crate) key_pem: &'a str,
-    /// Whether somebody without a certificate may come in, for the one thing that strangers may ask.
+    /// Whether clients without a certificate are accepted, for the one request that strangers may make.
     pub(crate) strangers: bool,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn server(presence: Presence<'_>) -> Result<QuicServerConfig, HostErr
     QuicServerConfig::try_from(serving(presence)?).map_err(HostError::tls)
 }
 
-/// TLS within a stream that another machine relays. Strangers have no business there.
+/// TLS within a stream that another machine relays. Strangers are not accepted.
 pub(crate) fn relayed(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
     serving(Presence {
         strangers: false,
@@ -52,7 +52,7 @@ fn serving(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
 pub(crate) fn store_client(presence: Presence<'_>) -> Result<rustls::ClientConfig, HostError> {
     let provider = Arc::new(ring::default_provider());
     let mut chain = chain(presence)?;
-    // The authority is what both sides know already.
+    // Both sides have the authority's certificate already.
     chain.truncate(1);
     rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -62,7 +62,7 @@ pub(crate) fn store_client(presence: Presence<'_>) -> Result<rustls::ClientConfi
         .map_err(HostError::tls)
 }
 
-/// What a certificate, which has been verified, says of its holder. None says nothing, one of ours always something.
+/// The holder that a verified certificate names; `None` without a certificate, or if it is not one of this network.
 pub(crate) fn role(chain: &[CertificateDer<'_>], network: &str) -> Option<CertificateName> {
     let certificate = webpki::EndEntityCert::try_from(chain.first()?).ok()?;
     certificate
@@ -71,7 +71,7 @@ pub(crate) fn role(chain: &[CertificateDer<'_>], network: &str) -> Option<Certif
         .find(|name| name.network.eq_ignore_ascii_case(network))
 }
 
-/// Somebody without a certificate.
+/// The name of a client without a certificate.
 pub(crate) fn stranger(network: &str) -> CertificateName {
     CertificateName {
         subject: String::new(),
@@ -94,7 +94,7 @@ fn verifier(
     builder.build().map_err(HostError::tls)
 }
 
-/// Our certificate and the authority's: a machine that joins knows the latter by its hash only.
+/// This machine's certificate and the authority's: a joining machine has only the hash of the latter.
 fn chain(presence: Presence<'_>) -> Result<Vec<CertificateDer<'static>>, HostError> {
     [presence.certificate_pem, presence.ca_pem]
         .into_iter()

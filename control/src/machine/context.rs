@@ -25,7 +25,7 @@ use crate::network::{Client, Network};
 use crate::overlay::{Overlay, OverlayError, interface_addresses};
 use crate::workloads::{WorkloadError, Workloads};
 
-/// One machine: handles to what it consists of.
+/// This machine: handles to its parts.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) config: Config,
@@ -56,7 +56,7 @@ impl Drop for EnteringGuard<'_> {
 }
 
 impl Machine {
-    /// A machine in no network, and what it runs all the same.
+    /// A machine in no network, with its instances.
     pub(crate) fn new(
         config: Config,
         files: DataDirectory,
@@ -102,7 +102,7 @@ impl Machine {
         self.network.borrow().clone()
     }
 
-    /// The same, where there has to be one.
+    /// The network, for requests that require one.
     ///
     /// # Errors
     /// `NETWORK_NOT_RUNNING`, with what to do about it.
@@ -137,7 +137,8 @@ impl Machine {
         )
     }
 
-    /// Whether a machine's certificate still means that it is one of us: removal is what ends it, as far as is known here.
+    /// Whether a machine's certificate still means that it is one of us: removal is what ends it, as far as is known
+    /// here.
     pub(crate) fn has_member(&self, id: &str) -> bool {
         let known = |network: Rc<Network>, id| network.view().machine(id).is_some();
         match (self.network(), id.parse()) {
@@ -151,7 +152,7 @@ impl Machine {
         self.files.read(FILE)
     }
 
-    /// Where others reach this machine's WireGuard, if that is on `wg_port`.
+    /// The endpoints of this machine's WireGuard on `wg_port`.
     pub(crate) fn endpoints(&self, wg_port: u16) -> Vec<SocketAddr> {
         if !self.config.wg_endpoint.is_empty() {
             return self.config.wg_endpoint.clone();
@@ -186,7 +187,7 @@ impl Machine {
         NatsServer::new(Rc::clone(&self.files), program, unit.map(Unit::new))
     }
 
-    /// Listens for requests from afar.
+    /// Listens for requests of other machines and remote clients.
     pub(crate) async fn bind_management(
         &self,
         membership: &Membership,
@@ -194,7 +195,7 @@ impl Machine {
         listener::bind(self.config.listen, self.presence(membership)).await
     }
 
-    /// What it shows to those who ask from afar, and whom it believes.
+    /// The certificates of the management server, and the authority that it trusts.
     pub(crate) fn presence<'a>(&'a self, membership: &'a Membership) -> Presence<'a> {
         Presence {
             ca_pem: &membership.ca_pem,

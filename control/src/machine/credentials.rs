@@ -1,4 +1,5 @@
-//! What this machine shows of itself as a client: as a member, or as an admin where it holds the network's authority.
+//! The credentials that this machine presents as a client: a member's, or an admin's where the network's authority is
+//! kept.
 
 use ployz_api::{Code, Credential, Failure, Role, Secret};
 use rcgen::KeyPair;
@@ -25,8 +26,8 @@ impl Machine {
         Ok(credential(membership, certificate, Secret::new(key)))
     }
 
-    /// As root of this host, for as long as the network's authority lies here: a machine that hands the store over has it
-    /// until the other ones have been told.
+    /// As root of this host, for as long as the network's authority lies here: a machine that hands the store over has
+    /// it until the other ones have been told.
     ///
     /// # Errors
     /// `NETWORK_NOT_RUNNING`, or `INTERNAL` if the authority is not here.

@@ -1,4 +1,4 @@
-//! What the network is told of the machine that it runs on.
+//! This machine as the host of its network.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! One coordinator at a time, as far as this daemon is concerned.
+//! Locks that allow a single coordinator at a time within this daemon.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExclusiveLock(Arc<Mutex<()>>);
 
-/// Held while the work goes on.
+/// Held while the operation runs.
 #[derive(Debug)]
 pub(crate) struct ExclusiveGuard(
     #[expect(dead_code, reason = "held, not read")] OwnedMutexGuard<()>,
 );
 
 impl ExclusiveLock {
-    /// Takes it; none if it is held.
+    /// Takes the lock; none if it is held.
     pub(crate) fn take(&self) -> Option<ExclusiveGuard> {
         Arc::clone(&self.0)
             .try_lock_owned()
@@ -24,7 +24,7 @@ impl ExclusiveLock {
             .map(ExclusiveGuard)
     }
 
-    /// Takes it, or says that `what` is going on.
+    /// Takes the lock, or reports that `what` is running.
     ///
     /// # Errors
     /// `BUSY`.

@@ -1,5 +1,5 @@
-//! The machine that this daemon runs on, as requests and services see it: handles to everything that it consists of, and
-//! the way to ask the daemon to enter or leave a network.
+//! The machine that this daemon runs on, as requests and services see it: handles to everything that it consists of,
+//! and the way to ask the daemon to enter or leave a network.
 
 mod context;
 mod credentials;

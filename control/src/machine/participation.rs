@@ -1,5 +1,5 @@
-//! What the daemon is asked when a machine enters or leaves a network. The composition root owns everything that runs for
-//! a network, so requests and services ask it instead of doing it themselves.
+//! Commands to the composition root, which enters and leaves networks. It owns everything that runs for a network, so
+//! requests and services send it commands instead of doing that themselves.
 
 use ployz_api::{Code, Failure};
 use quinn::Endpoint;
@@ -13,14 +13,14 @@ use crate::store::Store;
 /// holders send one.
 const COMMANDS_MAX: usize = 8;
 
-/// Everything that it takes to run a network, made before the machine enters it: from here on nothing can fail.
+/// Everything that is needed to run a network, made before the machine enters it: from here on nothing can fail.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) membership: Membership,
     pub(crate) store: Store,
     /// The server of the store, where this machine holds it.
     pub(crate) storage: Option<Storage>,
-    /// Where requests from afar arrive.
+    /// The endpoint of the management server.
     pub(crate) management: Endpoint,
 }
 
@@ -33,9 +33,9 @@ pub(crate) enum Command {
     TakePart(Box<Membership>),
     /// Take part anew with what `network.json` says by now, while the data plane goes on.
     Reenter,
-    /// Take part no more; what lies on disk stays.
+    /// Leave the network; its files stay.
     Leave,
-    /// Leave once whoever has asked for it has the answer, and delete what there is of the network.
+    /// Leave once the client has the answer, and delete the files of the network.
     Retire,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Participation {
     pub(crate) reply: oneshot::Sender<Result<(), Failure>>,
 }
 
-/// The way to the composition root.
+/// The channel to the composition root.
 #[derive(Clone, Debug)]
 pub(crate) struct Root(mpsc::Sender<Participation>);
 

@@ -1,4 +1,4 @@
-//! What the peers' traffic tells of the machines behind them.
+//! The traffic with each peer, and with the machine behind it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the data plane counts.
+//! Metrics of the data plane.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +9,7 @@ use ployz_engine::{BUCKETS_US, Batches, PeerSnapshot, RttSnapshot};
 
 use crate::metrics::exposition::{family, gauge};
 
-/// Its part of the page.
+/// The data plane's part of the page.
 ///
 /// # Errors
 /// If the data plane does not answer.
@@ -21,7 +21,7 @@ pub(crate) async fn page(device: &Device) -> Result<String, InterfaceError> {
     Ok(state.render(&Clocks::read()))
 }
 
-/// What is shown.
+/// The state that the page shows.
 struct State {
     backend: Backend,
     device: DeviceSnapshot,
@@ -174,7 +174,7 @@ impl State {
         let help = "Tests of the round trip that were sent to the peer.";
         let sent = measured().map(|(peer, rtt)| (format!("{{{peer}}}"), rtt.counts.sent));
         family(text, "ployz_peer_rtt_tests_total", "counter", help, sent);
-        // Who is only late is taken back, so this is no counter.
+        // A test whose reply is only late is subtracted again, so this is no counter.
         let help = "Tests, or their replies, that were lost on the way to the peer or back.";
         let lost = measured().flat_map(|(peer, rtt)| {
             [

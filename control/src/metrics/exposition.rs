@@ -1,7 +1,7 @@
-//! What the daemon counts, as Prometheus reads it: `GET /metrics` over HTTP/1.1, text format 0.0.4.
+//! The page of metrics: `GET /metrics` over HTTP/1.1, Prometheus' text format 0.0.4.
 //!
-//! A responder of one page, with nothing of HTTP that the page does not need: one request a connection, a bounded head,
-//! a deadline, and as many connections at a time as there are workers.
+//! The responder implements only what the page needs of HTTP: each connection has one request, a bounded head and a
+//! deadline, and there are as many connections at a time as workers.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Listens for scrapes.
 ///
 /// # Errors
-/// If the address is taken or not ours; says so in one line.
+/// If the address is in use, or is not this host's.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, HostError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|cause| HostError::Listen {
@@ -32,7 +32,7 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, HostError> 
     })
 }
 
-/// Answers scrapes with a page, if anybody wants it. Never returns.
+/// Answers scrapes with a page, if there is a listener. Never returns.
 pub(crate) async fn serve<E: Display>(
     listener: Option<TcpListener>,
     page: impl AsyncFn() -> Result<String, E>,
@@ -43,7 +43,7 @@ pub(crate) async fn serve<E: Display>(
     }
 }
 
-/// One metric with all its samples.
+/// Appends a metric with all its samples.
 pub(crate) fn family(
     text: &mut String,
     name: &str,
@@ -58,7 +58,7 @@ pub(crate) fn family(
     }
 }
 
-/// One metric with one sample and no labels.
+/// Appends a metric with a single sample and no labels.
 pub(crate) fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
     family(text, name, "gauge", help, [(String::new(), value)]);
 }
@@ -114,7 +114,7 @@ async fn answer<E: Display>(
     stream.shutdown().await
 }
 
-/// Reads up to the empty line, the end, or as much as anybody may say.
+/// Reads up to the empty line, the end, or the bound.
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(1024);
     let mut limited = stream.take(HEAD_LEN_MAX as u64);

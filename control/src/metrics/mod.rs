@@ -1,4 +1,4 @@
-//! What the daemon counts, for Prometheus.
+//! The daemon's metrics, for Prometheus.
 
 mod data_plane;
 mod exposition;

@@ -1,13 +1,13 @@
-//! What the server says of those whom it refused. It has no counter for them, only lines in its log.
+//! Refused clients in the server's log: the server has no counter for them.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-/// Bytes that are read at a time; what is written faster than this is a flood of the same.
+/// Bytes that are read at a time; a log that grows faster is a flood of the same lines.
 const READ_MAX: u64 = 256 * 1024;
 
-/// How far a log has been read.
+/// A log, and the position up to which it has been read.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
@@ -15,13 +15,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// From its end on: what was there before has been counted by a daemon before us.
+    /// Reads a log from its end on: a former daemon has counted what was written before.
     pub(crate) fn from_now_on(path: PathBuf) -> Self {
         let offset = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         Self { path, offset }
     }
 
-    /// The refusals among the whole lines that are new. A log that cannot be read has none.
+    /// The refusals among the complete new lines. A log that cannot be read has none.
     pub(crate) fn refusals(&mut self) -> Vec<String> {
         let text = self.new_lines().unwrap_or_default();
         text.lines()
@@ -32,7 +32,7 @@ impl Log {
 
     fn new_lines(&mut self) -> std::io::Result<String> {
         let mut file = File::open(&self.path)?;
-        // The server has begun another.
+        // The server has begun a new log.
         if file.metadata()?.len() < self.offset {
             self.offset = 0;
         }

@@ -1,4 +1,4 @@
-//! The supervised server: started once, adopted after that, started again when it has ended.
+//! The supervised server: started once, adopted by later daemons, and restarted when it has ended.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -22,38 +22,38 @@ use crate::nats::settings::Settings;
 use crate::nats::unit::Unit;
 use crate::nats::version::Version;
 
-/// Everything of the server's is in here.
+/// The directory of the server's files.
 pub(crate) const DIRECTORY: &str = "nats";
-/// The same for the server of a store that is not yet the one that counts.
+/// The same for the server of the next store.
 pub(crate) const NEXT_DIRECTORY: &str = "nats-next";
-/// What there is of the store before, until the one that counts has proven itself.
+/// The files of the former store, which stay until the current one is complete.
 pub(crate) const FORMER_DIRECTORY: &str = "nats-former";
 const PROCESS_FILE: &str = "process.json";
 const CONFIG_FILE: &str = "config.json";
 const LOG_FILE: &str = "log";
 
-/// How soon an end is noticed.
+/// The interval at which the server is checked.
 const POLL: Duration = Duration::from_secs(1);
-/// A server that ends at once is not started more often than this. With the time that clients take to find it again, it
-/// is half of what the store may take to be back.
+/// The longest wait before a restart. With the time that clients take to reconnect, it is half of what the store may
+/// take to recover.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
-/// It flushes to disk at the end.
+/// The server flushes to disk when it stops.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
-/// A server and where it lives.
+/// A server, its program and its files.
 #[derive(Debug)]
 pub(crate) struct NatsServer {
     files: Rc<DataDirectory>,
     directory: &'static str,
     program: PathBuf,
-    /// What runs it; without one, we do.
+    /// The unit that runs it; without one, it is a process of this daemon.
     unit: Option<Unit>,
     version: OnceCell<Version>,
     /// Waits for the end of the process that was started here. One that outlives this value is reaped by the runtime.
     reaper: TaskGroup,
 }
 
-/// What it proves itself with.
+/// The certificates of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Certificates<'a> {
     pub(crate) ca_pem: &'a str,
@@ -62,8 +62,8 @@ pub(crate) struct Certificates<'a> {
 }
 
 impl NatsServer {
-    /// A server of this program, run by this unit or, without one, as a process of ours. Nothing is started, and the program
-    /// need not even be there yet.
+    /// A server of this program, run by this unit or, without one, as a process of this daemon. Nothing is started, and
+    /// the program need not exist yet.
     pub(crate) fn new(files: Rc<DataDirectory>, program: &Path, unit: Option<Unit>) -> Self {
         Self {
             files,
@@ -75,7 +75,7 @@ impl NatsServer {
         }
     }
 
-    /// The server of a store that is being made, beside the one that counts.
+    /// The server of the next store, beside the current one.
     pub(crate) fn next(files: Rc<DataDirectory>, program: &Path) -> Self {
         Self {
             directory: NEXT_DIRECTORY,
@@ -83,7 +83,7 @@ impl NatsServer {
         }
     }
 
-    /// Asks the program for its version, once, and refuses one that is too old.
+    /// Asks the program for its version, once, and refuses a server that is too old.
     pub(crate) async fn version(&self) -> Result<Version, NatsError> {
         if let Some(version) = self.version.get() {
             return Ok(*version);
@@ -92,7 +92,7 @@ impl NatsServer {
         Ok(*self.version.get_or_init(|| version))
     }
 
-    /// Writes what it needs to start.
+    /// Writes everything that the server needs to start.
     pub(crate) fn set_up(
         &self,
         settings: &Settings,
@@ -103,7 +103,7 @@ impl NatsServer {
         self.configure(settings)
     }
 
-    /// Writes what it proves itself with, which it reads when it starts.
+    /// Writes the certificates, which the server reads when it starts.
     pub(crate) fn write_certificates(
         &self,
         certificates: Certificates<'_>,
@@ -118,10 +118,10 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Writes its configuration, and has it read if it runs.
+    /// Writes the configuration, and has a running server reload it.
     pub(crate) fn configure(&self, settings: &Settings) -> Result<(), NatsError> {
         let (file, rendered) = (self.file(CONFIG_FILE), settings.render());
-        // A server that has just been started would take the signal for its end.
+        // The signal would end a server that has just been started.
         if self.files.read::<Value>(&file).ok().flatten().as_ref() == Some(&rendered) {
             return Ok(());
         }
@@ -134,11 +134,11 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Starts it, unless it runs.
+    /// Starts the server, unless it runs.
     pub(crate) async fn start(&self) -> Result<(), NatsError> {
-        // Traffic waits for us here, and a server that runs need not be asked what it is.
+        // Traffic waits for this, and the version of a running server does not matter.
         if let Some(process) = self.running() {
-            tracing::info!(pid = process.pid, "nats-server runs: adopted");
+            tracing::info!(pid = process.pid, "nats-server adopted");
             self.files.write(&self.file(PROCESS_FILE), &process)?;
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Starts it whenever it has ended. Never returns.
+    /// Restarts the server whenever it has ended. Never returns.
     pub(crate) async fn supervise(&self) {
         let mut wait = POLL;
         loop {
@@ -162,36 +162,37 @@ impl NatsServer {
                 wait = POLL;
                 continue;
             }
-            tracing::warn!("nats-server is not running: starting it");
+            tracing::warn!("nats-server has ended; starting it");
             if let Err(error) = self.start().await {
-                tracing::warn!(%error, "nats-server does not start");
+                tracing::warn!(%error, "cannot start nats-server");
             }
             wait = (wait * 2).min(RESTART_WAIT_MAX);
         }
     }
 
-    /// Its log, from now on.
+    /// The server's log, from now on.
     pub(crate) fn log(&self) -> Log {
         Log::from_now_on(self.files.path(&self.file(LOG_FILE)))
     }
 
-    /// Ends it, and takes away everything that it had.
+    /// Stops the server, and removes its files.
     pub(crate) async fn destroy(&self) -> Result<(), NatsError> {
         self.stop().await?;
         Ok(self.files.remove(self.directory)?)
     }
 
-    /// Ends it. What it has stored stays.
+    /// Stops the server. Its files stay.
     pub(crate) async fn stop(&self) -> Result<(), NatsError> {
         self.stop_within(STOP_WAIT).await
     }
 
-    /// Ends it within this time: what it has acknowledged is on the disk, and the rest it has to do is for others that it looks for.
+    /// Stops the server within this time. What it has acknowledged is on the disk; it may be killed while it hands its
+    /// part in the cluster over.
     pub(crate) async fn stop_within(&self, patience: Duration) -> Result<(), NatsError> {
         if let Some(unit) = &self.unit {
             unit.stop().await?;
         }
-        // Ours, or from before there was a unit.
+        // A process of this daemon, also from before there was a unit.
         if let Some(process) = self.running() {
             process
                 .signal(Signal::SIGTERM)
@@ -210,7 +211,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// As a power cut of the process.
+    /// Kills the process, as a power cut would.
     #[cfg(test)]
     pub(crate) fn kill(&self) {
         if let Some(process) = self.running() {
@@ -218,18 +219,18 @@ impl NatsServer {
         }
     }
 
-    /// Its process.
+    /// The id of its process.
     #[cfg(test)]
     pub(crate) fn pid(&self) -> u32 {
         self.running().expect("it runs").pid
     }
 
-    /// Whether it runs.
+    /// Whether the server runs.
     pub(crate) fn is_running(&self) -> bool {
         self.running().is_some()
     }
 
-    /// For `status`.
+    /// The state that `status` shows.
     pub(crate) async fn state(&self) -> StorageState {
         let version = self.version().await;
         match self.running() {
@@ -241,7 +242,7 @@ impl NatsServer {
         }
     }
 
-    /// The last thing that it said, for when it does not come up.
+    /// The last lines of its output and log, for a server that does not come up.
     pub(crate) fn last_words(&self) -> String {
         ["stderr", LOG_FILE]
             .into_iter()
@@ -251,7 +252,7 @@ impl NatsServer {
             .join("; ")
     }
 
-    /// Starts a process of ours that outlives us.
+    /// Starts a process that outlives this daemon.
     fn spawn(&self) -> Result<u32, NatsError> {
         let log = self.files.path(&self.file("stderr"));
         let stderr = File::create(&log).map_err(HostError::file("create", &log))?;
@@ -259,15 +260,15 @@ impl NatsServer {
             .arg("--config")
             .arg(self.config_file())
             .current_dir(self.files.path(self.directory))
-            // It is not the service that the supervisor started, and must not speak for it.
+            // The supervisor did not start it, and must not take its notifications for the daemon's.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // What it says before it has read where to log.
+            // Its output until it has read where to log.
             .stderr(stderr)
-            // A signal to our group, as Ctrl-C is, is none of its business.
+            // A signal to the daemon's group, such as Ctrl-C, must not reach it.
             .process_group(0)
             .spawn()
             .map_err(|cause| NatsError::Start {
@@ -290,7 +291,8 @@ impl NatsServer {
             .ok()
             .flatten();
         noted.filter(Process::is_alive).or_else(|| {
-            // systemd has started it again, or our note is damaged. Nobody else is run with our configuration.
+            // systemd has restarted it, or the file is damaged. No other process has this configuration as its
+            // argument.
             Process::with_argument(self.config_file().as_os_str())
         })
     }
@@ -308,7 +310,7 @@ fn ended_at_once() -> NatsError {
     NatsError::EndedAtOnce("nats-server".to_owned())
 }
 
-/// A program as it can be started in another directory. A bare name is looked for in PATH, wherever that is.
+/// A program's path for a start in another directory. A bare name is searched in PATH, and stays as it is.
 fn from_anywhere(program: &Path) -> PathBuf {
     if program.components().count() > 1 {
         absolute(program)

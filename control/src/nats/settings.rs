@@ -1,4 +1,4 @@
-//! The server's configuration file. Its format takes JSON, so that nothing has to be quoted by hand.
+//! The server's configuration file, written as JSON, which its format accepts: nothing has to be quoted by hand.
 
 use std::net::SocketAddr;
 
@@ -14,10 +14,10 @@ pub(crate) const EVENT_SUBJECTS: &str = "events.*";
 const STORE_BYTES_MAX: u64 = 256 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 4 << 20;
-/// Every machine has one connection; tools and reconnections come on top.
+/// Every machine has one connection; tools and reconnections are added to that.
 const CONNECTIONS_MAX: u32 = 1_024;
 const TLS_TIMEOUT_SECS: u32 = 5;
-/// A server whose machine has lost power says nothing more, and until that is noticed others ask it.
+/// The interval of pings. Until a server whose machine has lost power is noticed, others still send it requests.
 const PING_INTERVAL: &str = "3s";
 const PINGS_MAX: u32 = 2;
 
@@ -32,39 +32,40 @@ const LISTED: [&str; 6] = [
     "KV_operations",
     EVENTS,
 ];
-/// Where the store says what has changed, once it has: `<this>.<bucket>.<key>`.
+/// The subjects under which the store republishes each write: `<this>.<bucket>.<key>`.
 pub(crate) const CHANGED: &str = "ployz.changed";
-/// All of that.
+/// All of these subjects.
 pub(crate) const NEWS: &str = "ployz.changed.>";
-/// Where the store says each event, once it has it: `ployz.<subject>`.
+/// The subjects under which the store republishes each event: `ployz.<subject>`.
 pub(crate) const EVENT_NEWS: &str = "ployz.events.>";
-/// What machines write: each what ends with its own id.
+/// The subjects that machines write, each those that end with its own id.
 const WRITTEN: [&str; 3] = ["$KV.observed.*", "$KV.rtt.*", EVENT_SUBJECTS];
-/// What they read of a stream that they may not list: each what has its own id in this place.
+/// The subject that machines read of a stream that they may not list, each with its own id in place of the first `*`.
 const READ: &str = "$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.*.*";
-/// What they hear.
+/// The subjects that machines subscribe to.
 const HEARD: [&str; 2] = [NEWS, EVENT_NEWS];
 
-/// How a server is set up.
+/// The settings of a server.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) machine: MachineId,
     pub(crate) listen: SocketAddr,
     pub(crate) users: Vec<User>,
-    /// The others that hold the store; none where one machine does, for a cluster of one elects nobody.
+    /// The servers of the store's other holders; none for a single holder, as a cluster of one cannot elect a leader.
     pub(crate) cluster: Option<Cluster>,
 }
 
 /// The servers of one store.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// What they call it.
+    /// The name of the cluster.
     pub(crate) name: String,
-    /// Where they reach this one.
+    /// The address at which they reach this server.
     pub(crate) listen: SocketAddr,
-    /// What they know and no other machine does: every machine of the network has a certificate of its authority.
+    /// The secret that only holders have: a certificate of the network's authority does not suffice, as every machine
+    /// has one.
     pub(crate) secret: Secret,
-    /// Where they are.
+    /// The addresses of all servers.
     pub(crate) routes: Vec<SocketAddr>,
 }
 
@@ -93,7 +94,7 @@ fn tls() -> Value {
     })
 }
 
-/// Who may connect.
+/// A machine that may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) machine: MachineId,
@@ -103,8 +104,8 @@ pub(crate) struct User {
 }
 
 impl Settings {
-    /// The file, for a server that is started where its files are: a copy of the directory, in another place or on another
-    /// host, must not lead back to the original.
+    /// The content of the file. Paths are relative, for a server that is started in the directory of its files: a copy
+    /// of the directory must not lead back to the original.
     pub(crate) fn render(&self) -> Value {
         let mut rendered = json!({
             "server_name": self.machine.to_string(),
@@ -131,18 +132,18 @@ impl Settings {
         rendered
     }
 
-    /// One for the store and its coordinators, and one for all other machines.
+    /// The accounts: the store's, which coordinators use as well, and that of all other machines.
     ///
-    /// Permissions do not look at where an answer is to be sent, nor at where a consumer delivers: with those alone,
-    /// whoever may ask the store for anything can have it write anywhere. Between accounts, all that comes through is
-    /// what one exports and the other imports, and answers stay in the account that the question came from.
+    /// Permissions cover neither the subject that an answer is sent to nor the one that a consumer delivers to: with
+    /// permissions alone, every client that may send a request can have the store write anywhere. Between accounts,
+    /// only exports that the other account imports pass, and answers stay in the account of the request.
     ///
-    /// Only users ever change: the imports of an account that comes with a reload are dead (nats-server #8560).
+    /// Only users ever change: the imports of an account that is added by a reload do not work (nats-server #8560).
     fn accounts(&self) -> Value {
         let (coordinators, machines): (Vec<&User>, Vec<&User>) =
             self.users.iter().partition(|user| user.coordinator);
         let users = |users: Vec<&User>| users.into_iter().map(User::render).collect::<Vec<_>>();
-        // A listing is as many answers as there are records.
+        // A listing has as many answers as there are records.
         let listings = LISTED.map(listing_subject);
         let mut exports = listings
             .clone()
@@ -193,17 +194,17 @@ impl User {
     }
 }
 
-/// Where the whole content of a stream is asked for.
+/// The subject of requests for the whole content of a stream.
 pub(crate) fn listing_subject(stream: &str) -> String {
     format!("$JS.API.DIRECT.GET.{stream}")
 }
 
-/// Where a machine asks for what it is to run.
+/// The subject of a machine's requests for what it is to run.
 pub(crate) fn instance_subject(machine: MachineId, id: impl std::fmt::Display) -> String {
     format!("$JS.API.DIRECT.GET.KV_workloads.$KV.workloads.instance.{machine}.{id}")
 }
 
-/// Where answers to a machine go: its own, so that no other can listen in.
+/// The prefix of subjects for answers to a machine, which no other machine may subscribe to.
 pub(crate) fn inbox_prefix(machine: MachineId) -> String {
     format!("_INBOX.{machine}")
 }

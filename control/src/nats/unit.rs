@@ -1,9 +1,9 @@
-//! The server as a unit of systemd, which outlives `ployzd` by itself.
+//! The server as a systemd unit, which outlives `ployzd`.
 
 use crate::host::systemd::run;
 use crate::nats::error::NatsError;
 
-/// Its name, as systemd knows it.
+/// The name of the unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unit(String);
 
@@ -12,7 +12,7 @@ impl Unit {
         Self(name)
     }
 
-    /// Has it run; which process that is.
+    /// Starts the unit, unless it runs, and returns the id of its process.
     pub(crate) async fn start(&self) -> Result<u32, NatsError> {
         run("systemctl", &["start", &self.0]).await?;
         let line = ["show", "--property", "MainPID", "--value", &self.0];
@@ -27,7 +27,7 @@ impl Unit {
         Ok(pid)
     }
 
-    /// Ends it. One that does not run is no error.
+    /// Stops the unit. A unit that does not run is no error.
     pub(crate) async fn stop(&self) -> Result<(), NatsError> {
         run("systemctl", &["stop", &self.0]).await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Who may connect to a server of the store, and where the servers of one store listen.
+//! The users of the store's servers, and the ports that these listen on.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,8 +10,8 @@ use crate::host::membership::Membership;
 use crate::nats::error::NatsError;
 use crate::nats::settings::{Cluster, Settings, User};
 
-/// Where a server of a store listens: its own port and the next one are those of the store that counts, and the two after that those of one
-/// that does not yet.
+/// The role of a store, which decides the ports of its servers: the current store has the configured port and the one
+/// after it, the next store the two after these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreRole {
     Current,
@@ -19,7 +19,7 @@ pub(crate) enum StoreRole {
 }
 
 impl StoreRole {
-    /// Where clients reach it.
+    /// The port for clients.
     pub(crate) fn clients(self, (address, port): (IpAddr, u16)) -> (IpAddr, u16) {
         let offset = match self {
             Self::Current => 0,
@@ -34,8 +34,8 @@ impl StoreRole {
     }
 }
 
-/// A machine, as the server that it runs itself knows it. Whatever the records say: without itself among those that may write it could not
-/// mend them.
+/// A machine as a user of its own server. It is a coordinator whatever the records say: otherwise it could not correct
+/// them.
 pub(crate) const fn own_user(machine: MachineId, nkey: String) -> User {
     User {
         machine,
@@ -44,7 +44,7 @@ pub(crate) const fn own_user(machine: MachineId, nkey: String) -> User {
     }
 }
 
-/// How this machine's server of a store is set up. Who holds the store may write everything, and so may `filler`.
+/// The settings of this machine's server of a store. Holders of the store may write everything, and so may `filler`.
 pub(crate) fn store_settings<'a>(
     own_user: User,
     membership: &Membership,

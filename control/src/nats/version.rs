@@ -1,4 +1,4 @@
-//! Which `nats-server` will do.
+//! The versions of `nats-server` that the store supports.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,18 +8,18 @@ use tokio::process::Command;
 
 use crate::nats::error::NatsError;
 
-/// It prints one line.
+/// The program prints one line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32, u32);
 
-/// Earlier ones lose acknowledged writes.
+/// Earlier versions lose acknowledged writes.
 const OLDEST: Version = Version(2, 12, 8);
 
 impl Version {
-    /// Asks a program which version it is, and refuses one that is too old by name.
+    /// Asks a program for its version, and refuses one that is too old.
     pub(crate) async fn of(program: &Path) -> Result<Self, NatsError> {
         let failed = |cause: &str| NatsError::NotNatsServer {
             program: program.to_owned(),
@@ -32,11 +32,11 @@ impl Version {
             .output();
         let output = tokio::time::timeout(PATIENCE, asking)
             .await
-            .map_err(|_| failed("it does not say its version"))?
+            .map_err(|_| failed("it does not print its version"))?
             .map_err(|error| failed(&error.to_string()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let version = Self::parse(text.trim().trim_start_matches("nats-server: "))
-            .ok_or_else(|| failed("it does not say its version"))?;
+            .ok_or_else(|| failed("it does not print its version"))?;
         refuse_old(version, &program.display().to_string())?;
         Ok(version)
     }
@@ -56,7 +56,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// What is too old is not used, whoever started it.
+/// Refuses a server that is too old, no matter what started it.
 pub(crate) fn refuse_old(version: Version, whose: &str) -> Result<(), NatsError> {
     if version < OLDEST {
         return Err(NatsError::TooOld {

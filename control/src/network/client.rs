@@ -1,4 +1,4 @@
-//! The client of other machines' management servers: where they are, and as whom they are asked.
+//! The client of other machines' management servers: their endpoints, and the credential for each request.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::host::identity::Identity;
 use crate::network::error::NetworkError;
 use crate::network::state::Network;
 
-/// The overlay address, and if need be where the machine is reached without the overlay.
+/// Time for the overlay address, and for the machine's other endpoints after it.
 const CONNECT_WAIT: Duration = Duration::from_secs(8);
 
 /// Asks other machines of a network.
@@ -52,7 +52,7 @@ impl Client {
         dial(machine, self.endpoints(machine), credential).await
     }
 
-    /// Connects to a machine as root of this host, who is an admin where the network's authority lies.
+    /// Connects to a machine as root of this host, who is an admin where the network's authority is kept.
     ///
     /// # Errors
     /// [`NetworkError::Unreachable`].
@@ -81,7 +81,7 @@ impl Client {
         outcome
     }
 
-    /// Asks a machine by its overlay address alone, which no other can have: its WireGuard key is what it is reached by.
+    /// Asks a machine by its overlay address alone, which no other machine can have: its WireGuard key protects it.
     ///
     /// # Errors
     /// [`NetworkError::Unreachable`], and those of [`ask_once`].
@@ -98,7 +98,7 @@ impl Client {
         outcome
     }
 
-    /// How this machine is known to others; it does not say where they are.
+    /// The credential of this machine, without endpoints.
     pub(crate) fn own_credential(&self) -> Credential {
         let membership = &self.network.membership;
         Credential {
@@ -110,8 +110,8 @@ impl Client {
         }
     }
 
-    /// Where a machine's management server is: in the overlay, and then where it says that it is reached. One that has not
-    /// said anything yet most likely has the same port as this one, where its WireGuard is reached.
+    /// The endpoints of a machine's management server: in the overlay first, then those that it reports. A machine
+    /// without a report is tried at its WireGuard addresses, with the port of this machine.
     fn endpoints(&self, machine: MachineId) -> Vec<SocketAddr> {
         let view = self.network.view();
         let said = view

@@ -1,4 +1,4 @@
-//! The control task: it hands what happens to `core::Control`, and carries out what that decides.
+//! The control task: it passes events to `core::Control`, and carries out the effects that this returns.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,13 +13,13 @@ use crate::network::error::NetworkError;
 use crate::network::host::Host;
 use crate::network::state::{Network, Storage};
 
-/// Changes wait here while the data plane is told of earlier ones. A listing is one piece.
+/// Changes that wait while earlier ones are applied to the data plane. A listing counts as one.
 const CHANGES_MAX: usize = 64;
-/// How soon it is known that the store's server has refused a client.
+/// The interval at which refusals of the store's server are counted.
 const LOG_POLL: Duration = Duration::from_secs(1);
 
 impl Network {
-    /// Runs it. Ends only if this machine cannot do what the network wants of it.
+    /// Runs the control task. Ends only if this machine cannot carry out an effect.
     pub(crate) async fn run(self: Rc<Self>, host: &impl Host) -> Result<(), NetworkError> {
         let (sender, receiver) = mpsc::channel(CHANGES_MAX);
         tokio::select! {
@@ -68,32 +68,32 @@ impl Network {
                     let settings = self.nats_settings(storage)?;
                     storage.nats.configure(&settings)?;
                 }
-                // The control task says who the peers are before it says who is admitted.
+                // Effects that configure peers come before this one.
                 self.admitted.send_replace(admitted);
             }
-            // The mesh works without it; the next start may have to do with an older one.
+            // The mesh works without it; the next start may have an older view.
             Effect::Save => {
                 if let Err(error) = host.save(&self.view()) {
-                    tracing::warn!(%error, "the view is not saved");
+                    tracing::warn!(%error, "cannot save the view");
                 }
-                self.find_store().await;
+                self.update_servers().await;
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
-            Effect::Listen => self.listen(host).await,
+            Effect::Listen => self.read_sessions(host).await,
         }
         Ok(())
     }
 
-    /// Tells the control task with whom there is a session.
-    async fn listen(&self, host: &impl Host) {
+    /// Passes the peers that have a session to the control task.
+    async fn read_sessions(&self, host: &impl Host) {
         match host.sessions().await {
             Ok(sessions) => {
                 let mut control = self.control.borrow_mut();
                 control.handle(Input::Sessions(sessions), clock::now());
             }
-            // It is asked again; a data plane that has ended ends the daemon elsewhere.
-            Err(error) => tracing::debug!(%error, "no sessions are known"),
+            // The control task asks again; the end of the data plane ends the daemon elsewhere.
+            Err(error) => tracing::debug!(%error, "cannot read the sessions"),
         }
     }
 
@@ -112,9 +112,9 @@ impl Network {
         )
     }
 
-    /// Whoever holds the store says so in its record: a machine that was away when that changed finds it as long as one of those that it knew
-    /// still does.
-    async fn find_store(&self) {
+    /// Updates the addresses of the store from the records of its holders: a machine that was away during a change
+    /// finds the store as long as one of the former holders is still one.
+    async fn update_servers(&self) {
         let mut servers: BTreeSet<_> = self.membership.store.iter().copied().collect();
         servers.extend(self.view().store_servers());
         if *self.servers.borrow() != servers {
@@ -132,7 +132,7 @@ impl Network {
         }
     }
 
-    /// Counts whom the store's server here refuses. Never returns.
+    /// Counts the clients that the store's server on this machine refuses. Never returns.
     async fn count_refusals(&self, host: &impl Host) {
         let Some(storage) = &self.storage else {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! Following the store: a listing, and then what changes, begun anew whenever the watch ends.
+//! The watch on the store: a listing and then its changes, begun anew whenever the watch ends.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::network::state::Network;
 use crate::store::{Changes, Machines, StoreError, operations};
 
-/// A watch that failed is begun anew after this time at first, and at most after the other.
+/// The wait before a watch that failed is begun anew, at first and at most.
 const FOLLOW_WAIT_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -18,17 +18,17 @@ impl Network {
     pub(super) async fn follow(&self, news: mpsc::Sender<Input>) {
         let mut wait = FOLLOW_WAIT_MIN;
         loop {
-            // That it has been connected until now is no news to a listing that comes after it.
+            // A listing that begins now has everything from before: earlier connections do not matter.
             let _ = self.store.connected_anew().now_or_never();
             match self.begin_to_follow().await {
                 Ok((listing, changes)) => {
                     wait = FOLLOW_WAIT_MIN;
-                    // It is `run` that holds the other end.
+                    // `run` holds the other end.
                     let _ = news.send(Input::Listed(listing)).await;
                     tokio::select! {
                         () = forward(changes, &news) => {}
                         () = self.resync.notified() => continue,
-                        // What has been published meanwhile has not been heard, and it may be another store by now.
+                        // Publications in between were lost, and the store may be another one by now.
                         () = self.store.connected_anew() => continue,
                     }
                 }
@@ -39,9 +39,8 @@ impl Network {
         }
     }
 
-    /// What machines say of themselves lies in the memory of the store's server, which forgets it with its bucket when it
-    /// ends, an earlier version may lack a bucket, and an earlier daemon may have left work: whoever holds the store sees
-    /// to it.
+    /// A holder of the store first restores what the watch needs: buckets in memory end with their server, a former
+    /// version may lack a bucket, and a former daemon may have left operations.
     async fn begin_to_follow(&self) -> Result<(Machines, Changes), StoreError> {
         if self.storage.is_some() {
             self.store.make_buckets(self.membership.store.len()).await?;

@@ -1,4 +1,4 @@
-//! What a network needs of the machine that it runs on.
+//! The interface between a network and the machine that it runs on.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
 use crate::network::error::NetworkError;
 
-/// What a network needs of the machine that it runs on.
+/// The machine that a network runs on.
 pub(crate) trait Host {
     /// `io_uring` or `epoll`.
     fn backend(&self) -> &'static str;
@@ -17,16 +17,16 @@ pub(crate) trait Host {
     async fn change_peers(&self, peers: Vec<PeerUpdate>) -> Result<(), NetworkError>;
     /// The round trips to peers.
     async fn round_trips(&self) -> Result<BTreeMap<PublicKey, RttSnapshot>, NetworkError>;
-    /// The peers with whom there is a session, and where they are.
+    /// The peers that have a session, and their endpoints.
     async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError>;
-    /// Where its management server is reached.
+    /// The endpoints of its management server.
     fn management(&self) -> Vec<SocketAddr>;
-    /// What runs workloads there.
+    /// The runtime of its workloads.
     fn runtime(&self) -> &'static str;
-    /// How each is that it holds.
+    /// The state of each workload on it.
     fn workloads(&self) -> BTreeMap<InstanceId, WorkloadState>;
-    /// Keeps the view for a start without the store.
+    /// Saves the view for a start without the store.
     fn save(&self, view: &View) -> Result<(), NetworkError>;
-    /// Counts somebody whom the store's server has refused, as `said` has it.
+    /// Counts a client that the store's server has refused, as its log line says.
     fn store_refused(&self, said: &str);
 }

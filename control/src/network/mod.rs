@@ -1,4 +1,4 @@
-//! A network that this machine is in: what is known of it, the control task's driver, and the client of other machines.
+//! A network that this machine is in: its view, the control task's driver, and the client of other machines.
 //!
 //! ```text
 //!            changes                     effects

@@ -1,4 +1,4 @@
-//! What this machine tells the store of itself.
+//! This machine's reports to the store.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ use crate::network::state::Network;
 const CLOCK_SKEW_SECS: u64 = 5;
 
 impl Network {
-    /// Tells the store how this machine is, when it is time. Never returns.
+    /// Reports this machine's state to the store whenever a report is due. Never returns.
     pub(super) async fn report(&self, host: &impl Host) {
-        let mut said = false;
+        let mut logged = false;
         loop {
             self.observe.notified().await;
             if let Err(error) = self.report_once(host).await {
@@ -26,10 +26,10 @@ impl Network {
             }
             let offset_secs = self.clock_offset_secs();
             let skewed = offset_secs.is_some_and(is_skewed);
-            if skewed && !said {
+            if skewed && !logged {
                 tracing::warn!(offset_secs, "the clock differs from the store's: set it");
             }
-            said = skewed;
+            logged = skewed;
         }
     }
 
@@ -59,7 +59,7 @@ impl Network {
         Ok(())
     }
 
-    /// What this machine has measured of the way to the others.
+    /// The round trips to the other machines, as a record.
     pub(crate) fn rtt_record(&self, measured: &BTreeMap<PublicKey, RttSnapshot>) -> RttRecord {
         let view = self.view();
         let row = |machine: &MachineRecord| {
@@ -76,7 +76,7 @@ impl Network {
     }
 }
 
-/// Whether clocks that are so far apart are more than imprecise.
+/// Whether an offset of the clock is more than imprecision.
 const fn is_skewed(offset_secs: i64) -> bool {
     offset_secs.unsigned_abs() >= CLOCK_SKEW_SECS
 }

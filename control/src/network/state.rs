@@ -19,7 +19,7 @@ use crate::nats::NatsServer;
 use crate::network::error::NetworkError;
 use crate::store::Store;
 
-/// A network, from the inside.
+/// A network, its control task and its store.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(super) own: MachineId,
@@ -27,27 +27,27 @@ pub(crate) struct Network {
     pub(super) entered_ms: u64,
     pub(crate) membership: Membership,
     pub(crate) store: Store,
-    /// Where the store is here.
+    /// The store's server, on a holder.
     pub(crate) storage: Option<Storage>,
     pub(super) control: RefCell<Control>,
-    /// Where the store is looked for.
+    /// The addresses that the store's client connects to.
     pub(super) servers: RefCell<BTreeSet<(IpAddr, u16)>>,
-    /// Who has a peer and may use the store, once both have been told.
+    /// Machines that have a peer and may use the store, once both are configured.
     pub(super) admitted: watch::Sender<BTreeSet<MachineId>>,
-    /// Who follows the events through this machine.
+    /// Clients that follow the events through this machine.
     pub(crate) followers: Permits,
-    /// Who has a pair examined by this machine.
+    /// Examinations of pairs by this machine.
     pub(crate) examinations: Permits,
     /// Whether the store has been listed since the daemon was started.
     pub(super) listed: Cell<bool>,
-    /// Whether a machine that holds the store has said that this one is none of the network's.
+    /// Whether a holder of the store has said that this machine was removed.
     pub(super) removed: Cell<bool>,
     pub(super) resync: Notify,
     pub(super) observe: Notify,
     pub(super) heartbeat: Rc<Heartbeat>,
 }
 
-/// What only a machine that holds the store has.
+/// The parts of a network that only a holder of the store has.
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) nats: NatsServer,
@@ -57,7 +57,7 @@ pub(crate) struct Storage {
 }
 
 impl Network {
-    /// A network that has been entered, with what was last known of it.
+    /// A network that this machine enters, with the view that was last saved.
     pub(crate) fn new(
         own: MachineId,
         membership: Membership,
@@ -90,18 +90,18 @@ impl Network {
         }
     }
 
-    /// What is known of it. Not to be held across an await.
+    /// The view of the network. It must not be held across an await.
     pub(crate) fn view(&self) -> Ref<'_, View> {
         Ref::map(self.control.borrow(), Control::view)
     }
 
-    /// Who this machine is.
+    /// The id of this machine.
     pub(crate) const fn own(&self) -> MachineId {
         self.own
     }
 
-    /// What this machine holds, once the store has said so since the daemon was started; none if it is in the network no
-    /// more.
+    /// The instances that this machine is to run, once the store has been listed since the daemon was started; none of
+    /// them if it was removed.
     pub(crate) fn own_claims(&self) -> Option<BTreeMap<InstanceId, WorkloadName>> {
         if self.is_removed() {
             return Some(BTreeMap::new());
@@ -113,21 +113,21 @@ impl Network {
         view.machine(self.own).map(|own| own.workloads.clone())
     }
 
-    /// Whether this machine was removed without being asked; it runs nothing then.
+    /// Whether this machine was removed by force; it runs nothing then.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.get()
     }
 
-    /// What a machine that holds the store says of that.
+    /// Sets whether this machine was removed, as a holder of the store says.
     pub(crate) fn set_removed(&self, is_so: bool) {
         if is_so && !self.removed.replace(is_so) {
             let network = &self.membership.network;
-            tracing::warn!(%network, "this machine was removed from the network: its workloads are stopped");
+            tracing::warn!(%network, "this machine was removed from the network; stopping its workloads");
         }
         self.removed.set(is_so);
     }
 
-    /// A machine that holds the store, and with which there is a session if there is one with any.
+    /// A holder of the store, preferably one that has a session.
     pub(crate) fn coordinator_id(
         &self,
         sessions: &BTreeMap<PublicKey, SocketAddr>,
@@ -139,7 +139,7 @@ impl Network {
         coordinator.ok_or(NetworkError::NoHolder)
     }
 
-    /// Whether another machine is to run what this instance is, as well or instead: ids are made one after the other.
+    /// Whether another machine has a later instance of the same workload. Ids sort by creation time.
     pub(crate) fn is_succeeded(&self, id: InstanceId) -> bool {
         let view = self.view();
         let own = view.machine(self.own).map(|own| &own.workloads);
@@ -151,7 +151,7 @@ impl Network {
             .any(|machine| machine.workloads.iter().any(newer))
     }
 
-    /// How an instance is, in its machine's words, if those are not old.
+    /// The state of an instance as its machine reports it; unknown if the report is stale.
     pub(crate) fn instance_state(&self, machine: MachineId, id: InstanceId) -> WorkloadState {
         let view = self.view();
         let said = view.observed(machine).and_then(|(observed, at)| {
@@ -161,40 +161,43 @@ impl Network {
         said.unwrap_or(WorkloadState::Unknown)
     }
 
-    /// Tells the store how this machine is, without waiting for the next time.
+    /// Makes a report to the store due now.
     pub(crate) fn report_soon(&self) {
         self.observe.notify_one();
     }
 
-    /// Waits until a machine has neither a peer here nor a way to the store.
+    /// Waits until a machine has neither a peer here nor access to the store.
     pub(crate) async fn expelled(&self, id: MachineId) {
         let mut admitted = self.admitted.subscribe();
         // The sender is ours, so there is always an answer.
         let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
     }
 
-    /// How far the clock here is ahead of the store's, in seconds; none if the store has not heard of us yet.
+    /// The seconds by which this clock is ahead of the store's; none before the first report.
     pub(crate) fn clock_offset_secs(&self) -> Option<i64> {
         self.view().clock_offset_secs(self.own)
     }
 
-    /// What time it is by the store's clock, as far as known here, in seconds since 1970.
+    /// The time by the store's clock, as far as its offset is known, in seconds since 1970.
     pub(crate) fn unix_secs(&self) -> u64 {
         let ahead = self.clock_offset_secs().unwrap_or_default();
         clock::now().unix_secs.saturating_add_signed(-ahead)
     }
 
-    /// Whether a view of this age may be wrong.
+    /// Whether a view of this age may be outdated.
     pub(crate) const fn is_stale(age_secs: u64) -> bool {
         age_secs > STALE_SECS
     }
 
-    /// Whether the control task makes progress.
+    /// The control task's heartbeat.
     pub(crate) fn heartbeat(&self) -> Rc<Heartbeat> {
         Rc::clone(&self.heartbeat)
     }
 
-    /// The store, or why there is nothing to change in it from here.
+    /// The server and the authority with which this machine coordinates changes.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotHolder`].
     pub(crate) fn coordinator(&self) -> Result<&Storage, NetworkError> {
         self.storage.as_ref().ok_or(NetworkError::NotHolder)
     }

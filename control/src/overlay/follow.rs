@@ -1,4 +1,4 @@
-//! Keeping the data plane in step with the host's interfaces and routes.
+//! Changes of the host's interfaces and routes, passed on to the data plane.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ pub(crate) async fn follow_mtu(mut watch: LinkWatch, device: &Device) {
                 let smallest = routes.min(change.mtu);
                 device.set_mtu(change.mtu as usize, smallest as usize);
             }
-            // Gone from this namespace: if it was removed, the data plane notices; if it was moved, it goes on.
+            // The interface has left this namespace. The data plane notices a removal itself, and outlives a move.
             Ok(None) => std::future::pending().await,
             Err(error) => tracing::warn!(%error, "cannot follow the interface's MTU"),
         }
     }
 }
 
-/// Lets sticky source addresses go when a better route may need another. Never returns.
+/// Drops sticky source addresses when a better route may need another. Never returns.
 pub(crate) async fn follow_host(mut watch: HostWatch, device: &Device) {
-    /// By then an answer that was on its way to the former address, and taught it to us once more, has arrived.
-    const SETTLE: Duration = Duration::from_secs(1);
+    /// By then an answer that was under way to the former address, and made it sticky again, has arrived.
+    const IN_FLIGHT_WAIT: Duration = Duration::from_secs(1);
     loop {
         if let Err(error) = watch.changed().await {
             tracing::warn!(%error, "cannot follow the host's routes");
         }
         device.forget_locals();
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(IN_FLIGHT_WAIT).await;
         device.forget_locals();
     }
 }

@@ -5,8 +5,8 @@
 //!                                   │ keeps the TUN and the sockets: the interface stays, and the kernel queues
 //! ```
 //!
-//! A supervisor that keeps descriptors (systemd's `FileDescriptorStoreMax=`) makes an update or a crash a pause. Without one
-//! the interface goes with its process.
+//! With a supervisor that keeps descriptors (systemd's `FileDescriptorStoreMax=`), an update or a crash is a pause in
+//! traffic. Without one, the interface ends with its process.
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -19,10 +19,11 @@ use sd_notify::NotifyState;
 use crate::host::clock;
 use crate::overlay::error::OverlayError;
 
-/// Opens it with `update` in force from the first packet on, and has the supervisor keep it for the next process.
+/// Opens the interface with `update` in force from the first packet on, and has the supervisor keep it for the next
+/// process.
 ///
 /// # Errors
-/// If there is none to take over and none can be made.
+/// If there is no interface to take over and none can be made.
 pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> Result<Device, OverlayError> {
     if let Some(device) = adopt(options, update)? {
         return Ok(device);
@@ -32,8 +33,8 @@ pub(crate) async fn open(options: &DeviceOptions, update: &Update) -> Result<Dev
     Ok(device)
 }
 
-/// Measures the gap in traffic that a take-over was, and has the supervisor keep other sockets when there are others. Never
-/// returns. The former process says when it ended, in milliseconds since 1970, unless it crashed.
+/// Measures the gap in traffic after a take-over, and has the supervisor keep new sockets whenever the port changes.
+/// Never returns. `ended_ms` is the end of the former process, in milliseconds since 1970; none after a crash.
 pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Option<Duration>>) {
     let keep = async {
         loop {
@@ -46,18 +47,18 @@ pub(crate) async fn attend(device: &Device, ended_ms: Option<u64>, gap: &Cell<Op
     tokio::join!(measure, keep);
 }
 
-/// Has the supervisor keep what the interface consists of now. Without a supervisor there is nobody to tell.
+/// Has the supervisor keep the descriptors that the interface consists of now. Without a supervisor it does nothing.
 fn keep(device: &Device) {
     device.each_descriptor(|name, fd| report(name, keep_one(name, fd)));
 }
 
 fn report(name: &str, told: std::io::Result<()>) {
     if let Err(error) = told {
-        tracing::warn!(name, %error, "the supervisor keeps nothing: traffic will not outlast a restart");
+        tracing::warn!(name, %error, "the supervisor does not keep the interface: a restart will interrupt traffic");
     }
 }
 
-/// Waits until there is traffic again and says how long there was none. Ends at once where nothing was taken over.
+/// Waits until there is traffic again, and returns the length of the gap. Ends at once if nothing was taken over.
 async fn measure_gap(device: &Device, ended_ms: Option<u64>) -> Option<Duration> {
     /// Peers answer within a round trip, or in the next of their attempts, every 5 s.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,7 +80,7 @@ async fn measure_gap(device: &Device, ended_ms: Option<u64>) -> Option<Duration>
     None
 }
 
-/// For how long nobody had the interface when it was taken over; none if the clocks cannot tell.
+/// The time from the end of the former process to the take-over; none if the clocks do not allow to say.
 fn idle(adoption: &Adoption, ended_ms: u64) -> Option<Duration> {
     /// Longer, and the clock was set, or the machine was off.
     const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -89,14 +90,14 @@ fn idle(adoption: &Adoption, ended_ms: u64) -> Option<Duration> {
     (idle < IDLE_MAX).then_some(idle)
 }
 
-/// From the end of the former process, or the arrival of the first datagram that nobody took if that was earlier or is all that is
-/// known, to the first session.
+/// The time to the first session: from the end of the former process, or from the arrival of the first unread datagram
+/// if that was earlier or the end is unknown.
 fn gap(adoption: &Adoption, idle: Option<Duration>, first_session: Instant) -> Duration {
     let since_adopted = first_session.saturating_duration_since(adoption.at);
     adoption.waited.max(idle).unwrap_or_default() + since_adopted
 }
 
-/// What the supervisor has passed to this process, if it is what is wanted.
+/// The interface that the supervisor has passed to this process, if it is the wanted one.
 fn adopt(options: &DeviceOptions, update: &Update) -> Result<Option<Device>, OverlayError> {
     let kept = InheritedFds::take().map_err(OverlayError::Kept)?;
     if kept.is_empty() {
@@ -112,7 +113,7 @@ fn adopt(options: &DeviceOptions, update: &Update) -> Result<Option<Device>, Ove
             Ok(Some(device))
         }
         Err(error) => {
-            tracing::warn!(%error, "what was kept is of no use: starting anew");
+            tracing::warn!(%error, "the kept interface cannot be used; creating a new one");
             for name in names {
                 drop_kept(&name).map_err(OverlayError::Drop)?;
             }
@@ -121,7 +122,7 @@ fn adopt(options: &DeviceOptions, update: &Update) -> Result<Option<Device>, Ove
     }
 }
 
-/// A daemon that was killed, or a supervisor that lets go, leaves interface and port to the kernel, which takes a moment.
+/// The kernel releases interface and port of a killed daemon, or of a supervisor that drops them, after a moment.
 async fn create(options: &DeviceOptions, update: &Update) -> Result<Device, DeviceError> {
     const RELEASE_WAIT: Duration = Duration::from_secs(2);
     const POLL: Duration = Duration::from_millis(20);
@@ -138,7 +139,7 @@ async fn create(options: &DeviceOptions, update: &Update) -> Result<Device, Devi
 }
 
 fn keep_one(name: &str, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-    // It is not to be watched: a stamp in a socket's error queue looks like an end.
+    // The supervisor must not poll it: a timestamp in a socket's error queue looks like an end.
     let state = [
         NotifyState::FdStore,
         NotifyState::FdName(name),

@@ -1,4 +1,4 @@
-//! This machine's place in the overlay: the interface, its addresses and its peers.
+//! The overlay's interface on this machine: its addresses and its peers.
 
 mod error;
 mod follow;
@@ -33,13 +33,13 @@ const CLUSTER_PREFIX_LEN_V6: u8 = 48;
 #[derive(Debug)]
 pub(crate) struct Overlay {
     attached: Attached,
-    /// When the process before said that it ends, in milliseconds since 1970.
+    /// The end of the former process by its own account, in milliseconds since 1970.
     ended_ms: Option<u64>,
-    /// Without traffic, when the interface was taken over from the process before.
+    /// The gap in traffic, if the interface was taken over from the former process.
     gap: Cell<Option<Duration>>,
 }
 
-/// By what the machine is attached to the overlay.
+/// The attachment of the machine to the overlay.
 #[derive(Debug)]
 enum Attached {
     /// An interface of the kernel's, and the data plane behind it.
@@ -49,7 +49,7 @@ enum Attached {
     Nothing,
 }
 
-/// What is known of a peer from its traffic.
+/// The traffic with one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerTraffic {
     pub(crate) handshake_age_secs: Option<u64>,
@@ -60,8 +60,8 @@ pub(crate) struct PeerTraffic {
 }
 
 impl Overlay {
-    /// Opens the interface, with its key, its port and the peers that it begins with. It is up, and has no address unless it
-    /// was taken over from the process before.
+    /// Opens the interface with its key, its port and its first peers. It is up, and has no address unless it was taken
+    /// over from the former process.
     pub(crate) async fn open(
         config: &Config,
         key: &PrivateKey,
@@ -119,7 +119,7 @@ impl Overlay {
         applied.map_err(OverlayError::command(action))
     }
 
-    /// Keeps it in step with the host and answers `wg`. Ends when the interface does.
+    /// Follows the host's changes and answers `wg`. Ends when the interface does.
     pub(crate) async fn serve(&self) -> Result<(), OverlayError> {
         let Some((device, link)) = self.interface() else {
             return std::future::pending().await;
@@ -135,7 +135,7 @@ impl Overlay {
         }
     }
 
-    /// Gives this machine its addresses, and with them the routes to the whole overlay.
+    /// Adds this machine's addresses, and with them the routes to the whole overlay.
     pub(crate) async fn add_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
         if let Some((_, link)) = self.interface() {
             for address in addresses {
@@ -145,7 +145,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Takes them away again.
+    /// Removes them.
     pub(crate) async fn remove_addresses(&self, addresses: &[IpNet]) -> Result<(), OverlayError> {
         if let Some((_, link)) = self.interface() {
             for address in addresses {
@@ -164,7 +164,7 @@ impl Overlay {
         self.apply(update, "change the peers").await
     }
 
-    /// Forgets all peers.
+    /// Removes all peers.
     pub(crate) async fn clear_peers(&self) -> Result<(), OverlayError> {
         let update = Update {
             replace_peers: true,
@@ -173,7 +173,7 @@ impl Overlay {
         self.apply(update, "remove the peers").await
     }
 
-    /// Has WireGuard on another port.
+    /// Changes WireGuard's port.
     pub(crate) async fn set_port(&self, port: u16) -> Result<(), OverlayError> {
         let update = Update {
             listen_port: Some(port),
@@ -182,7 +182,7 @@ impl Overlay {
         self.apply(update, "change WireGuard's UDP port").await
     }
 
-    /// Everything that the data plane counts.
+    /// All counters of the data plane.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, OverlayError> {
         let Some((device, _)) = self.interface() else {
             return Ok(Snapshot::default());
@@ -191,7 +191,7 @@ impl Overlay {
         Ok(snapshot.map_err(OverlayError::command(READ))?.traffic)
     }
 
-    /// Its part of the page of metrics.
+    /// The data plane's part of the page of metrics.
     pub(crate) async fn metrics(&self) -> Result<String, OverlayError> {
         let Some((device, _)) = self.interface() else {
             return Ok(String::new());
@@ -200,7 +200,7 @@ impl Overlay {
         page.map_err(OverlayError::command(READ))
     }
 
-    /// What the peers' traffic tells.
+    /// The traffic with each peer.
     pub(crate) async fn traffic(
         &self,
         now: Instant,
@@ -222,7 +222,7 @@ impl Overlay {
             .collect())
     }
 
-    /// Tests the way to these peers so many times, now.
+    /// Starts `count` tests of the path to each of these peers.
     pub(crate) fn measure_round_trips(
         &self,
         count: u16,
@@ -235,7 +235,7 @@ impl Overlay {
         measuring.map_err(OverlayError::command("measure round trips"))
     }
 
-    /// Datagrams that were not authentic, or of no session that is known.
+    /// The number of datagrams that were not authentic, or belong to no known session.
     pub(crate) async fn refused(&self) -> Result<u64, OverlayError> {
         let snapshot = self.snapshot().await?;
         let reasons = [
@@ -251,7 +251,7 @@ impl Overlay {
             .sum())
     }
 
-    /// For how long there was no traffic when it was taken over from the process before, as soon as that is known.
+    /// The gap in traffic when the interface was taken over from the former process, once it is measured.
     pub(crate) const fn gap(&self) -> Option<Duration> {
         self.gap.get()
     }
@@ -262,7 +262,7 @@ impl Overlay {
             .map_or("none", |(device, _)| device.backend().name())
     }
 
-    /// What the shard says of itself.
+    /// The data plane's own status, as keys and values.
     pub(crate) async fn status(&self) -> Result<BTreeMap<String, String>, OverlayError> {
         let gap = self.gap.get();
         let gap = gap.map(|gap| ("handover_gap_ms".to_owned(), gap.as_millis().to_string()));
@@ -275,7 +275,7 @@ impl Overlay {
     }
 }
 
-/// A machine's addresses as its interface has them: each with the prefix of the whole overlay.
+/// The addresses of a machine's interface, each with the prefix of the whole overlay.
 pub(crate) fn interface_addresses(
     cluster_cidr: Ipv4Net,
     overlay_ip: std::net::Ipv4Addr,
@@ -287,7 +287,7 @@ pub(crate) fn interface_addresses(
     ])
 }
 
-/// Where a machine's store is.
+/// The address of the store on a machine.
 pub(crate) fn store_address(overlay_ip: std::net::Ipv4Addr, port: u16) -> (IpAddr, u16) {
     (IpAddr::V4(overlay_ip), port)
 }

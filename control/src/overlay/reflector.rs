@@ -1,4 +1,5 @@
-//! Answers STAMP tests on this machine's addresses in the overlay, so that other tools can measure against it (`docs/rtt.md`).
+//! The reflector of STAMP tests on this machine's addresses in the overlay, for other tools to measure against
+//! (`docs/rtt.md`).
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -22,34 +23,34 @@ use crate::host::clock;
 const PORT: u16 = 862;
 /// The longest test that is answered: what the longest path takes.
 const TEST_LEN_MAX: usize = 9_216;
-/// An address that was just given to the interface may not be there yet, and somebody else may have the port for a while.
+/// An address that was just added to the interface may not be usable yet, and another program may hold the port.
 const BIND_WAIT: Duration = Duration::from_secs(1);
-/// Tests answered in a row before others have their turn, and how long they have it: at most 3,200 tests a second, which take some
-/// percent of a core.
+/// The number of tests answered in a row, and the pause for other tasks after it: at most 3,200 tests a second, which
+/// take some percent of a core.
 const TURN_LEN: u32 = 16;
 const TURN_WAIT: Duration = Duration::from_millis(5);
 
-/// Answers on all of these. Never returns.
+/// Answers on all of these addresses. Never returns.
 pub(crate) async fn serve(addresses: impl IntoIterator<Item = IpAddr>) {
     join_all(addresses.into_iter().map(serve_one)).await;
     std::future::pending().await
 }
 
 async fn serve_one(address: IpAddr) {
-    let mut said = false;
+    let mut logged = false;
     loop {
         let error = match bind(address).await {
             Ok(socket) => {
-                said = false;
+                logged = false;
                 answer(&socket).await
             }
             Err(error) => error,
         };
-        if said {
-            tracing::debug!(%error, %address, "no STAMP tests are answered");
+        if logged {
+            tracing::debug!(%error, %address, "cannot answer STAMP tests");
         } else {
-            tracing::info!(%error, %address, port = PORT, "no STAMP tests are answered; trying again");
-            said = true;
+            tracing::info!(%error, %address, port = PORT, "cannot answer STAMP tests; retrying");
+            logged = true;
         }
         tokio::time::sleep(BIND_WAIT).await;
     }
@@ -87,7 +88,7 @@ async fn answer(socket: &UdpSocket) -> io::Error {
     }
 }
 
-/// The next datagram; none if it was cut off, or is from nowhere.
+/// The next datagram; none if it was truncated, or has no source address.
 fn receive(
     socket: &UdpSocket,
     packet: &mut [u8],

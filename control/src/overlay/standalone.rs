@@ -33,8 +33,8 @@ pub(crate) struct Arguments {
     /// Neither TSO nor USO on the TUN, neither GSO nor GRO on UDP.
     #[arg(long)]
     no_offload: bool,
-    /// Send every datagram by itself: for a path to a stock WireGuard that mangles batches (UDP GSO). Between ployz machines
-    /// this is found out and done for each path.
+    /// Send every datagram by itself: for a path to a stock WireGuard that mangles batches (UDP GSO). Between ployz
+    /// machines this is found out and done for each path.
     #[arg(long)]
     no_udp_gso: bool,
     /// Keys, peers, addresses and MTU: `wg setconf` format with Address and MTU.
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
-    // Before anything is made: a signal that comes early must still find everything taken down.
+    // Before anything is made: an early signal must still take everything down.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics_listener = match arguments.metrics_listen {
@@ -116,8 +116,8 @@ async fn run_device(arguments: &Arguments, config: Config) -> anyhow::Result<()>
         .map_err(|error| anyhow::anyhow!("the data plane failed: {error}"))
 }
 
-/// What a configuration file wants routed through the interface, as `wg-quick` does it. A default route would swallow
-/// our own datagrams without policy routing, so that is left to whoever sets up the policy.
+/// The prefixes that a configuration file routes through the interface, as `wg-quick` does. A default route would
+/// swallow the interface's own datagrams without policy routing, so it is left to the operator's policy.
 fn routed_prefixes(config: &Config) -> Vec<IpNet> {
     let changes = config
         .update
@@ -132,7 +132,7 @@ fn routed_prefixes(config: &Config) -> Vec<IpNet> {
         .collect()
 }
 
-/// Without addresses the interface stays down: whoever drives it with `wg` and `ip` brings it up.
+/// Without addresses the interface stays down, to be brought up with `ip`.
 async fn set_up(link: &Link, addresses: &[IpNet], routes: &[IpNet]) -> anyhow::Result<()> {
     if addresses.is_empty() {
         return Ok(());

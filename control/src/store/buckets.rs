@@ -1,4 +1,4 @@
-//! What lies where in the store.
+//! The buckets and streams of the store.
 
 use std::time::Duration;
 
@@ -6,43 +6,43 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageTyp
 
 use crate::nats::{CHANGED, EVENT_SUBJECTS, EVENTS};
 
-/// What the operator wants of machines; coordinators write it.
+/// Records of machines as they should be; coordinators write them.
 pub(crate) const MACHINES: &str = "machines";
-/// What machines say of themselves.
+/// Records of machines as they are; each machine writes its own.
 pub(crate) const OBSERVED: &str = "observed";
-/// The round trips that machines have measured: read when somebody asks, and no news to anybody.
+/// Round trips that machines have measured: read on request, and not followed.
 pub(crate) const RTT: &str = "rtt";
-/// Invites, for ever.
+/// Invites, which are never deleted.
 pub(crate) const INVITES: &str = "invites";
-/// Who has been certified, and who is believed no more.
+/// Certificates that were issued, and those that were revoked.
 pub(crate) const CREDENTIALS: &str = "credentials";
-/// What workloads are called, and what each machine is to run.
+/// Names of workloads, and the instances that each machine is to run.
 pub(crate) const WORKLOADS: &str = "workloads";
-/// Long work, for a month.
+/// Operations, for a month.
 pub(crate) const OPERATIONS: &str = "operations";
-/// Who has which subnet.
+/// Holders of names and subnets.
 pub(crate) const LEASES: &str = "leases";
 
-/// What every machine hears of.
+/// The buckets that every machine follows.
 const FOLLOWED: [&str; 3] = [MACHINES, OBSERVED, CREDENTIALS];
 
-/// What each record remembers of its past.
+/// Revisions that are kept of each record.
 const HISTORY: i64 = 8;
 /// A record is about a kilobyte, but for the round trips to 200 machines: those have up to 66 KiB.
 const RECORD_LEN_MAX: i32 = 128 * 1024;
-/// At a hundred joins a day, of 1 KiB each, 3 MiB and what they remember.
+/// At a hundred joins a day, of 1 KiB each, 3 MiB and their history.
 const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// At some 300 bytes, 3 MiB.
 const EVENTS_MAX: i64 = 10_000;
 const BYTES_MAX: i64 = 8 << 20;
-/// Every stream that there is, on so many servers.
+/// Every stream, with this number of replicas.
 pub(super) fn streams(replicas: usize) -> impl Iterator<Item = Config> {
     configs(replicas).into_iter().chain([events(replicas)])
 }
 
-/// All of them, as the stock tools make them but for what a single writer could do to all keys with a header (roll-up),
-/// and with news of every write.
+/// The buckets, as the stock tools create them, but without roll-up, by which a single writer could delete all keys,
+/// and with republication of every write.
 fn configs(replicas: usize) -> [Config; 8] {
     [
         (MACHINES, StorageType::File),
@@ -57,7 +57,7 @@ fn configs(replicas: usize) -> [Config; 8] {
     .map(|(bucket, storage)| config(bucket, storage, replicas))
 }
 
-/// What the stock tools call the stream of a bucket.
+/// The stream of a bucket, as the stock tools name it.
 pub(crate) fn stream_name(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
@@ -92,7 +92,7 @@ fn config(bucket: &str, storage: StorageType, replicas: usize) -> Config {
     }
 }
 
-/// The stream, and that the store says each event as soon as it has it.
+/// The stream of events, each of which is republished.
 fn events(replicas: usize) -> Config {
     Config {
         name: EVENTS.to_owned(),

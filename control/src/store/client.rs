@@ -34,14 +34,14 @@ use crate::store::health::Health;
 use crate::store::watch::{self, Changes, Machines};
 use crate::store::{retry, stream};
 
-/// A store that has not answered by then is not there.
+/// A store that has not answered by then is unavailable.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// After the store has come back it is found within this time.
+/// The client reconnects within this time after the store has recovered.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A connection that died without a word is noticed after two of these.
+/// A connection that has broken silently is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(4);
 
-/// A client of the store, which connects by itself, again and again.
+/// A client of the store, which connects and reconnects by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(super) client: Client,
@@ -50,21 +50,21 @@ pub(crate) struct Store {
     pub(super) health: Arc<Health>,
 }
 
-/// A value and what its writer has to say to replace it.
+/// A value, and the revision that a writer has to name to replace it.
 #[derive(Debug)]
 pub(crate) struct Revised<T> {
     pub(crate) value: T,
     pub(crate) revision: u64,
 }
 
-/// What there is under a key.
+/// The content of a key.
 #[derive(Debug)]
 pub(crate) enum Slot<T> {
-    /// Nothing, ever.
+    /// Nothing was ever written.
     Nothing,
     /// A record.
     Record(Revised<T>),
-    /// What was there has been deleted: in this revision, at this time (seconds since 1970, by the store's clock).
+    /// The record was deleted: in this revision, at this time (seconds since 1970, by the store's clock).
     Deleted { revision: u64, at: u64 },
 }
 
@@ -79,7 +79,7 @@ impl<T> Slot<T> {
 }
 
 impl Store {
-    /// Begins to connect to the store that a member knows.
+    /// Begins to connect to the store of a membership.
     pub(crate) async fn open(
         membership: &Membership,
         identity: &Identity,
@@ -87,7 +87,7 @@ impl Store {
         Self::open_at(&membership.store, membership, identity).await
     }
 
-    /// Begins to connect to the store that is there.
+    /// Begins to connect to the store on these servers.
     pub(crate) async fn open_at(
         servers: &[(IpAddr, u16)],
         membership: &Membership,
@@ -135,29 +135,29 @@ impl Store {
         })
     }
 
-    /// What has gone wrong with it.
+    /// The counters of failures.
     pub(crate) fn health(&self) -> &Health {
         &self.health
     }
 
-    /// Looks for it at these places from the next connection on.
+    /// Uses these servers from the next connection on.
     pub(crate) async fn set_servers(&self, servers: &[(IpAddr, u16)]) {
         if let Err(error) = self.client.set_server_pool(urls(servers)).await {
-            tracing::debug!(%error, "the client of the store has ended");
+            tracing::debug!(%error, "the store's client has ended");
         }
     }
 
-    /// Whether there is a connection, as far as anybody knows.
+    /// Whether there is a connection, as far as the client has noticed.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Waits for the next time that a connection has been made.
+    /// Waits until the next connection is made.
     pub(crate) async fn connected_anew(&self) {
         self.connected.notified().await;
     }
 
-    /// Waits for the first answer.
+    /// Waits until there is a connection to a server that is new enough.
     pub(crate) async fn wait_connected(&self, patience: Duration) -> Result<(), StoreError> {
         let connected = async {
             while self.reachable().is_err() {
@@ -168,7 +168,7 @@ impl Store {
         self.reachable()
     }
 
-    /// What time it is by the store's clock, in seconds since 1970: the one that all coordinators share.
+    /// The time by the store's clock, which all coordinators share, in seconds since 1970.
     pub(crate) async fn unix_secs(&self) -> Result<u64, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -183,7 +183,7 @@ impl Store {
         u64::try_from(time.unix_timestamp()).map_err(StoreError::unavailable)
     }
 
-    /// Makes the buckets, and the stream of events, on so many servers; those that are there stay as they are.
+    /// Creates the buckets and the stream of events with this number of replicas; existing ones stay as they are.
     pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), StoreError> {
         for config in streams(replicas) {
             self.make(config).await?;
@@ -205,7 +205,7 @@ impl Store {
         Ok(self.slot(bucket, key).await?.record())
     }
 
-    /// Reads what there is under a key, or was.
+    /// Reads the content of a key, or its deletion.
     pub(crate) async fn slot<T: DeserializeOwned>(
         &self,
         bucket: &str,
@@ -213,7 +213,7 @@ impl Store {
     ) -> Result<Slot<T>, StoreError> {
         self.reachable()?;
         let (name, subject) = (stream_name(bucket), format!("$KV.{bucket}.{key}"));
-        // As the leader has it, and not any server: whoever has just written a record finds it.
+        // From the leader, not from any server: a writer must find the record that it has just written.
         let looking = async || {
             let stream = self.jetstream.get_stream_no_info(&name).await;
             let stream = stream
@@ -245,7 +245,7 @@ impl Store {
         self.read(bucket, ">").await
     }
 
-    /// Reads the records whose keys match. As [`Self::list`], it is open to every machine.
+    /// Reads the records whose keys match. As with [`Self::list`], every machine may do so.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         bucket: &str,
@@ -254,7 +254,7 @@ impl Store {
         let subjects = format!("$KV.{bucket}.{keys}");
         let stream = stream_name(bucket);
         let listing = stream::list(self.client()?, &stream, &subjects, 1);
-        // The last of a key counts.
+        // The last message of a key counts.
         let mut records = BTreeMap::new();
         for message in listing.await? {
             records.insert(message.subject.clone(), message);
@@ -266,7 +266,7 @@ impl Store {
             .collect()
     }
 
-    /// Writes a record that must not be there yet; `false` if it is.
+    /// Writes a record that must not exist yet; `false` if it does.
     pub(crate) async fn create(
         &self,
         bucket: &str,
@@ -285,7 +285,7 @@ impl Store {
         }
     }
 
-    /// Replaces a record that must be as it was read; `false` if it is not.
+    /// Replaces a record that must still have this revision; `false` if it does not.
     pub(crate) async fn update(
         &self,
         bucket: &str,
@@ -303,7 +303,7 @@ impl Store {
         }
     }
 
-    /// Deletes a record that must be as it was read, if a revision is given; `false` if it is not.
+    /// Deletes a record that must still have this revision, if one is given; `false` if it does not.
     pub(crate) async fn delete(
         &self,
         bucket: &str,
@@ -319,7 +319,7 @@ impl Store {
         }
     }
 
-    /// How many watch a bucket.
+    /// The number of consumers of a bucket.
     #[cfg(test)]
     pub(crate) async fn consumers(&self, bucket: &str) -> Result<usize, StoreError> {
         let bucket = self.bucket(bucket).await?;
@@ -327,7 +327,7 @@ impl Store {
         Ok(info.state.consumer_count)
     }
 
-    /// Writes a record that nobody else writes.
+    /// Writes a record that has no other writer.
     pub(crate) async fn put(
         &self,
         bucket: &str,
@@ -342,7 +342,7 @@ impl Store {
         self.put(OBSERVED, &record.id.to_string(), record).await
     }
 
-    /// Writes what this machine has measured.
+    /// Writes the round trips that this machine has measured.
     pub(crate) async fn record_round_trips(&self, record: &RttRecord) -> Result<(), StoreError> {
         self.put(RTT, &record.id.to_string(), record).await
     }
@@ -363,7 +363,7 @@ impl Store {
         Ok(())
     }
 
-    /// What a machine is to run. It is open to that machine, and to no other.
+    /// Reads the record of an instance on a machine, which only this machine and coordinators may do.
     pub(crate) async fn instance(
         &self,
         machine: MachineId,
@@ -383,13 +383,13 @@ impl Store {
         parse(&subject, &message.payload).map(Some)
     }
 
-    /// For what is more than a bucket.
+    /// The client, for requests that are not about a bucket.
     pub(crate) fn client(&self) -> Result<&Client, StoreError> {
         self.reachable()?;
         Ok(&self.client)
     }
 
-    /// Lists all machines, and then says what changes.
+    /// Lists all machines, and follows their changes.
     pub(crate) async fn follow(&self) -> Result<(Machines, Changes), StoreError> {
         watch::follow(self.client()?).await
     }
@@ -400,7 +400,7 @@ impl Store {
             .await
     }
 
-    /// Fails at once when it is known that there is nobody to ask.
+    /// Fails at once without a connection, or if the server is too old.
     pub(super) fn reachable(&self) -> Result<(), StoreError> {
         if !self.is_connected() {
             return Err(StoreError::unavailable("there is no connection to it"));
@@ -420,7 +420,7 @@ impl Store {
         answer.map_err(|error| self.health.failed(&error))
     }
 
-    /// The answer, whatever it is.
+    /// Asks, and counts a missing answer as a failure; an error that is an answer is passed on.
     async fn ask<T, E: Error + 'static>(
         &self,
         question: impl AsyncFn() -> Result<T, E>,
@@ -449,7 +449,7 @@ fn render(value: &impl Serialize) -> Result<Bytes, StoreError> {
     json.map(Bytes::from).map_err(StoreError::Render)
 }
 
-/// Soon at first; chance keeps machines from coming all at once.
+/// Short at first, and randomised, so that machines do not reconnect all at once.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
     let wait = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(RECONNECT_WAIT_MAX);

@@ -1,4 +1,4 @@
-//! What every supported `nats-server` has to do for us: the oldest, the one that is shipped, and the newest.
+//! The contract that every supported `nats-server` has to keep: the oldest, the shipped and the newest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -178,7 +178,7 @@ fn observed(id: MachineId) -> ObservedRecord {
     }
 }
 
-/// What was acknowledged is there after the server was killed, and the client finds it again by itself.
+/// Acknowledged writes survive the kill of the server, and the client reconnects by itself.
 async fn survive_a_power_cut(ground: &Ground, store: &Store) {
     assert!(store.create(INVITES, "kept", &7).await.unwrap());
     ground.nats.kill();
@@ -192,7 +192,7 @@ async fn survive_a_power_cut(ground: &Ground, store: &Store) {
     store.wait_connected(PATIENCE).await.unwrap();
     let kept: Revised<u32> = store.get(INVITES, "kept").await.unwrap().unwrap();
     assert_eq!(kept.value, 7);
-    // What lay in memory has gone, and is made anew.
+    // Buckets in memory have gone, and are created anew.
     assert!(store.follow().await.is_err());
     store.make_buckets(1).await.unwrap();
     assert!(store.follow().await.is_ok());

@@ -1,5 +1,5 @@
-//! From one store to the next: writes are refused, and then every stream is copied as it is, with the numbers and times of its
-//! messages, which records are compared and removed machines are remembered by.
+//! The copy of a store to the next one: writes are refused, and then every stream is copied with the numbers and times
+//! of its messages. Records are compared by these, and removed machines remembered.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use crate::store::client::{PATIENCE, Store};
 use crate::store::error::StoreError;
 use crate::store::stream;
 
-/// What the server sends before it waits for a word.
+/// Bytes that the server sends before it waits for an acknowledgement.
 const CHUNK_LEN: u32 = 128 * 1024;
-/// Its first election takes some seconds.
+/// The first election of a cluster takes some seconds.
 const READY_WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-/// What is refused goes here, and nobody writes that.
+/// The subject of frozen streams, which has no writer.
 const FROZEN: &str = "ployz.frozen";
 
 impl Store {
-    /// Refuses every write from now on, as if nobody were there to take it. What can be read stays so.
+    /// Refuses every write from now on with "no responders". Reads continue.
     pub(crate) async fn freeze(&self) -> Result<(), StoreError> {
         for config in kept() {
             let frozen = format!("{FROZEN}.{}", config.name);
             self.reconfigure(&config.name, |now| {
                 now.subjects = vec![frozen.clone()];
-                // Its source has to be among the subjects.
+                // The source of a republication has to be among the subjects.
                 now.republish = None;
             })
             .await?;
@@ -39,7 +39,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes writes again.
+    /// Accepts writes again.
     pub(crate) async fn thaw(&self) -> Result<(), StoreError> {
         for config in kept() {
             self.reconfigure(&config.name, |now| {
@@ -76,7 +76,7 @@ impl Store {
         Ok(self.within(asking).await?.cached_info().clone())
     }
 
-    /// How each stream is.
+    /// The state of each stream.
     pub(crate) async fn stream_infos(&self) -> Result<Vec<Info>, StoreError> {
         let mut infos = Vec::new();
         for config in streams(1) {
@@ -85,8 +85,8 @@ impl Store {
         Ok(infos)
     }
 
-    /// Waits until a store that has just been started takes streams on so many servers, and makes those that are kept in memory: what
-    /// they say is said anew by itself.
+    /// Waits until a store that was just started accepts streams with this number of replicas, and creates those that
+    /// are kept in memory: machines write their content anew.
     pub(crate) async fn begin_copy(&self, replicas: usize) -> Result<(), StoreError> {
         self.wait_connected(READY_WAIT).await?;
         for config in streams(replicas).filter(|it| it.storage == StorageType::Memory) {
@@ -95,7 +95,7 @@ impl Store {
         Ok(())
     }
 
-    /// Copies every stream that is kept to a store that has none of them. Nobody may write meanwhile.
+    /// Copies every stream on disk to a store that has none of them. The store must be frozen.
     pub(crate) async fn copy_to(&self, next: &Self, replicas: usize) -> Result<(), StoreError> {
         for mut config in kept() {
             config.num_replicas = replicas;
@@ -145,7 +145,7 @@ impl Store {
         Ok(self.within(handing).await?.payload)
     }
 
-    /// Asks JetStream something that the client has no word for.
+    /// Calls an API of JetStream that the client does not implement.
     async fn call(&self, subject: String, question: &Value) -> Result<Value, StoreError> {
         self.reachable()?;
         let asking = async || self.jetstream.request(subject.clone(), question).await;
@@ -153,7 +153,7 @@ impl Store {
         refusal(&answer).map_or(Ok(answer), Err)
     }
 
-    /// Waits until every server of the store has everything.
+    /// Waits until every server of the store has all messages.
     async fn wait_complete(&self, replicas: usize) -> Result<(), StoreError> {
         let deadline = Instant::now() + READY_WAIT;
         while !self
@@ -170,8 +170,8 @@ impl Store {
         Ok(())
     }
 
-    /// Compares this store with one server of the next one, message by message, and says how many there are. A server that has not got all of
-    /// them yet is waited for.
+    /// Compares this store with one server of the next one, message by message, and returns their number. A server that
+    /// does not have all of them yet is waited for.
     pub(crate) async fn compare(&self, next: &Self) -> Result<usize, StoreError> {
         next.wait_connected(READY_WAIT).await?;
         patiently(async || self.compare_once(next).await).await
@@ -198,7 +198,7 @@ impl Store {
     }
 }
 
-/// Does what can be done again until it is done: a stream whose leader has just gone has another one within seconds.
+/// Repeats an attempt until it succeeds: a stream that has lost its leader has a new one within seconds.
 async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let deadline = Instant::now() + READY_WAIT;
     loop {
@@ -209,16 +209,16 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Resul
     }
 }
 
-/// Those that outlive their servers.
+/// The streams on disk.
 fn kept() -> impl Iterator<Item = Config> {
     streams(1).filter(|config| config.storage == StorageType::File)
 }
 
 async fn next_chunk(chunks: &mut Subscriber) -> Result<async_nats::Message, StoreError> {
     let chunk = timeout(PATIENCE, chunks.next()).await;
-    let chunk = chunk.map_err(|_| StoreError::unavailable("it did not go on with its copy"))?;
-    let chunk = chunk.ok_or_else(|| StoreError::unavailable("it hung up"))?;
-    // The end has no content either, and may be an early one.
+    let chunk = chunk.map_err(|_| StoreError::unavailable("it did not continue its copy"))?;
+    let chunk = chunk.ok_or_else(|| StoreError::unavailable("it closed the connection"))?;
+    // The end has no content either, and may be premature.
     match chunk.status.filter(|status| status.as_u16() >= 400) {
         Some(status) => Err(StoreError::unavailable(format!(
             "it ended its copy with {status}"
@@ -230,7 +230,9 @@ async fn next_chunk(chunks: &mut Subscriber) -> Result<async_nats::Message, Stor
 fn refusal(answer: &Value) -> Option<StoreError> {
     let said = answer.get("error")?;
     Some(StoreError::unavailable(
-        said["description"].as_str().unwrap_or("it refuses"),
+        said["description"]
+            .as_str()
+            .unwrap_or("it refused the request"),
     ))
 }
 

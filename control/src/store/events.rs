@@ -1,5 +1,4 @@
-//! The stream of events: what was done, kept in the store for operators to read. It has at most some thousand events, of
-//! which the oldest go first.
+//! The stream of events: operators read there what was done. It holds some thousand events and drops the oldest first.
 
 use std::collections::VecDeque;
 
@@ -13,34 +12,34 @@ use crate::store::client::Store;
 use crate::store::error::StoreError;
 use crate::store::stream;
 
-/// Where a machine tells its events.
+/// The subject of a machine's events.
 fn subject(machine: MachineId) -> String {
     format!("{EVENTS}.{machine}")
 }
 
 impl Store {
-    /// Writes an event of this machine's.
+    /// Writes an event of this machine.
     ///
     /// # Errors
-    /// `STORE_UNAVAILABLE`.
+    /// [`StoreError::Unavailable`].
     pub(crate) async fn publish_event(&self, event: &Event) -> Result<(), StoreError> {
         self.publish(&subject(event.machine), event).await
     }
 }
 
-/// A follower's place in the stream.
+/// A follower's position in the stream.
 #[derive(Debug)]
 pub(crate) struct Following {
     store: Store,
     news: Subscriber,
-    /// The number of the last event that was seen.
+    /// The number of the last event that was returned.
     seen: u64,
-    /// What was missed and has been read since, the oldest first.
+    /// Events that were missed and have been read since, the oldest first.
     caught_up: VecDeque<Event>,
 }
 
 impl Following {
-    /// The last `limit` events, and what comes after them.
+    /// The last `limit` events, and a follower of later ones.
     pub(crate) async fn begin(store: &Store, limit: u32) -> Result<(Vec<Event>, Self), StoreError> {
         let client = store.client()?;
         // First, so that nothing is missed in between.
@@ -64,13 +63,14 @@ impl Following {
                 return Ok(event);
             }
             let message = self.news.next().await;
-            let message = message.ok_or_else(|| StoreError::unavailable("it hung up"))?;
+            let message =
+                message.ok_or_else(|| StoreError::unavailable("it closed the connection"))?;
             let Some(message) = published(message).filter(|message| message.sequence > self.seen)
             else {
                 continue;
             };
             if message.sequence > self.seen + 1 {
-                // News is not kept for anybody who could not be reached.
+                // Publications to a client that was not connected are lost.
                 self.caught_up = self.read_on().await?.into();
                 continue;
             }
@@ -81,7 +81,7 @@ impl Following {
         }
     }
 
-    /// What has been told since.
+    /// Reads the events since.
     async fn read_on(&mut self) -> Result<Vec<Event>, StoreError> {
         let from = self.seen + 1;
         let messages = stream::list(self.store.client()?, EVENTS, EVENT_SUBJECTS, from).await?;
@@ -92,15 +92,15 @@ impl Following {
     }
 }
 
-/// News of an event. A machine can have an answer sent to where news comes from, but not with other headers than what it
-/// was the answer to: so both have to say the same.
+/// The publication of an event. A machine can direct an answer to the subject of publications, but cannot choose its
+/// headers: so subject and headers have to agree.
 fn published(message: Message) -> Option<StreamMessage> {
     let subject = message.subject.clone();
     let message = StreamMessage::try_from(message).ok()?;
     (subject.strip_prefix("ployz.")? == message.subject.as_str()).then_some(message)
 }
 
-/// What a message says; nothing if a newer daemon has said it, or in another machine's name.
+/// The event in a message; none if this version cannot read it, or if it is in another machine's name.
 fn event(message: &StreamMessage) -> Option<Event> {
     let event: Event = serde_json::from_slice(&message.payload).ok()?;
     (subject(event.machine) == message.subject.as_str()).then_some(event)

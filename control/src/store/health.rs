@@ -1,4 +1,4 @@
-//! What has gone wrong between this machine and the store.
+//! Counters of failures between this machine and the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use async_nats::Event;
 
 use crate::store::error::StoreError;
 
-/// See the module.
+/// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     errors: AtomicU64,
@@ -24,7 +24,7 @@ impl Health {
         self.disconnects.load(Ordering::Relaxed)
     }
 
-    /// Counts a call that failed, and says so.
+    /// Counts a failed call, and returns its error.
     pub(super) fn failed(&self, cause: &dyn std::fmt::Display) -> StoreError {
         self.errors.fetch_add(1, Ordering::Relaxed);
         StoreError::unavailable(cause)
@@ -32,7 +32,7 @@ impl Health {
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the client's events, of which only errors are bad news"
+        reason = "only errors among the client's events are failures"
     )]
     pub(super) fn report(&self, event: &Event) {
         match event {

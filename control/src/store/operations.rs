@@ -1,5 +1,5 @@
-//! The log of long work: every stage is written to the store, where operators read it. A stage that cannot be written goes
-//! to the daemon's log only, and the work goes on.
+//! The log of operations: every stage is written to the store, where operators read it. A stage that cannot be written
+//! is only in the daemon's log, and the operation continues.
 
 use ployz_api::{Failure, MachineId, MachineUpdate, Name, OperationId};
 use ployz_core::OperationRecord;
@@ -9,20 +9,20 @@ use crate::store::buckets::OPERATIONS;
 use crate::store::client::{Revised, Store};
 use crate::store::error::StoreError;
 
-/// What a change of who holds the store is called.
+/// The name of a change of the store's holders.
 pub(crate) const STORAGE_CHANGE: &str = "machine-storage";
 
-/// OperationLog that this daemon does.
+/// The log of one operation of this daemon.
 #[derive(Debug)]
 pub(crate) struct OperationLog {
     store: Store,
     record: OperationRecord,
-    /// This machine may not write it any more, and what it would write has been written.
+    /// Success is recorded, and this machine may write no more.
     is_closed: bool,
 }
 
 impl OperationLog {
-    /// Begins it.
+    /// Begins an operation.
     pub(crate) fn begin(
         own: MachineId,
         store: &Store,
@@ -40,7 +40,7 @@ impl OperationLog {
         }
     }
 
-    /// Goes on with work of the daemon before this one.
+    /// Continues an operation of the former daemon.
     pub(crate) fn resume(store: &Store, record: OperationRecord) -> Self {
         Self {
             store: store.clone(),
@@ -49,12 +49,12 @@ impl OperationLog {
         }
     }
 
-    /// It is told to another store from now on.
+    /// Writes to another store from now on.
     pub(crate) fn move_to(&mut self, store: &Store) {
         self.store = store.clone();
     }
 
-    /// Under which it is found.
+    /// The operation's id.
     pub(crate) const fn id(&self) -> OperationId {
         self.record.row().operation_id
     }
@@ -65,7 +65,7 @@ impl OperationLog {
         &self.record
     }
 
-    /// An update is so far; written with the next stage.
+    /// Sets the progress of an update; it is written with the next stage.
     pub(crate) fn set_update(&mut self, update: &MachineUpdate) {
         self.record.set_update(update.clone());
     }
@@ -77,7 +77,7 @@ impl OperationLog {
         self.write().await;
     }
 
-    /// One machine is done with.
+    /// The stages of one machine end.
     pub(crate) fn end_of(&mut self, target: &Name) {
         self.record.end_of(target.as_str(), None);
     }
@@ -96,31 +96,31 @@ impl OperationLog {
         self.is_closed = true;
     }
 
-    /// It is over.
+    /// Ends the operation.
     pub(crate) async fn end(mut self, failure: Option<&Failure>) {
         self.record.end(failure, clock::now().unix_secs);
         self.write().await;
     }
 
-    /// Writes it, for those who cannot begin without.
+    /// Writes the record, for operations that must not begin without it.
     pub(crate) async fn announce(&self) -> Result<(), StoreError> {
         let id = self.record.row().operation_id.to_string();
         self.store.put(OPERATIONS, &id, &self.record).await
     }
 
-    /// Nobody else writes it while it runs.
+    /// Writes the record, which has no other writer while the operation runs.
     pub(crate) async fn write(&self) {
         if self.is_closed {
             return;
         }
         let id = self.record.row().operation_id;
         if let Err(error) = self.announce().await {
-            tracing::warn!(%id, %error, "a stage is not in the store");
+            tracing::warn!(%id, %error, "cannot write a stage to the store");
         }
     }
 }
 
-/// The updates that a machine had begun and not ended.
+/// The updates that a machine has begun and not ended.
 pub(crate) async fn unfinished_updates(
     store: &Store,
     own: MachineId,
@@ -133,18 +133,19 @@ pub(crate) async fn unfinished_updates(
     Ok(records)
 }
 
-/// What a machine was at when its daemon ended before this time (milliseconds since 1970) goes on no more.
+/// Marks the operations as interrupted that a machine's former daemon had begun before this time (milliseconds since
+/// 1970).
 pub(crate) async fn interrupt_former(
     store: &Store,
     own: MachineId,
     before_ms: u64,
 ) -> Result<(), StoreError> {
-    // Ids sort by the time of their making.
+    // Ids sort by creation time.
     let first = OperationId::new(before_ms, 0);
     for record in store.list::<OperationRecord>(OPERATIONS).await? {
         let row = record.row();
-        // A client's goes on without us.
-        // Updates are gone on with, and changes of the store are gone on with or undone.
+        // An operation of a client continues without the daemon, updates are resumed, and changes of the store are
+        // resumed or undone.
         let is_resumed = row.update.is_some() || row.operation == STORAGE_CHANGE;
         let is_ours = row.machine == own && row.lease_until.is_none() && !is_resumed;
         if !is_ours || row.ended_at.is_some() || row.operation_id >= first {

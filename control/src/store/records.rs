@@ -1,4 +1,4 @@
-//! Changing a machine's record: read, changed, and written if it is still as it was read.
+//! Changes of a machine's record: it is read, edited, and written if its revision is still the same.
 
 use ployz_api::MachineId;
 use ployz_core::MachineRecord;
@@ -7,7 +7,7 @@ use crate::store::buckets::MACHINES;
 use crate::store::client::{Revised, Store};
 use crate::store::error::StoreError;
 
-/// Whoever loses has lost to somebody who is done then: so many can be at one record at a time.
+/// Each lost attempt means that another writer has finished: this many can change a record at a time.
 const ATTEMPTS: usize = 64;
 /// A record before a change and after it.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
-//! Asking a server that is not at home for a moment.
+//! Retries of requests that no server took.
 //!
-//! For every machine that comes or goes, nats-server reads its settings anew, and while it does so it says of what is
-//! asked of JetStream that nobody is there to take it. Nothing has been done then, so the question may be asked again.
+//! For every machine that is added or removed, nats-server reloads its settings, and meanwhile answers requests to
+//! JetStream with "no responders". Such a request has had no effect, so it may be sent again.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use async_nats::jetstream::{self, context};
 use async_nats::{RequestErrorKind, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How soon the question is asked again: reading its settings takes a server with 200 users some 10 ms.
+/// The wait before a retry: a server with 200 users reloads its settings in some 10 ms.
 pub(crate) const AGAIN_WAIT: Duration = Duration::from_millis(25);
 
-/// Asks until somebody takes the question; `None` if there is no answer within `patience`.
+/// Asks until a server takes the request; `None` if there is no answer within `patience`.
 pub(super) async fn ask<T, E: Error + 'static>(
     patience: Duration,
     question: impl AsyncFn() -> Result<T, E>,
@@ -26,7 +26,7 @@ pub(super) async fn ask<T, E: Error + 'static>(
     let asking = async {
         loop {
             match question().await {
-                Err(error) if is_nobody_there(&error) && Instant::now() + AGAIN_WAIT < deadline => {
+                Err(error) if is_unanswered(&error) && Instant::now() + AGAIN_WAIT < deadline => {
                     sleep(AGAIN_WAIT).await;
                 }
                 answer => return answer,
@@ -36,11 +36,11 @@ pub(super) async fn ask<T, E: Error + 'static>(
     timeout_at(deadline, asking).await.ok()
 }
 
-/// Whether the server has said that nobody took the question.
-fn is_nobody_there(error: &(dyn Error + 'static)) -> bool {
+/// Whether an error, or one of its causes, is "no responders".
+fn is_unanswered(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if says_so(error) {
+        if is_no_responders(error) {
             return true;
         }
         cause = error.source();
@@ -48,8 +48,8 @@ fn is_nobody_there(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The client has a name of its own for it in each of its modules.
-fn says_so(error: &(dyn Error + 'static)) -> bool {
+/// Whether an error is "no responders", for which each module of the client has a kind of its own.
+fn is_no_responders(error: &(dyn Error + 'static)) -> bool {
     let asked = error.downcast_ref::<RequestError>();
     let asked_plainly = error.downcast_ref::<async_nats::RequestError>();
     let published = error.downcast_ref::<PublishError>();
@@ -63,12 +63,12 @@ fn says_so(error: &(dyn Error + 'static)) -> bool {
             matches!(it.kind(), DirectGetErrorKind::ErrorResponse(StatusCode::NO_RESPONDERS, _))
         })
         || read_raw.is_some_and(|it| match it.kind() {
-            RawMessageErrorKind::JetStream(error) => says_so(&error),
+            RawMessageErrorKind::JetStream(error) => is_no_responders(&error),
             RawMessageErrorKind::NoMessageFound
             | RawMessageErrorKind::InvalidSubject
             | RawMessageErrorKind::Other => false,
         })
-        // JetStream is there, and says that it is not ready for this account.
+        // JetStream answers that it is not ready for this account.
         || answered.is_some_and(|it| it.code() == usize::from(StatusCode::NO_RESPONDERS.as_u16()))
 }
 
@@ -82,7 +82,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    fn nobody() -> EntryError {
+    fn no_responders() -> EntryError {
         let status = StatusCode::NO_RESPONDERS;
         let kind = DirectGetErrorKind::ErrorResponse(status, String::new());
         EntryError::with_source(EntryErrorKind::Other, DirectGetError::new(kind))
@@ -94,7 +94,7 @@ mod tests {
         let answer = ask(PATIENCE, async || {
             asked.set(asked.get() + 1);
             if asked.get() < 3 {
-                Err(nobody())
+                Err(no_responders())
             } else {
                 Ok(7)
             }
@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_has_no_store_is_not_asked_for_ever() {
         let begin = Instant::now();
-        let answer = ask(PATIENCE, async || Err::<(), _>(nobody())).await;
+        let answer = ask(PATIENCE, async || Err::<(), _>(no_responders())).await;
         assert!(matches!(answer, Some(Err(_))));
         assert!(begin.elapsed() < PATIENCE);
         let silence = ask(PATIENCE, async || {
@@ -125,12 +125,12 @@ mod tests {
                 PublishError::new(PublishErrorKind::BrokenPipe),
             ),
         ] {
-            assert!(!is_nobody_there(&refused), "{refused}");
+            assert!(!is_unanswered(&refused), "{refused}");
         }
         let missing = PublishError::new(PublishErrorKind::StreamNotFound);
         let unpublished = UpdateError::with_source(UpdateErrorKind::Other, missing);
-        assert!(is_nobody_there(&unpublished));
+        assert!(is_unanswered(&unpublished));
         let unasked = RequestError::new(context::RequestErrorKind::NoResponders);
-        assert!(is_nobody_there(&unasked));
+        assert!(is_unanswered(&unasked));
     }
 }

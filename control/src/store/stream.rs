@@ -1,5 +1,5 @@
-//! What a stream of the store holds, read straight from it. It takes no consumer: there is nothing on the server to be
-//! left behind or to be pointed at somebody else.
+//! Reads of a stream's messages without a consumer: nothing is left on the server, and nothing there can be directed at
+//! another client.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ use crate::store::retry::AGAIN_WAIT;
 
 /// Messages of one answer; at 1 KiB each they stay far below what the server keeps for a slow reader.
 const BATCH: u32 = 256;
-/// A store that has not gone on by then is not there.
+/// A store that has not continued by then is unavailable.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The server's status codes, which are those of HTTP.
 const END_OF_BATCH: u16 = 204;
 const NOTHING: u16 = 404;
-const NOBODY_THERE: u16 = 503;
+const NO_RESPONDERS: u16 = 503;
 
-/// How an answer ended.
+/// The end of a batch.
 enum End {
-    /// There is more.
+    /// There are more messages.
     More,
-    /// There is no more.
+    /// There are no more messages.
     Last,
-    /// Nobody has taken the question.
-    NobodyThere,
+    /// No server has taken the request.
+    NoResponders,
 }
 
 /// The messages of a stream whose subjects match, the oldest first, from a number on.
@@ -53,8 +53,8 @@ pub(crate) async fn list(
                 from = messages.last().map_or(from, |message| message.sequence) + 1;
                 deadline = Instant::now() + PATIENCE;
             }
-            End::NobodyThere if Instant::now() + AGAIN_WAIT < deadline => sleep(AGAIN_WAIT).await,
-            End::NobodyThere => return Err(StoreError::unavailable("it has no such records")),
+            End::NoResponders if Instant::now() + AGAIN_WAIT < deadline => sleep(AGAIN_WAIT).await,
+            End::NoResponders => return Err(StoreError::unavailable("it has no such records")),
         }
     }
 }
@@ -64,7 +64,7 @@ pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Resul
     let question = json!({ "last_by_subj": subjects });
     let asking = async {
         let answer = ask(client, stream, &question).await?.next().await;
-        let answer = answer.ok_or_else(|| StoreError::unavailable("it hung up"))?;
+        let answer = answer.ok_or_else(|| StoreError::unavailable("it closed the connection"))?;
         match status(&answer) {
             None => Ok(stored(answer)?.sequence),
             Some(NOTHING) => Ok(0),
@@ -73,10 +73,10 @@ pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Resul
     };
     tokio::time::timeout(PATIENCE, asking)
         .await
-        .map_err(|_| StoreError::unavailable("it did not say what it has"))?
+        .map_err(|_| StoreError::unavailable("it did not return its last message"))?
 }
 
-/// One batch.
+/// Reads one batch.
 async fn page(
     client: &Client,
     stream: &str,
@@ -87,7 +87,7 @@ async fn page(
     let mut count = 0;
     loop {
         let answer = answers.next().await;
-        let answer = answer.ok_or_else(|| StoreError::unavailable("it hung up"))?;
+        let answer = answer.ok_or_else(|| StoreError::unavailable("it closed the connection"))?;
         match status(&answer) {
             None => {
                 count += 1;
@@ -95,7 +95,7 @@ async fn page(
             }
             Some(END_OF_BATCH) if count >= BATCH => return Ok(End::More),
             Some(END_OF_BATCH | NOTHING) => return Ok(End::Last),
-            Some(NOBODY_THERE) => return Ok(End::NobodyThere),
+            Some(NO_RESPONDERS) => return Ok(End::NoResponders),
             Some(status) => return Err(refused(status, &answer)),
         }
     }

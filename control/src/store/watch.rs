@@ -1,6 +1,6 @@
-//! Following the store: everything that there is, and then what changes.
+//! The watch on the store: a listing of all records, and then each change.
 //!
-//! Changes are what the store publishes after each write, which takes no consumer either.
+//! Changes are the store's publications after each write, so a watch needs no consumer.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use crate::store::buckets::{CREDENTIALS, MACHINES, OBSERVED, stream_name};
 use crate::store::error::StoreError;
 use crate::store::stream;
 
-/// News from the store.
+/// Changes in the store since a listing.
 pub(crate) struct Changes {
     listed: VecDeque<Change>,
     news: Subscriber,
@@ -25,7 +25,7 @@ pub(crate) struct Changes {
 /// All machines, each with the revision of its record.
 pub(crate) type Machines = Vec<(MachineRecord, u64)>;
 
-/// Lists all machines, and then says what changes.
+/// Lists all machines, and follows their changes.
 pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), StoreError> {
     // First, so that nothing is missed in between.
     let news = client
@@ -49,7 +49,7 @@ pub(crate) async fn follow(client: &Client) -> Result<(Machines, Changes), Store
 }
 
 impl Changes {
-    /// The next one; `None` when the store has hung up, and has to be followed anew.
+    /// The next change; `None` when the connection has ended, after which the watch has to begin anew.
     pub(crate) async fn next(&mut self) -> Option<Change> {
         if let Some(change) = self.listed.pop_front() {
             return Some(change);
@@ -62,8 +62,8 @@ impl Changes {
     }
 }
 
-/// News of a key. A machine can have an answer sent to where news comes from, but not with other headers than what it was
-/// the answer to: so both have to say the same.
+/// The publication of a change. A machine can direct an answer to the subject of publications, but cannot choose its
+/// headers: so subject and headers have to agree.
 fn changed(message: Message) -> Option<Change> {
     let subject = message.subject.clone();
     let key = subject.strip_prefix(CHANGED)?.strip_prefix('.')?;
@@ -75,7 +75,7 @@ fn changed(message: Message) -> Option<Change> {
     change(message, bucket, key)
 }
 
-/// What a bucket remembers, the oldest first.
+/// The messages of a bucket as changes, the oldest first.
 async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, StoreError> {
     let prefix = format!("$KV.{bucket}.");
     let messages = stream::list(client, &stream_name(bucket), &format!("{prefix}>"), 1).await?;
@@ -86,10 +86,10 @@ async fn list(client: &Client, bucket: &str) -> Result<Vec<Change>, StoreError> 
     Ok(changes.collect())
 }
 
-/// What a message says of a key of a bucket. Its number and time are the server's, who puts its headers behind those of
-/// the writer, and the last of a name counts.
+/// The change of a key that a message describes. Its number and time are the server's, whose headers follow the
+/// writer's: the last header of a name counts.
 fn change(message: StreamMessage, bucket: &str, key: &str) -> Option<Change> {
-    // Values have no such header, whoever wrote them.
+    // Values have no such header.
     let deleted = message
         .headers
         .get("KV-Operation")
@@ -116,9 +116,9 @@ fn is_named(key: &str, id: MachineId) -> bool {
     key.parse::<MachineId>() == Ok(id)
 }
 
-/// A record that cannot be read is not ours to judge: it may be a newer daemon's.
+/// Parses a record; one that cannot be read is skipped, as it may be a newer daemon's.
 fn readable<T: DeserializeOwned>(bucket: &str, key: &str, message: &StreamMessage) -> Option<T> {
     serde_json::from_slice(&message.payload)
-        .inspect_err(|error| tracing::warn!(bucket, key, %error, "a record cannot be read"))
+        .inspect_err(|error| tracing::warn!(bucket, key, %error, "cannot read a record"))
         .ok()
 }

@@ -4,8 +4,9 @@
 //!   other machines ── ployz0 ── this machine ── ployz-c (bridge, network `ployz`) ── containers
 //! ```
 //!
-//! The network is the machine's own subnet, so that containers have addresses in the overlay: the first is the machine's, the
-//! second the bridge's. What they send into the overlay keeps its address, and all else leaves by the engine's own ways.
+//! The network is the machine's own subnet, so that containers have addresses in the overlay: the first is the
+//! machine's, the second the bridge's. Packets to the overlay keep their source address; the engine translates all
+//! others.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,32 +36,32 @@ use crate::host::tasks::TaskGroup;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, last_lines};
 
-/// What the engine may take for an answer; it stops containers within it.
+/// The time for an answer of the engine, which includes the stop of a container.
 const PATIENCE_SECS: u64 = 60;
-/// What a workload is given to end by itself.
+/// The time that a workload has to end after SIGTERM.
 const STOP_WAIT_SECS: i32 = 10;
-/// A large image over a slow line.
+/// The time for a large image over a slow connection.
 const PULL_WAIT: Duration = Duration::from_secs(1800);
-/// Rules are at hand.
+/// The time for a change of the firewall.
 const RULE_WAIT: Duration = Duration::from_secs(10);
 
 /// The network, and its bridge.
 const NETWORK: &str = "ployz";
 const BRIDGE: &str = "ployz-c";
-/// What says which instance a container is.
+/// The label that names a container's instance.
 const LABEL: &str = "ployz.instance";
-/// A log that has become so long is set aside, and the one before it goes.
+/// A log of this length is moved aside, and replaces the one before it.
 const LOG_LIMITS: [(&str, &str); 2] = [("max-size", "4m"), ("max-file", "2")];
 
-/// The engine, and what containers are connected to.
+/// The engine, and the network of containers.
 #[derive(Debug)]
 pub(super) struct Containers {
     socket: PathBuf,
-    /// The overlay's, and what fits through it.
+    /// The overlay's interface, and its MTU.
     interface: String,
     mtu: u32,
     engine: RefCell<Option<Docker>>,
-    /// Images that are on their way.
+    /// Images that are being fetched.
     pulls: Rc<RefCell<BTreeSet<String>>>,
     pulling: TaskGroup,
 }
@@ -127,7 +128,7 @@ impl Containers {
         }
         self.prepare_network(&engine, job).await?;
         let name = container(job.record.id);
-        // What ended before keeps its name until it is removed.
+        // A container that has ended keeps its name until it is removed.
         remove(&engine, &name).await?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = engine.create_container(Some(options), described(job, image));
@@ -149,7 +150,7 @@ impl Containers {
             Err(error) => return Err(WorkloadError::engine("stop the container")(error)),
         }
         remove(&engine, &name).await?;
-        // The last one to go takes the network along; while there are others, the engine keeps it.
+        // The network is removed with its last container; the engine refuses while there are others.
         let _while_others_need_it = engine.remove_network(NETWORK).await;
         Ok(())
     }
@@ -170,7 +171,7 @@ impl Containers {
         while let Some(chunk) = chunks.next().await {
             match chunk {
                 Ok(chunk) => text += &chunk.to_string(),
-                // It has never been started.
+                // The container was never started.
                 Err(error) if is_missing(&error) => break,
                 Err(error) => return Err(WorkloadError::engine("read the log")(error)),
             }
@@ -180,7 +181,7 @@ impl Containers {
         Ok(last_lines(&text, lines))
     }
 
-    /// One that answers, and speaks a version of its interface that both know.
+    /// An engine that answers, with a version of its API that both sides support.
     async fn engine(&self) -> Result<Docker, WorkloadError> {
         if let Some(engine) = self.engine.borrow().clone() {
             return Ok(engine);
@@ -197,7 +198,7 @@ impl Containers {
         Ok(engine)
     }
 
-    /// Fetches an image in the background: a start that is tried again finds it, or begins anew.
+    /// Fetches an image in the background: the next attempt to start finds it, or fetches again.
     fn pull(&self, engine: &Docker, image: &str) {
         if !self.pulls.borrow_mut().insert(image.to_owned()) {
             return;
@@ -206,15 +207,15 @@ impl Containers {
         self.pulling.spawn(async move {
             let pulled = tokio::time::timeout(PULL_WAIT, fetch(&engine, &image)).await;
             match pulled {
-                Ok(Ok(())) => tracing::info!(image, "fetched"),
-                Ok(Err(error)) => tracing::warn!(image, %error, "not fetched"),
-                Err(_) => tracing::warn!(image, "not fetched within {PULL_WAIT:?}"),
+                Ok(Ok(())) => tracing::info!(image, "image fetched"),
+                Ok(Err(error)) => tracing::warn!(image, %error, "cannot fetch an image"),
+                Err(_) => tracing::warn!(image, "image not fetched within {PULL_WAIT:?}"),
             }
             pulls.borrow_mut().remove(&image);
         });
     }
 
-    /// Makes the network, if it is not there or of a subnet that was another time's, and lets the overlay in.
+    /// Creates the network, if it is missing or of a former subnet, and opens the firewall to the overlay.
     async fn prepare_network(&self, engine: &Docker, job: &Job<'_>) -> Result<(), WorkloadError> {
         let subnet = job.subnet.to_string();
         match engine.inspect_network(NETWORK, None).await {
@@ -257,7 +258,7 @@ impl Containers {
             options: Some(HashMap::from([
                 option("com.docker.network.bridge.name", BRIDGE),
                 option("com.docker.network.driver.mtu", &self.mtu.to_string()),
-                // Since version 28 an engine shuts out whoever does not come to a published port.
+                // Since version 28 an engine drops packets to ports that are not published.
                 option(
                     "com.docker.network.bridge.gateway_mode_ipv4",
                     "nat-unprotected",
@@ -271,7 +272,8 @@ impl Containers {
             .map_err(WorkloadError::engine("create the network"))
     }
 
-    /// An engine that keeps a firewall drops what it does not know, and gives everything that leaves the machine's address.
+    /// Opens the firewall: an engine drops packets of interfaces that it does not know, and translates the source
+    /// address of all that leave the machine.
     async fn let_the_overlay_in(&self, subnet: &str) -> Result<(), WorkloadError> {
         let overlay = &self.interface;
         let rules = [
@@ -295,7 +297,7 @@ fn container(id: InstanceId) -> String {
     format!("ployz-{id}")
 }
 
-/// What the engine is told to make.
+/// The description of a container for the engine.
 fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
     let binds = job.volumes.iter();
     let binds = binds.map(|(directory, place)| format!("{}:{place}", directory.display()));
@@ -330,7 +332,7 @@ fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
             }),
             ..HostConfig::default()
         }),
-        // Those that an image does not expose would not be bound.
+        // Ports that the image does not expose would not be bound.
         exposed_ports: Some(ports.into_keys().collect()),
         ..ContainerCreateBody::default()
     }
@@ -359,7 +361,7 @@ async fn remove(engine: &Docker, name: &str) -> Result<(), WorkloadError> {
 
 async fn fetch(engine: &Docker, image: &str) -> Result<(), Error> {
     let mut options = CreateImageOptionsBuilder::default().from_image(image);
-    // Without a tag the engine would fetch all there are.
+    // Without a tag the engine would fetch every tag.
     if !is_exact(image) {
         options = options.tag("latest");
     }
@@ -370,7 +372,7 @@ async fn fetch(engine: &Docker, image: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a tag or a digest is said.
+/// Whether a name has a tag or a digest.
 fn is_exact(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or_default();
     last.contains([':', '@'])

@@ -1,5 +1,5 @@
-//! Getting a workload's volumes from the machine that it is moved from: asked for piece by piece, over the overlay, by the
-//! machine that is to run it.
+//! The copy of a workload's volumes from the machine that it is moved from: the machine that is to run it requests them
+//! piece by piece over the overlay.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -20,13 +20,14 @@ use crate::network::Client;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::volumes::Copy;
 
-/// What the workload is given to end before its volumes are copied: its own 10 s, and until its machine has heard of it.
+/// The time for the workload to end before its volumes are copied: 10 s after SIGTERM, and the delay until its machine
+/// learns of the move.
 const PAUSE_WAIT: Duration = Duration::from_secs(20);
 const PAUSE_POLL: Duration = Duration::from_millis(200);
-/// A piece has half a megabyte.
+/// The time for a piece of half a megabyte.
 const PIECE_WAIT: Duration = Duration::from_secs(30);
 
-/// One volume, from one machine.
+/// A volume on another machine.
 pub(super) struct Source {
     session: Session,
     workload: WorkloadName,
@@ -74,7 +75,7 @@ impl Source {
             if !more || after.is_none() {
                 if left_out > 0 {
                     let (workload, volume) = (&self.workload, &self.volume);
-                    tracing::warn!(%workload, %volume, left_out, "sockets, pipes and devices stay where they were");
+                    tracing::warn!(%workload, %volume, left_out, "sockets, pipes and devices are not copied");
                 }
                 return copy.end();
             }
@@ -100,7 +101,7 @@ impl Source {
         Ok(())
     }
 
-    /// The next entries, once the workload has ended there.
+    /// The next entries; waits until the workload has ended on the other machine.
     async fn entries(&self, after: Option<String>) -> Result<VolumeEntries, WorkloadError> {
         let deadline = Instant::now() + PAUSE_WAIT;
         loop {

@@ -1,4 +1,4 @@
-//! What a runtime is told to run, and what all of them share.
+//! The job of a runtime, and helpers that all runtimes share.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -7,32 +7,32 @@ use ipnet::Ipv4Net;
 use ployz_api::InstanceId;
 use ployz_core::InstanceRecord;
 
-/// Instances lie here, within the data directory.
+/// The directory of instances, within the data directory.
 pub(super) const DIRECTORY: &str = "workloads";
-/// Escaped in JSON, its worst is six times as long, and an answer has 1 MiB.
+/// Bytes of a log in an answer, which has 1 MiB: escaped in JSON they are at worst six times as long.
 pub(super) const LOGS_LEN_MAX: usize = 128 << 10;
 
-/// What is to be run.
+/// An instance to run.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) record: &'a InstanceRecord,
-    /// Directories, and where it is to find them.
+    /// Directories of its volumes, and their mount points.
     pub(super) volumes: Vec<(PathBuf, &'a str)>,
-    /// This machine's in the overlay.
+    /// This machine's address in the overlay.
     pub(super) address: Ipv4Addr,
-    /// What containers have addresses of.
+    /// The subnet of containers' addresses.
     pub(super) subnet: Ipv4Net,
 }
 
 impl Job<'_> {
-    /// Its environment. Nothing here may get into a command line or a log.
+    /// Its environment, which must not get into a command line or a log.
     pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         let env = self.record.spec.env.iter();
         env.map(|(name, value)| (name.as_str(), value.expose()))
     }
 }
 
-/// Where everything of an instance is, within the data directory.
+/// The directory of an instance, within the data directory.
 pub(super) fn directory(id: InstanceId) -> String {
     format!("{DIRECTORY}/{id}")
 }

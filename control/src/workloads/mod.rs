@@ -1,9 +1,9 @@
-//! What this machine runs for the network. It follows its own record for itself: what that claims is run, what it claims
-//! no more is stopped. What it is told to run is kept on disk, so that it takes no store to start it again.
+//! The workloads of this machine. It reconciles them with its own record: claimed instances are run, others are
+//! stopped. Instances are kept on disk, so that they start again without the store.
 //!
 //! ```text
-//!   workloads/<instance>/instance.json     what to run; only root reads it, as it holds an environment
-//!   volumes/<namespace>/<name>/<volume>/   what it keeps
+//!   workloads/<instance>/instance.json     the instance's record; only root may read its environment
+//!   volumes/<namespace>/<name>/<volume>/   the content of a volume
 //! ```
 
 mod containers;
@@ -38,20 +38,20 @@ use runtime::Engine;
 pub(crate) use error::WorkloadError;
 pub(crate) use volumes::{bytes, entries};
 
-/// How soon an end, or a change of the record, is noticed.
+/// The interval at which instances and the record are checked.
 const POLL: Duration = Duration::from_secs(1);
 const VOLUMES: &str = "volumes";
 
-/// What runs here.
+/// The instances of this machine.
 #[derive(Debug)]
 pub(crate) struct Workloads {
     files: Rc<DataDirectory>,
     runtime: Runtime,
     engine: Engine,
     instances: RefCell<BTreeMap<InstanceId, Instance>>,
-    /// There is one: whoever starts or stops anything has it meanwhile.
+    /// The one permit to start and stop instances.
     turn: Semaphore,
-    /// What this daemon has machines hand over.
+    /// Workloads whose move this daemon coordinates.
     moving: Rc<RefCell<BTreeSet<WorkloadName>>>,
 }
 
@@ -73,7 +73,7 @@ struct Instance {
     record: Rc<InstanceRecord>,
     supervision: Supervision,
     state: WorkloadState,
-    /// Its volumes are on their way.
+    /// The task that copies its volumes.
     copying: Option<JoinHandle<Result<(), WorkloadError>>>,
 }
 
@@ -86,7 +86,7 @@ impl Drop for Instance {
 }
 
 impl Workloads {
-    /// What lies in the data directory. Nothing is started yet, and what runs goes on.
+    /// Reads the instances in the data directory. Nothing is started yet, and running instances continue.
     pub(crate) fn open(files: &Rc<DataDirectory>, config: &Config) -> Result<Self, WorkloadError> {
         let workloads = Self {
             files: Rc::clone(files),
@@ -99,9 +99,9 @@ impl Workloads {
         for id in workloads.kept()? {
             match files.read::<InstanceRecord>(&instance_file(id)) {
                 Ok(Some(record)) => workloads.adopt(record),
-                // Without it nothing can be said of it; the store has it.
+                // The record is read from the store again.
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%id, %error, "not adopted"),
+                Err(error) => tracing::warn!(%id, %error, "cannot adopt an instance"),
             }
         }
         Ok(workloads)
@@ -112,7 +112,7 @@ impl Workloads {
         self.runtime.name()
     }
 
-    /// How each is.
+    /// The state of each instance.
     pub(crate) fn states(&self) -> BTreeMap<InstanceId, WorkloadState> {
         let instances = self.instances.borrow();
         instances.iter().map(|(id, it)| (*id, it.state)).collect()
@@ -129,25 +129,22 @@ impl Workloads {
         })
     }
 
-    /// Runs what the network has this machine run, and stops what it does not. Never returns.
+    /// Reconciles the instances with this machine's record. Never returns.
     pub(crate) async fn supervise(&self, network: &Network, client: &Client) {
         loop {
-            // It is never closed.
+            // The semaphore is never closed.
             let turn = self.turn.acquire().await;
             if let Err(error) = self.round(client, network).await {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "workloads are not supervised now"
-                );
+                tracing::warn!(%error, "cannot supervise workloads");
             }
             drop(turn);
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Stops all of them, for good; how many that were. Until [`Self::resume_starts`] nothing is started.
+    /// Stops and removes all instances, and returns their number. Nothing is started until [`Self::resume_starts`].
     pub(crate) async fn stop_all(&self) -> Result<usize, WorkloadError> {
-        // It is never closed.
+        // The semaphore is never closed.
         let turn = self.turn.acquire().await;
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         for id in &ids {
@@ -159,12 +156,12 @@ impl Workloads {
         Ok(ids.len())
     }
 
-    /// After [`Self::stop_all`]: what is claimed is run again.
+    /// Starts claimed instances again, after [`Self::stop_all`].
     pub(crate) fn resume_starts(&self) {
         self.turn.add_permits(1);
     }
 
-    /// The last lines of what an instance has written.
+    /// The last lines of a workload's output.
     pub(crate) async fn logs(
         &self,
         workload: &WorkloadName,
@@ -181,7 +178,7 @@ impl Workloads {
 
     async fn round(&self, client: &Client, network: &Network) -> Result<(), WorkloadError> {
         let before = self.states();
-        // What the last start had saved may be older than what is wanted now.
+        // Saved instances may be older than the record.
         let claims = network.own_claims();
         if let Some(claims) = claims {
             self.fetch(network, &claims).await;
@@ -198,7 +195,7 @@ impl Workloads {
         Ok(())
     }
 
-    /// Gets what is claimed and not known yet. What cannot be had now is asked for again.
+    /// Reads claimed instances that are not known yet. A failed read is repeated in the next round.
     async fn fetch(&self, network: &Network, claims: &BTreeMap<InstanceId, WorkloadName>) {
         for (id, workload) in claims {
             if self.instances.borrow().contains_key(id) {
@@ -208,17 +205,17 @@ impl Workloads {
                 Ok(Some(record)) => match self.keep(&record) {
                     Ok(()) => self.adopt(record),
                     Err(error) => {
-                        tracing::warn!(%workload, %error, "not kept");
+                        tracing::warn!(%workload, %error, "cannot keep an instance");
                     }
                 },
-                // It is being removed, or its coordinator has died before it was written.
+                // The instance is being removed, or its coordinator has died before it was written.
                 Ok(None) => {}
-                Err(failure) => tracing::debug!(%workload, cause = %failure, "not known yet"),
+                Err(error) => tracing::debug!(%workload, %error, "cannot read an instance yet"),
             }
         }
     }
 
-    /// Where a volume of a workload is that does not run here, as another machine is to run it.
+    /// The directory of a volume whose workload is paused here because another machine is to run it.
     pub(crate) fn paused_volume(
         &self,
         workload: &WorkloadName,
@@ -238,14 +235,14 @@ impl Workloads {
         Ok(self.files.path(&volume(workload, name)))
     }
 
-    /// Starts what has to run and does not.
+    /// Starts instances that have to run and do not.
     async fn run_due(&self, client: &Client, network: &Network) -> Result<(), WorkloadError> {
         let ids: Vec<InstanceId> = self.instances.borrow().keys().copied().collect();
         let seen = self.engine.observe(&ids).await?;
         for id in ids {
             let mut seen = seen.get(&id).copied().unwrap_or(Seen::Nothing);
             if seen == Seen::Nothing && self.files.path(&ended_file(id)).exists() {
-                // Whoever has run it may have forgotten, as systemd has after a boot.
+                // The runtime may have lost its exit status, as systemd does at a reboot.
                 seen = Seen::Succeeded;
             }
             if seen == Seen::Succeeded {
@@ -261,7 +258,7 @@ impl Workloads {
                     None => continue,
                     Some(Ok(())) => {}
                     Some(Err(error)) => {
-                        tracing::warn!(%id, %error, "volumes are not here");
+                        tracing::warn!(%id, %error, "cannot copy volumes");
                         seen = Seen::Failed;
                     }
                 }
@@ -272,7 +269,7 @@ impl Workloads {
                 let job = self.job(network, &record)?;
                 if let Err(error) = self.engine.start(&job).await {
                     let workload = &record.workload;
-                    tracing::warn!(%workload, %error, "it does not start");
+                    tracing::warn!(%workload, %error, "cannot start a workload");
                     self.evaluate(id, Seen::Failed);
                 }
             }
@@ -280,7 +277,7 @@ impl Workloads {
         Ok(())
     }
 
-    /// What has ended well is not run again, whatever becomes of this machine.
+    /// Records success: an instance that has succeeded is not run again, also after a reboot.
     fn record_end(&self, id: InstanceId) -> Result<(), WorkloadError> {
         let file = ended_file(id);
         if self.files.path(&file).exists() {
@@ -296,7 +293,7 @@ impl Workloads {
             .is_some_and(|it| !it.record.spec.volumes.is_empty())
     }
 
-    /// Whether it was moved here, and what it keeps was not yet.
+    /// Whether an instance was moved here and its volumes are not complete yet.
     fn needs_volumes(&self, id: InstanceId) -> bool {
         let instances = self.instances.borrow();
         let is_moved = instances
@@ -305,13 +302,13 @@ impl Workloads {
         is_moved && self.has_volumes(id) && !self.files.path(&copied_file(id)).exists()
     }
 
-    /// Goes on copying; what came of it, once that is known.
+    /// Continues the copy of an instance's volumes; returns the outcome once there is one.
     async fn copy(&self, client: &Client, id: InstanceId) -> Option<Result<(), WorkloadError>> {
         let (record, copying) = {
             let mut instances = self.instances.borrow_mut();
             let instance = instances.get_mut(&id)?;
             if instance.state == WorkloadState::Waiting {
-                // What has failed is tried again when its time has come.
+                // A failed copy is repeated when its wait is over.
                 let now = clock::now().instant;
                 let (state, starts) = instance.supervision.handle(Seen::Failed, now);
                 instance.state = state;
@@ -360,7 +357,7 @@ impl Workloads {
         }))
     }
 
-    /// It has ended, and is started again should the other machine not have it any more.
+    /// Marks an instance as paused. It is started again if the other machine loses its claim.
     fn pause(&self, id: InstanceId) {
         if let Some(instance) = self.instances.borrow_mut().get_mut(&id) {
             instance.supervision = Supervision::default();
@@ -368,7 +365,7 @@ impl Workloads {
         }
     }
 
-    /// Notes how an instance is; what to start, if it is to be started now.
+    /// Updates the state of an instance; returns its record if it is to be started now.
     fn evaluate(&self, id: InstanceId, seen: Seen) -> Option<Rc<InstanceRecord>> {
         let mut instances = self.instances.borrow_mut();
         let instance = instances.get_mut(&id)?;
@@ -439,17 +436,17 @@ fn instance_file(id: InstanceId) -> String {
     format!("{}/instance.json", directory(id))
 }
 
-/// It is there once all volumes are.
+/// The marker of complete volumes.
 fn copied_file(id: InstanceId) -> String {
     format!("{}/copied", directory(id))
 }
 
-/// It is there once the instance has ended well.
+/// The marker of an instance that has succeeded.
 fn ended_file(id: InstanceId) -> String {
     format!("{}/ended", directory(id))
 }
 
-/// Where a volume is, within the data directory.
+/// The directory of a volume, within the data directory.
 fn volume(workload: &WorkloadName, name: &Name) -> String {
     let path: PathBuf = [
         VOLUMES,

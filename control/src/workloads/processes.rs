@@ -1,8 +1,8 @@
-//! Workloads as processes that outlive this daemon and are adopted by the next one, where there is no systemd.
+//! Workloads as processes, where there is no systemd. They outlive this daemon, and the next one adopts them.
 //!
 //! ```text
 //!   workloads/<instance>/process.json   which process it is
-//!                        status         how it ended, written by the shell around it: nobody else could ask later
+//!                        status         how it ended, written by the shell around it, since only a parent learns that
 //!                        log, log.1     what it writes
 //! ```
 
@@ -27,15 +27,14 @@ use crate::host::tasks::TaskGroup;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
 
-/// What a workload is given to end by itself.
+/// The time that a workload has to end after SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 const STOP_POLL: Duration = Duration::from_millis(20);
-/// A log that has become so long is set aside, and the one before it goes: twice this, and what is written in a second.
+/// A log of this length is moved aside and replaces the one before it: logs take twice this, and a second's output.
 const LOG_LEN_MAX: u64 = 4 << 20;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Mounts volumes, runs the command and writes down how it ended. It hears of a SIGTERM and waits for the command all the
-/// same, so that it lives as long as that.
+/// Mounts volumes, runs the command and writes its exit status. It traps SIGTERM, and so lives as long as the command.
 const AROUND: &str = r#"
 umask 022
 trap : TERM
@@ -92,7 +91,8 @@ impl Processes {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(log)
-            // A signal to our group is none of its business, and one to its own is for all of it.
+            // Signals to the daemon's group must not reach it, and a signal to its own group reaches all of its
+            // processes.
             .process_group(0)
             .spawn()
             .map_err(WorkloadError::Start)?;
@@ -121,7 +121,7 @@ impl Processes {
             }
         };
         let _stubborn = tokio::time::timeout(STOP_WAIT, gone).await;
-        // And what it has left behind.
+        // And processes that it has left behind.
         let _already_gone = signal(Signal::SIGKILL);
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Processes {
         let noted = self.files.read::<Process>(&file(id, "process.json"));
         match noted.ok().flatten() {
             Some(process) => process.is_alive().then_some(process),
-            // We may have ended between starting it and noting that. Nobody else is told of this file.
+            // The daemon may have ended between start and record. No other process has this file as an argument.
             None => Process::with_argument(status.as_os_str()),
         }
     }
@@ -166,7 +166,7 @@ impl Processes {
         let mut command = if job.volumes.is_empty() {
             Command::new("/bin/sh")
         } else {
-            // Where it finds its volumes is nobody else's business.
+            // Its mounts must not be visible to the host.
             let mut unshare = Command::new("unshare");
             unshare.args(["--mount", "--", "/bin/sh"]);
             unshare
@@ -178,12 +178,12 @@ impl Processes {
         command
     }
 
-    /// It writes to the file itself, so that is what has to be cut.
+    /// Truncates the log in place, as the process writes to the file itself.
     fn bound_log(&self, id: InstanceId) {
         let [log, before] = ["log", "log.1"].map(|name| self.files.path(&file(id, name)));
         let is_long = fs::metadata(&log).is_ok_and(|it| it.len() > LOG_LEN_MAX);
         if is_long && let Err(error) = set_aside(&log, &before) {
-            tracing::warn!(%id, %error, "a log grows");
+            tracing::warn!(%id, %error, "cannot truncate a workload's log");
         }
     }
 }
@@ -197,7 +197,7 @@ fn file(id: InstanceId, name: &str) -> String {
     format!("{}/{name}", directory(id))
 }
 
-/// The end of a file; nothing if there is none.
+/// The end of a file; empty if it does not exist.
 fn tail(path: &Path) -> Result<String, HostError> {
     let failed = |error| HostError::file("read", path)(error);
     let mut file = match File::open(path) {

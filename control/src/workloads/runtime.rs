@@ -1,4 +1,5 @@
-//! What runs workloads: containers the machine's engine; commands of the host systemd where it is, and else this daemon.
+//! The runtimes of workloads: the container engine for images; for commands of the host systemd, or this daemon where
+//! there is none.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// How these are.
+    /// The state of these instances.
     pub(super) async fn observe(
         &self,
         ids: &[InstanceId],
@@ -53,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Starts one that does not run.
+    /// Starts an instance that does not run.
     pub(super) async fn start(&self, job: &Job<'_>) -> Result<(), WorkloadError> {
         match self {
             Self::Units(units) => units.start(job).await,
@@ -62,7 +63,7 @@ impl Engine {
         }
     }
 
-    /// Stops one, if it runs; it has ended when this has.
+    /// Stops an instance, if it runs, and returns when it has ended.
     pub(super) async fn stop(&self, id: InstanceId) -> Result<(), WorkloadError> {
         match self {
             Self::Units(units) => units.stop(id).await,
@@ -71,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// Its last lines.
+    /// The last lines of its output.
     pub(super) async fn logs(
         &self,
         id: InstanceId,

@@ -1,4 +1,4 @@
-//! Workloads as transient units of systemd, which outlive this daemon by themselves.
+//! Workloads as transient units of systemd, which outlive this daemon.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -57,7 +57,7 @@ impl Units {
                 programs: "containers",
             });
         };
-        // What failed before keeps its name until it is forgotten.
+        // A unit that has failed keeps its name until it is reset.
         let _unless_it_never_ran = run("systemctl", &["stop", &unit(id)]).await;
         let _unless_it_never_failed = run("systemctl", &["reset-failed", &unit(id)]).await;
         let env = format!("{}/env", directory(id));
@@ -102,7 +102,7 @@ impl Units {
         id: InstanceId,
         lines: u32,
     ) -> Result<Vec<String>, WorkloadError> {
-        // Without what systemd says of it.
+        // Without systemd's own messages about the unit.
         let (own, lines_wanted) = (format!("_SYSTEMD_UNIT={}", unit(id)), lines.to_string());
         let line = [&own, "--lines", &lines_wanted, "--output=cat", "--no-pager"];
         let said = run("journalctl", &line).await?;

@@ -1,7 +1,8 @@
-//! What is in a volume: seen on the machine that a workload is moved from, made anew on the one that it is moved to.
+//! The content of a volume: listed on the machine that a workload is moved from, recreated on the one that it is moved
+//! to.
 //!
-//! The paths are another machine's word. Nothing is read or written but below the volume: no component of a path leads up, and none
-//! is a link, since those are made when everything else is there.
+//! Paths come from another machine and are not trusted: nothing outside the volume is read or written. No component of
+//! a path leads up, and none is a link, as links are created when everything else is complete.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
@@ -18,11 +19,11 @@ use ployz_api::{EntryKind, VOLUME_CHUNK_LEN, VOLUME_ENTRIES_MAX, VolumeEntries, 
 use crate::host::error::HostError;
 use crate::workloads::error::WorkloadError;
 
-/// Permissions, and that only owners remove what is in a directory. A program with its owner's rights is made where it is used.
+/// Permissions and the sticky bit. Set-user-ID and set-group-ID programs are not copied as such.
 const MODE: u32 = 0o1777;
 const NS_PER_SEC: i64 = 1_000_000_000;
 
-/// The next entries of a volume, a directory before what is in it, and the volume before all.
+/// The next entries of a volume: the volume first, and each directory before its content.
 pub(crate) fn entries(root: &Path, after: Option<&str>) -> Result<VolumeEntries, WorkloadError> {
     let mut found = Found::default();
     if root.exists() {
@@ -43,7 +44,7 @@ pub(crate) fn entries(root: &Path, after: Option<&str>) -> Result<VolumeEntries,
     })
 }
 
-/// A piece of a file of it; nothing behind its end.
+/// A piece of a file; empty behind its end.
 pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> Result<Vec<u8>, WorkloadError> {
     let full = below(root, path)?;
     let failed = |error| HostError::file("read", &full)(error);
@@ -58,17 +59,17 @@ pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> Result<Vec<u8>, Wor
     Ok(bytes)
 }
 
-/// A volume that is being made.
+/// A copy of a volume in the making.
 #[derive(Debug)]
 pub(super) struct Copy {
     root: PathBuf,
     links: Vec<(PathBuf, VolumeEntry)>,
-    /// Whose they are and who may write to them is said in the end.
+    /// Owners, permissions and times are set at the end.
     made: Vec<(PathBuf, VolumeEntry)>,
 }
 
 impl Copy {
-    /// Begins with nothing: what an attempt before has left goes.
+    /// Begins with an empty directory: the remains of an earlier attempt are removed.
     pub(super) fn begin(root: PathBuf) -> Result<Self, WorkloadError> {
         if root.exists() {
             fs::remove_dir_all(&root).map_err(HostError::file("remove", &root))?;
@@ -85,7 +86,7 @@ impl Copy {
         })
     }
 
-    /// Makes an entry; a file is to be filled with [`Self::append`].
+    /// Creates an entry; [`Self::append`] fills a file.
     pub(super) fn make(&mut self, entry: &VolumeEntry) -> Result<(), WorkloadError> {
         if entry.path.is_empty() && entry.kind == EntryKind::Directory {
             self.made.push((self.root.clone(), entry.clone()));
@@ -126,7 +127,7 @@ impl Copy {
         Ok(written.map_err(HostError::file("write", &path))?)
     }
 
-    /// Makes the links, gives everything its owner, its permissions and its time, and has it on disk.
+    /// Creates the links, sets owners, permissions and times, and syncs everything to disk.
     pub(super) fn end(self) -> Result<(), WorkloadError> {
         for (path, entry) in &self.links {
             if let EntryKind::Link { to } = &entry.kind {
@@ -135,7 +136,7 @@ impl Copy {
                     .map_err(HostError::file("create", path))?;
             }
         }
-        // What is in a directory before the directory, whose time would change otherwise.
+        // The content of a directory before the directory, whose time would change otherwise.
         for (path, entry) in self.made.iter().rev() {
             complete(path, entry).map_err(HostError::file("complete", path))?;
         }
@@ -144,7 +145,7 @@ impl Copy {
     }
 }
 
-/// Gives a file or directory its owner, its permissions and its time, and has it on disk.
+/// Sets owner, permissions and time of a file or directory, and syncs it to disk.
 fn complete(path: &Path, entry: &VolumeEntry) -> io::Result<()> {
     let file = File::open(path)?;
     fchown(&file, Some(entry.uid), Some(entry.gid))?;
@@ -153,17 +154,17 @@ fn complete(path: &Path, entry: &VolumeEntry) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What is in a volume, as far as it has been looked through.
+/// The entries of a volume that were found so far.
 #[derive(Debug, Default)]
 struct Found {
     entries: Vec<VolumeEntry>,
-    /// Of each file with several names, where it is, and its names' places among the entries.
+    /// For each file with several names, by device and inode: the indices of its entries.
     names: BTreeMap<(u64, u64), Vec<usize>>,
     left_out: u64,
 }
 
 impl Found {
-    /// Notes what is at a place, and below it.
+    /// Adds the entry of a path, and those below it.
     fn walk(&mut self, root: &Path, within: &Path) -> Result<(), WorkloadError> {
         let place = root.join(within);
         let failed = |error| HostError::file("read", &place)(error);
@@ -193,7 +194,7 @@ impl Found {
             mode: metadata.mode() & MODE,
             uid: metadata.uid(),
             gid: metadata.gid(),
-            // A link's is when it was made.
+            // The time of a link is when it was created.
             modified_ns: if metadata.is_symlink() {
                 0
             } else {
@@ -210,7 +211,7 @@ impl Found {
         Ok(())
     }
 
-    /// By path. Of the names of a file, the first has its bytes.
+    /// The entries sorted by path. The first name of a file stands for its content.
     fn sorted(mut self) -> Vec<VolumeEntry> {
         for names in self.names.values() {
             let paths = names.iter().map(|at| self.entries[*at].path.clone());
