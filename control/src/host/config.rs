@@ -232,12 +232,12 @@ impl Settings {
     fn complete(self) -> Result<Config, HostError> {
         let mtu = self.mtu.unwrap_or(MTU_DEFAULT);
         if !(1280..=65_535).contains(&mtu) {
-            let rule = "it must be 1280, which IPv6 needs, to 65535";
+            let rule = "it must be between 1280, the minimum of IPv6, and 65535";
             return Err(refused("mtu", mtu, rule));
         }
         let shards = self.shards.unwrap_or(1);
         if !(1..=SHARDS_MAX).contains(&i64::from(shards)) {
-            let rule = format!("it must be 1 to {SHARDS_MAX}");
+            let rule = format!("it must be between 1 and {SHARDS_MAX}");
             return Err(refused("shards", shards, rule));
         }
         let service_mode = self.service_mode.unwrap_or(ServiceMode::System);
