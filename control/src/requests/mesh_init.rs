@@ -110,7 +110,7 @@ fn plan(
     let refused = |message: String| Failure::new(Code::InvalidArgument, message);
     let addresses = AddressPlan::new(cidr, prefix_len).map_err(|e| refused(e.to_string()))?;
     if let Some(taken) = local_addresses::overlap(cidr, &here.config.interface) {
-        let message = format!("{cidr} is in use here: this machine has the address {taken}");
+        let message = format!("{cidr} overlaps with the address {taken} of this machine");
         return Err(refused(message).hint("ployzctl mesh init <name> --cluster-cidr <another>"));
     }
     draw_up(here, request, addresses)

@@ -66,7 +66,7 @@ pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bo
         step("credentials and peer", forgotten(&network, id).await),
     ]);
     Ok(Success {
-        message: format!("{name} is out of the network"),
+        message: format!("{name} is removed from the network"),
         payload: Some(Payload::MachineRemove(MachineRemove { id, force, cleanup })),
     })
 }
@@ -84,18 +84,17 @@ async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<Clea
         answers.next().await
     };
     let lost = |cause: String| {
-        let message =
-            format!("{name} was asked to clean up, and it is not known whether it did: {cause}");
+        let message = format!("{name} may not have cleaned up: {cause}");
         Failure::new(Code::MachineUnreachable, message).hint(&mend)
     };
     let answer = tokio::time::timeout(CLEANUP_WAIT, asking)
         .await
         .map_err(|_| lost(format!("no answer within {CLEANUP_WAIT:?}")))?
         .map_err(|error| lost(error.to_string()))?
-        .ok_or_else(|| lost("it hung up".to_owned()))?;
+        .ok_or_else(|| lost("the connection was closed".to_owned()))?;
     match Outcome::from(answer)?.payload {
         Some(Payload::MachineRetired(retired)) => all_done(name, retired.cleanup, mend),
-        Some(_) | None => Err(lost("it answered something else".to_owned())),
+        Some(_) | None => Err(lost("the answer was unexpected".to_owned())),
     }
 }
 
@@ -115,10 +114,12 @@ fn all_done(
         })
         .collect();
     let message = format!(
-        "{name} stays in the network, for it could not clean up: {}",
+        "{name} stays in the network, as its cleanup failed: {}",
         said.join("; ")
     );
-    Err(Failure::new(Code::Internal, message).hint(format!("mend it on {name}, or {mend}")))
+    Err(Failure::new(Code::Internal, message).hint(format!(
+        "repair it on {name} and run the same command again, or {mend}"
+    )))
 }
 
 /// What it said in the end.
@@ -127,16 +128,16 @@ async fn delete_record(network: &Network, id: MachineId) -> Result<MachineRecord
     for _ in 0..ATTEMPTS {
         let found: Option<Revised<MachineRecord>> = network.store.get(MACHINES, &key).await?;
         let Some(Revised { value, revision }) = found else {
-            let message = format!("machine {id} has just been removed by somebody else");
+            let message = format!("another request has just removed machine {id}");
             return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
         };
         if network.store.delete(MACHINES, &key, Some(revision)).await? {
             return Ok(value);
         }
     }
-    let message = format!("the record of machine {id} is being changed by others again and again");
+    let message = format!("other requests keep changing the record of machine {id}");
     Err(Failure::new(Code::Conflict, message)
-        .hint("ployzctl machine rm --force, if it has left already"))
+        .hint("run the same command again, with --force if the machine has left already"))
 }
 
 /// What it was to run is nobody's any more.
@@ -174,7 +175,7 @@ async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> 
         .map(|()| "refused from now on".to_owned())
         .map_err(|_| {
             let message = format!(
-                "this machine has not heard of it within {FORGET_WAIT:?}; it will with the next listing"
+                "the removal is not in the view of this machine after {FORGET_WAIT:?}; the next full read brings it"
             );
             Failure::new(Code::Timeout, message)
         })

@@ -55,7 +55,7 @@ pub(super) async fn inspect(here: &Machine, workload: &WorkloadName) -> Outcome 
     let key = instance_key(found.machine, found.id);
     let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
     let spec = instance.map(|it| it.value.spec).ok_or_else(|| {
-        let message = format!("{workload} was never placed to the end");
+        let message = format!("the placement of {workload} was interrupted");
         Failure::new(Code::WorkloadNotFound, message)
             .hint(format!("ployzctl workload rm {workload}"))
     })?;
@@ -114,7 +114,7 @@ async fn target(
     picked.ok_or_else(|| {
         let message = format!("no active machine takes a workload of runtime {runtime}");
         Failure::new(Code::Conflict, message)
-            .hint("ployzctl machine ls, machine activate <machine>")
+            .hint("ployzctl machine ls, then ployzctl machine activate <machine>")
     })
 }
 

@@ -146,12 +146,7 @@ async fn serve(
                     Full::Connections => "connections",
                     Full::Handshakes => "handshakes",
                 };
-                refuse(
-                    &responder.machine,
-                    cause,
-                    address,
-                    "there are enough at a time",
-                );
+                refuse(&responder.machine, cause, address, "the maximum is reached");
                 incoming.refuse();
                 continue;
             }
@@ -161,7 +156,7 @@ async fn serve(
         connections.spawn_local(async move {
             let serving = connection::serve(&responder, incoming, handshake, &admission, &network);
             if let Err(error) = Box::pin(serving).await {
-                tracing::debug!(%error, "a connection ended");
+                tracing::debug!(%error, "connection ended");
             }
         });
     }

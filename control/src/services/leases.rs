@@ -25,10 +25,9 @@ pub(crate) async fn claim_name(
             return Ok(name);
         }
     }
-    Err(Failure::new(
-        Code::Conflict,
-        format!("too many machines are called {wanted}"),
-    ))
+    let message = format!("{NAMESAKES_MAX} machines are called {wanted}");
+    Err(Failure::new(Code::Conflict, message)
+        .hint("ployzctl machine invite create --name <another>"))
 }
 
 /// The name and no other; `false` if another machine has it.
@@ -62,7 +61,7 @@ pub(crate) async fn claim_subnet(
     let full = || {
         let message = format!("{} has no subnet left", membership.cluster_cidr);
         Failure::new(Code::Conflict, message)
-            .hint("ployzctl machine rm --force <machine>: a day later its subnet is free")
+            .hint("ployzctl machine rm --force <machine>; its subnet is free a day later")
     };
     let plan = membership.addresses.ok_or_else(full)?;
     for index in 0..plan.capacity() {

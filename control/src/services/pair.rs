@@ -43,8 +43,8 @@ pub(crate) async fn report(here: &Machine, machine: MachineId) -> Outcome {
 pub(crate) async fn examine(here: &Machine, other: MachineId) -> Result<Vec<Check>, Failure> {
     let network = here.running_network()?;
     let Some(_place) = network.examinations.take(EXAMINATIONS_MAX) else {
-        let message = format!("{EXAMINATIONS_MAX} pairs are being examined by this machine");
-        return Err(Failure::new(Code::Busy, message).hint("run it again in a moment"));
+        let message = format!("this machine is examining {EXAMINATIONS_MAX} pairs already");
+        return Err(Failure::new(Code::Busy, message).hint("run the same command again in 10 s"));
     };
     let before = look(here, other).await?;
     let asked = match Path::find(here, other).await {
@@ -63,7 +63,7 @@ pub(crate) async fn examine(here: &Machine, other: MachineId) -> Result<Vec<Chec
         name,
         skew_ms,
     };
-    tracing::debug!(?pair, "examined");
+    tracing::debug!(?pair, "pair examined");
     Ok(diagnose(&pair))
 }
 
@@ -180,7 +180,7 @@ fn send_packet(here: &Machine, machine: MachineId, len: usize) {
     let payload = vec![0; len.saturating_sub(IP_AND_UDP_HEADER_LEN)];
     let sent = any_socket(to).and_then(|socket| socket.send_to(&payload, to));
     if let Err(error) = sent {
-        tracing::debug!(%error, "a packet of the doctor's is not sent");
+        tracing::debug!(%error, "probe packet not sent");
     }
 }
 
@@ -247,13 +247,15 @@ impl Path {
                 }
             }
         };
-        let response = response.ok_or("it hung up")?;
+        let response = response.ok_or("the connection was closed")?;
         match Outcome::from(response)
             .map_err(|failure| failure.message)?
             .payload
         {
             Some(Payload::PairReport(report)) => Ok(*report),
-            Some(_) | None => Err(Code::Unsupported.to_string()),
+            Some(_) | None => {
+                Err("pair reports are not supported there; update ployzd on it".to_owned())
+            }
         }
     }
 }

@@ -135,7 +135,10 @@ pub(crate) async fn claim(
     let claimed = change(store, machine, |record| {
         may_place(record)?;
         if record.workloads.len() >= HELD_MAX {
-            let message = format!("{} holds {HELD_MAX} workloads, and no more", record.name);
+            let message = format!(
+                "{} holds {HELD_MAX} workloads, the maximum of a machine",
+                record.name
+            );
             return Err(Failure::new(Code::Conflict, message));
         }
         record.workloads.insert(id, workload.clone());
@@ -170,7 +173,7 @@ async fn write_down(store: &Store, service: &ServiceRecord) -> Result<(), Failur
         return Ok(());
     }
     let taken = || {
-        let message = format!("there is a workload {} already", service.workload);
+        let message = format!("workload {} exists already", service.workload);
         Failure::new(Code::Conflict, message)
             .hint(format!("ployzctl workload rm {}", service.workload))
     };
@@ -199,7 +202,7 @@ async fn still_meant(store: &Store, service: &ServiceRecord) -> Result<(), Failu
     if found.is_some_and(|found| found.value.id == service.id) {
         return Ok(());
     }
-    let message = format!("{} is being deployed by somebody else", service.workload);
+    let message = format!("another request is deploying {}", service.workload);
     Err(Failure::new(Code::Conflict, message).hint("ployzctl workload ls"))
 }
 

@@ -42,7 +42,7 @@ async fn get_out(here: &Machine, network: &Name) -> Result<[CleanupStep; 2], Cle
         return Err(step("mesh", Err(error)));
     }
     tracing::info!(%network, "removed from the network");
-    let mesh = step("mesh", Ok(format!("out of network {network}")));
+    let mesh = step("mesh", Ok(format!("left network {network}")));
     Ok([mesh, step("daemon", Ok(going))])
 }
 
@@ -53,7 +53,7 @@ fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
 /// A daemon that was started by hand is its supervisor's to stop.
 async fn take_away(service: Option<Layout>) -> Result<String, Failure> {
     let Some(layout) = service else {
-        return Ok("it is no service and stays, in no network".to_owned());
+        return Ok("not installed as a service: it keeps running, in no network".to_owned());
     };
     let secs = blocking(move || layout.uninstall_soon()).await?;
     Ok(format!("uninstalled in {secs} s, with its data"))

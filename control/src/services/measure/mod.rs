@@ -129,11 +129,11 @@ async fn ask(here: &Machine, machine: MachineId, request: &Request) -> Result<Rt
         .next()
         .await
         .map_err(|error| broken(error.to_string()))?;
-    let response = response.ok_or_else(|| broken("it hung up".to_owned()))?;
+    let response = response.ok_or_else(|| broken("the connection was closed".to_owned()))?;
     match Outcome::from(response)?.payload {
         Some(Payload::RttReport(record)) => Ok(*record),
         Some(_) | None => Err(broken(
-            "it does not know how to measure on request".to_owned(),
+            "measuring on request is not supported there; update ployzd on it".to_owned(),
         )),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn of(
 ) -> (Vec<RttRow>, Vec<String>) {
     let (mut rows, mut warnings) = (Vec::new(), Vec::new());
     if let Source::Earlier(_, cause) = source {
-        warnings.push(format!("{} has not measured now: {cause}", machine.name));
+        warnings.push(format!("{} could not measure: {cause}", machine.name));
     }
     for peer in peers {
         let warned = match row(machine, peer, source, unix_secs) {
@@ -48,10 +48,10 @@ fn row(
     let (record, told_secs) = match source {
         Source::Now(record) => (*record, 0),
         Source::Earlier(Some(record), _) => (*record, unix_secs.saturating_sub(record.written_at)),
-        Source::Earlier(None, _) => return Err("it has told the store nothing".to_owned()),
+        Source::Earlier(None, _) => return Err("the store has no report of the machine".to_owned()),
     };
     match record.peers.iter().find(|rtt| rtt.peer == peer.id) {
-        None => Err("there is no session".to_owned()),
+        None => Err("no session".to_owned()),
         Some(rtt) if rtt.samples == 0 => {
             Err(format!("none of {} tests was answered in full", rtt.sent))
         }
@@ -133,7 +133,7 @@ mod tests {
                 "{}: unmeasured, none of 4 tests was answered in full",
                 names[1]
             ),
-            format!("{}: unmeasured, there is no session", names[2]),
+            format!("{}: unmeasured, no session", names[2]),
         ];
 
         let (rows, warnings) = of(&own, &peers, &Source::Now(&record), 9_999);

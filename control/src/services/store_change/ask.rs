@@ -83,7 +83,7 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
         let silent = silent(here, network).await;
         let place = network.membership.store_location();
         for (id, failure) in announce(here, silent, &place).await {
-            tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
+            tracing::debug!(%id, cause = %failure, "store location not announced to a silent machine");
         }
     }
 }

@@ -55,12 +55,16 @@ async fn preflight(here: &Machine) -> Result<StorageReport, Failure> {
 async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     let membership = known(here)?;
     refuse_former(&membership, &next.location)?;
-    let malformed =
-        |what: &str| Failure::new(Code::InvalidArgument, format!("{what} of the next store"));
+    let malformed = |what: &str| {
+        Failure::new(
+            Code::InvalidArgument,
+            format!("{what} of the next store cannot be parsed"),
+        )
+    };
     let authority: CertificateAuthority =
         serde_json::from_str(next.authority.expose()).map_err(|_| malformed("the authority"))?;
     if authority.certificate_pem() != membership.ca_pem {
-        let message = "this is another network's authority";
+        let message = "the CA of the next store is another network's";
         return Err(Failure::new(Code::NetworkMismatch, message));
     }
     let addresses =
@@ -91,10 +95,9 @@ pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failu
         let prepared: Option<Prepared> = here.files.read(PREPARED_FILE)?;
         let prepared = prepared.filter(|prepared| prepared.place == *place);
         let Some(prepared) = prepared else {
-            let message = "this machine is to hold a store that it has never been given";
-            return Err(Failure::new(Code::Conflict, message).hint(
-                "ployzctl machine storage promote once more, with another machine instead of it",
-            ));
+            let message = "this machine has prepared no such store";
+            return Err(Failure::new(Code::Conflict, message)
+                .hint("ployzctl machine storage promote, with another machine instead"));
         };
         here.files.write(AUTHORITY_FILE, &prepared.authority)?;
         membership.addresses = Some(prepared.addresses);
@@ -105,7 +108,7 @@ pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failu
     tracing::info!(
         epoch = place.epoch,
         holds = membership.is_storage(),
-        "the store has moved"
+        "using another store"
     );
     Ok(true)
 }
@@ -115,7 +118,7 @@ fn refuse_former(membership: &Membership, place: &StoreLocation) -> Result<(), F
         return Ok(());
     }
     let message = format!(
-        "store {} comes after {} here: it is not the next one",
+        "this machine uses store {}, and store {} is not newer",
         membership.store_epoch, place.epoch
     );
     Err(Failure::new(Code::Conflict, message).hint("ployzctl machine storage ls"))
