@@ -213,8 +213,8 @@ impl Networks {
         });
         let (machine, watched) = (Rc::clone(&self.machine), Rc::clone(network));
         tasks.spawn(async move { removal::watch(&machine, &watched).await });
-        let (machine, told) = (Rc::clone(&self.machine), Rc::clone(network));
-        tasks.spawn(async move { store_change::announce_to_silent(&machine, &told).await });
+        let (machine, announcing) = (Rc::clone(&self.machine), Rc::clone(network));
+        tasks.spawn(async move { store_change::announce_to_silent(&machine, &announcing).await });
         // Long work of the daemon before this one.
         tasks.spawn(update::resume(Rc::clone(&self.machine), Rc::clone(network)));
         tasks.spawn(store_change::resume(

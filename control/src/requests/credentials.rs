@@ -127,7 +127,7 @@ pub(super) async fn list(here: &Machine) -> Outcome {
 pub(super) async fn revoke(here: &Machine, id: CredentialId) -> Outcome {
     let network = here.running_network()?;
     network.coordinator()?;
-    let message = if take_back(&network, id).await? {
+    let message = if revoke_record(&network, id).await? {
         tracing::info!(%id, "credential revoked");
         format!("credential {id} is revoked")
     } else {
@@ -140,7 +140,7 @@ pub(super) async fn revoke(here: &Machine, id: CredentialId) -> Outcome {
 }
 
 /// Whether it was good until now.
-async fn take_back(network: &Network, id: CredentialId) -> Result<bool, Failure> {
+async fn revoke_record(network: &Network, id: CredentialId) -> Result<bool, Failure> {
     let key = id.to_string();
     let found: Option<Revised<CredentialRecord>> = network.store.get(CREDENTIALS, &key).await?;
     let Some(Revised { value, revision }) = found else {

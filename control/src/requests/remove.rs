@@ -18,12 +18,12 @@ use crate::host::clock;
 use crate::machine::{Machine, peer};
 use crate::network::{Network, is_session};
 use crate::requests::asker::Asker;
-use crate::services::placement::{forget, release, service};
+use crate::services::placement::{release, remove_service, service};
 use crate::services::retiring::step;
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
-const FORGET_WAIT: Duration = Duration::from_secs(2);
+const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
 /// A machine that has cleaned up is not to stay because somebody changes a label of it.
 const ATTEMPTS: usize = 5;
@@ -61,9 +61,12 @@ pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bo
     tracing::info!(%id, %name, "machine removed");
     cleanup.extend([
         step("record", Ok("deleted".to_owned())),
-        step("workload records", forget_all(&network, id, &held).await),
+        step(
+            "workload records",
+            delete_workloads(&network, id, &held).await,
+        ),
         step("observed", delete_observed(&network, id).await),
-        step("credentials and peer", forgotten(&network, id).await),
+        step("credentials and peer", await_refusal(&network, id).await),
     ]);
     Ok(Success {
         message: format!("{name} is removed from the network"),
@@ -106,16 +109,16 @@ fn all_done(
     if cleanup.iter().all(|step| step.ok) {
         return Ok(cleanup);
     }
-    let said: Vec<String> = cleanup
+    let results: Vec<String> = cleanup
         .into_iter()
         .map(|step| {
-            let verdict = if step.ok { "done" } else { "failed" };
-            format!("{} {verdict}: {}", step.step, step.message)
+            let result = if step.ok { "done" } else { "failed" };
+            format!("{} {result}: {}", step.step, step.message)
         })
         .collect();
     let message = format!(
         "{name} stays in the network, as its cleanup failed: {}",
-        said.join("; ")
+        results.join("; ")
     );
     Err(Failure::new(Code::Internal, message).hint(format!(
         "repair it on {name} and run the same command again, or {mend}"
@@ -141,7 +144,7 @@ async fn delete_record(network: &Network, id: MachineId) -> Result<MachineRecord
 }
 
 /// What it was to run is nobody's any more.
-async fn forget_all(
+async fn delete_workloads(
     network: &Network,
     id: MachineId,
     held: &BTreeMap<InstanceId, WorkloadName>,
@@ -149,7 +152,7 @@ async fn forget_all(
     for (instance, workload) in held {
         match service(&network.store, workload).await {
             Ok(found) if found.value.id == *instance => {
-                forget(&network.store, &found.value).await?;
+                remove_service(&network.store, &found.value).await?;
             }
             // Another machine has it by now.
             Ok(_) => release(&network.store, id, *instance).await?,
@@ -169,13 +172,13 @@ async fn delete_observed(network: &Network, id: MachineId) -> Result<String, Fai
 }
 
 /// Waits until this machine has drawn the consequences; the others do so by themselves.
-async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> {
-    tokio::time::timeout(FORGET_WAIT, network.forgotten(id))
+async fn await_refusal(network: &Network, id: MachineId) -> Result<String, Failure> {
+    tokio::time::timeout(REFUSAL_WAIT, network.forgotten(id))
         .await
         .map(|()| "refused from now on".to_owned())
         .map_err(|_| {
             let message = format!(
-                "the removal is not in the view of this machine after {FORGET_WAIT:?}; the next full read brings it"
+                "the removal is not in the view of this machine after {REFUSAL_WAIT:?}; the next full read brings it"
             );
             Failure::new(Code::Timeout, message)
         })

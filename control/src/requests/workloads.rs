@@ -8,7 +8,7 @@ use ployz_core::{InstanceRecord, MachineRecord, pick};
 
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::services::placement::{fits, forget, instance_key, place, service};
+use crate::services::placement::{fits, instance_key, place, remove_service, service};
 use crate::store::{MACHINES, Revised, WORKLOADS};
 
 /// More do not fit into an answer.
@@ -80,7 +80,7 @@ pub(super) async fn logs(here: &Machine, workload: WorkloadName, lines: u32) -> 
 pub(super) async fn remove(here: &Machine, workload: &WorkloadName) -> Outcome {
     let network = here.running_network()?;
     let found = service(&network.store, workload).await?.value;
-    forget(&network.store, &found).await?;
+    remove_service(&network.store, &found).await?;
     tracing::info!(%workload, id = %found.id, "workload removed");
     Ok(Success {
         message: format!("{workload} is removed; its volumes stay where they are"),

@@ -144,7 +144,7 @@ async fn answer_stream(
     receive: RecvStream,
 ) -> Result<(), StreamError> {
     let mut stream = tokio::io::join(receive, send);
-    match responder.hear(caller, &mut stream).await {
+    match responder.receive(caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {
             Box::pin(relay::forward(responder, address, &destination, stream)).await
         }

@@ -39,12 +39,12 @@ impl Responder {
         address: IpAddr,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), StreamError> {
-        let request = self.hear(caller, stream).await;
+        let request = self.receive(caller, stream).await;
         self.reply(caller, address, request, stream).await
     }
 
     /// Reads a request, and refuses it if the caller may not make it.
-    pub(super) async fn hear(
+    pub(super) async fn receive(
         &self,
         caller: &CertificateName,
         stream: &mut (impl AsyncRead + Unpin),

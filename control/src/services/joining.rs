@@ -43,13 +43,13 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     let request = Request::InviteRedeem(introduction(here, &token)?);
     let response = ask_invited(&token, &request, REDEEM_WAIT)
         .await
-        .map_err(unheard)?;
+        .map_err(unredeemed)?;
     let Some(Payload::Redeemed(redeemed)) = Outcome::from(response)?.payload else {
         let message =
             "the coordinator sent an unexpected answer; its ployzd may be of another version";
         return Err(Failure::new(Code::Internal, message));
     };
-    let membership = settle(here, *redeemed).await?;
+    let membership = enter_network(here, *redeemed).await?;
     let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
     let status = match network.store.wait_connected(STORE_WAIT).await {
@@ -75,7 +75,7 @@ fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure>
 }
 
 /// Takes the place that the coordinator has given.
-async fn settle(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failure> {
+async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failure> {
     let machines: Vec<MachineRecord> = redeemed
         .machines
         .into_iter()
@@ -153,7 +153,7 @@ fn unusable(cause: &dyn Display) -> Failure {
     Failure::new(Code::Internal, message)
 }
 
-fn unheard(error: ClientError) -> Failure {
+fn unredeemed(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
         ClientError::Credential(_) | ClientError::Refused(_) => Code::InviteInvalid,

@@ -117,7 +117,7 @@ async fn claim(
     if value.holder() == machine {
         return Ok(true);
     }
-    let holder = standing(store, value.holder()).await?;
+    let holder = holder_state(store, value.holder()).await?;
     if !Lease::is_free(holder, rest_secs, now) {
         return Ok(false);
     }
@@ -125,7 +125,7 @@ async fn claim(
     Ok(store.update(LEASES, key, &lease, revision).await?)
 }
 
-async fn standing(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
+async fn holder_state(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
     let held: Slot<MachineRecord> = store.look(MACHINES, &machine.to_string()).await?;
     Ok(match held {
         Slot::Nothing => HolderState::Unknown,

@@ -38,15 +38,15 @@ pub(crate) async fn place(
         next: None,
         created_at: store.unix_secs().await?,
     };
-    write_down(store, &service).await?;
+    claim_name(store, &service).await?;
     let placed = async {
         instruct(store, &service, spec, None).await?;
         claim(store, machine, service.id, workload).await?;
-        still_meant(store, &service).await
+        check_current(store, &service).await
     };
     if let Err(failure) = placed.await {
         // What cannot be undone now is void, and does not keep the name.
-        let _void = forget(store, &service).await;
+        let _void = remove_service(store, &service).await;
         return Err(failure);
     }
     Ok(service)
@@ -65,7 +65,7 @@ pub(crate) async fn service(
 }
 
 /// Takes a workload away, the claim first.
-pub(crate) async fn forget(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+pub(crate) async fn remove_service(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     if let Some(next) = service.next {
         release_anywhere(store, next).await?;
     }
@@ -167,7 +167,7 @@ pub(crate) async fn instruct(
 }
 
 /// Takes the name, from nobody or from somebody who never got a machine to hold it.
-async fn write_down(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+async fn claim_name(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     let key = service_key(&service.workload);
     if store.create(WORKLOADS, &key, service).await? {
         return Ok(());
@@ -195,7 +195,7 @@ async fn is_held(store: &Store, service: &ServiceRecord) -> Result<bool, Failure
 }
 
 /// Somebody who deployed the same name at the same time may have taken it over before the claim.
-async fn still_meant(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+async fn check_current(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     let found: Option<Revised<ServiceRecord>> = store
         .get(WORKLOADS, &service_key(&service.workload))
         .await?;

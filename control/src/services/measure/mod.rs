@@ -71,9 +71,9 @@ pub(crate) async fn stream_rtt(
     if silent.is_empty() {
         return Ok(());
     }
-    let told = told(here).await;
+    let earlier = earlier_reports(here).await;
     for (task, cause) in silent {
-        let source = Source::Earlier(told.get(&task.machine.id), &cause);
+        let source = Source::Earlier(earlier.get(&task.machine.id), &cause);
         if results.send(shown(machines, &task, &source)).await.is_err() {
             return Ok(());
         }
@@ -196,7 +196,7 @@ fn keys(view: &View, peers: &[MachineId]) -> BTreeSet<PublicKey> {
 }
 
 /// What machines have told the store; nothing if it does not say.
-async fn told(here: &Machine) -> BTreeMap<MachineId, RttRecord> {
+async fn earlier_reports(here: &Machine) -> BTreeMap<MachineId, RttRecord> {
     let Ok(network) = here.running_network() else {
         return BTreeMap::new();
     };

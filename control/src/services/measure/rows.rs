@@ -45,7 +45,7 @@ fn row(
     source: &Source<'_>,
     unix_secs: u64,
 ) -> Result<RttRow, String> {
-    let (record, told_secs) = match source {
+    let (record, reported_secs) = match source {
         Source::Now(record) => (*record, 0),
         Source::Earlier(Some(record), _) => (*record, unix_secs.saturating_sub(record.written_at)),
         Source::Earlier(None, _) => return Err("the store has no report of the machine".to_owned()),
@@ -55,11 +55,16 @@ fn row(
         Some(rtt) if rtt.samples == 0 => {
             Err(format!("none of {} tests was answered in full", rtt.sent))
         }
-        Some(rtt) => Ok(shown(machine, peer, rtt, told_secs)),
+        Some(rtt) => Ok(shown(machine, peer, rtt, reported_secs)),
     }
 }
 
-fn shown(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs: u64) -> RttRow {
+fn shown(
+    machine: &MachineRecord,
+    peer: &MachineRecord,
+    rtt: &PeerRtt,
+    reported_secs: u64,
+) -> RttRow {
     let ms = |ns: u64| ns as f64 / 1e6;
     let lost = rtt.lost_forward + rtt.lost_reverse;
     RttRow {
@@ -85,7 +90,7 @@ fn shown(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs
         forged: rtt.forged,
         stalls: rtt.stalls,
         samples: rtt.samples,
-        age_secs: rtt.age_secs + told_secs,
+        age_secs: rtt.age_secs + reported_secs,
         stamps: if rtt.kernel_stamps { "kernel" } else { "user" }.to_owned(),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageReq
         return Ok(answered("the store has these holders already", promotion));
     }
     let reports = preflight(here, &plan.members).await;
-    let (place, failed) = locate(&network, reports);
+    let (location, failed) = locate(&network, reports);
     promotion.failed = failed;
     if !promotion.failed.is_empty() {
         return Ok(answered(
@@ -58,7 +58,7 @@ pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageReq
     promotion.operation_id = Some(log.id());
     let journal = Journal {
         operation_id: log.id(),
-        place,
+        place: location,
         members: plan.members,
         leavers: plan.demoted.into_iter().collect(),
     };
@@ -119,7 +119,7 @@ async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Rep
 fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<FailedPromotion>) {
     let own = ployz_install::own_version();
     let mut failed = Vec::new();
-    let mut place = StoreLocation {
+    let mut location = StoreLocation {
         epoch: network.membership.store_epoch,
         servers: Vec::new(),
     };
@@ -144,11 +144,13 @@ fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<Failed
                 "the machine was removed".to_owned(),
             )),
             (Ok(report), Some(machine)) => {
-                place.epoch = place.epoch.max(report.epoch);
-                place.servers.push((machine.overlay_ip.into(), report.port));
+                location.epoch = location.epoch.max(report.epoch);
+                location
+                    .servers
+                    .push((machine.overlay_ip.into(), report.port));
             }
         }
     }
-    place.epoch += 1;
-    (place, failed)
+    location.epoch += 1;
+    (location, failed)
 }

@@ -69,8 +69,8 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
     // A store that counts and that its other holders have not been told of has no majority, and nothing can be read there.
     let is_committed = network.membership.store_epoch >= journal.place.epoch;
     if network.membership.store_epoch == journal.place.epoch {
-        let untold = announce(&here, others(&network), &journal.place).await;
-        tracing::info!(untold = untold.len(), "store change resumed");
+        let silent = announce(&here, others(&network), &journal.place).await;
+        tracing::info!(silent = silent.len(), "store change resumed");
     }
     let log = find_log(&here, &network, &journal).await;
     let (members, own) = (&journal.members, here.identity.machine_id);

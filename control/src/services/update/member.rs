@@ -33,7 +33,7 @@ pub(crate) async fn step(here: &Machine, step: UpdateStep) -> Outcome {
             Ok(Payload::ReleaseFetched(fetched).into())
         }
         UpdateStep::Piece(piece) => {
-            blocking(move || keep(&piece)).await?;
+            blocking(move || store_piece(&piece)).await?;
             Ok(done())
         }
         UpdateStep::Health => {
@@ -110,12 +110,12 @@ fn fetch(
 }
 
 /// What it is worth is seen when all of it is here.
-fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
+fn store_piece(piece: &ReleasePiece) -> Result<(), Failure> {
     let invalid = |cause: &str| Failure::new(Code::InvalidArgument, cause);
     let bytes = STANDARD.decode(&piece.data);
     let bytes = bytes.map_err(|_| invalid("the data of the piece is not base64"))?;
-    let place = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
-    Layout::system().keep_piece(&place, piece.offset, &bytes)
+    let path = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
+    Layout::system().keep_piece(&path, piece.offset, &bytes)
 }
 
 async fn health(here: &Machine) -> Result<MachineHealth, Failure> {
