@@ -23,7 +23,7 @@ pub(crate) fn page(machine: &Machine) -> String {
             "{{network=\"{}\",machine=\"{}\"}}",
             network.membership.network, machine.identity.machine_id
         );
-        let help = "Which network it is, and which machine.";
+        let help = "The network and the machine, as labels.";
         family(
             &mut text,
             "ployz_network_info",
@@ -42,11 +42,11 @@ fn render_view(text: &mut String, machine: &Machine, network: &Network) {
     let now = clock::now().unix_secs;
     let help = "Machines in view.";
     gauge(text, "ployz_machines", help, view.machines().count() as u64);
-    let help = "How long ago the store confirmed the view.";
+    let help = "Time since the store confirmed the view.";
     gauge(text, "ployz_view_age_seconds", help, view.age_secs(now));
     let help = "The newest revision of a machine's record in view.";
     gauge(text, "ployz_view_revision", help, view.revision());
-    let help = "How long ago that revision was heard of.";
+    let help = "Time since that revision arrived.";
     gauge(
         text,
         "ployz_view_revision_age_seconds",
@@ -66,7 +66,7 @@ fn render_view(text: &mut String, machine: &Machine, network: &Network) {
         );
         (labels, 1)
     });
-    let help = "Whose a peer's public key is.";
+    let help = "The machine of a peer's public key, as labels.";
     family(text, "ployz_peer_info", "gauge", help, names);
 }
 

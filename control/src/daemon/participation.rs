@@ -177,7 +177,7 @@ impl Networks {
             });
         let member = machine.member_credential(&membership, storage.as_ref())?;
         machine.files.write(MEMBER_CREDENTIAL_FILE, &member)?;
-        tracing::info!(network = %membership.network, id = %membership.network_id, "in a network");
+        tracing::info!(network = %membership.network, id = %membership.network_id, "entered network");
         let label = membership.network_id.to_string();
         let own = machine.identity.machine_id;
         let network = Rc::new(Network::new(own, membership, store, storage, saved));
@@ -213,8 +213,8 @@ impl Networks {
         });
         let (machine, watched) = (Rc::clone(&self.machine), Rc::clone(network));
         tasks.spawn(async move { removal::watch(&machine, &watched).await });
-        let (machine, told) = (Rc::clone(&self.machine), Rc::clone(network));
-        tasks.spawn(async move { store_change::announce_to_silent(&machine, &told).await });
+        let (machine, announcing) = (Rc::clone(&self.machine), Rc::clone(network));
+        tasks.spawn(async move { store_change::announce_to_silent(&machine, &announcing).await });
         // Long work of the daemon before this one.
         tasks.spawn(update::resume(Rc::clone(&self.machine), Rc::clone(network)));
         tasks.spawn(store_change::resume(
@@ -245,7 +245,7 @@ impl Networks {
         machine.operations.abort().await;
         machine.files.remove(MEMBER_CREDENTIAL_FILE)?;
         let membership = &network.membership;
-        tracing::info!(network = %membership.network, "leaving");
+        tracing::info!(network = %membership.network, "leaving network");
         if let Some(storage) = &network.storage {
             storage.nats.stop().await?;
         }
@@ -297,7 +297,7 @@ impl Networks {
             Err(error) => Err(error),
         };
         if let Err(error) = &deleted {
-            tracing::warn!(%error, "left half-way: restart ployzd");
+            tracing::warn!(%error, "network not left completely: restart ployzd");
         }
         deleted
     }

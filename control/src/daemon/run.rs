@@ -90,7 +90,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     stop(&requests, servers.collect()).await;
     // Without it the next process measures a shorter gap than there was.
     if let Err(error) = machine.files.write(ENDED_FILE, &clock::unix_ms()) {
-        tracing::debug!(%error, "the end is not written down");
+        tracing::debug!(%error, "end of the process not recorded");
     }
     machine.files.remove(MEMBER_CREDENTIAL_FILE)?;
     machine.files.remove(LOCAL_CREDENTIAL_FILE)?;

@@ -110,7 +110,7 @@ impl Machine {
         self.network().ok_or_else(|| {
             if let Ok(Some(membership)) = self.membership() {
                 let (network, state) = (membership.network, membership.state);
-                let message = format!("network {network} is {state} here, and not running");
+                let message = format!("network {network} is {state} on this machine");
                 return Failure::new(Code::NetworkNotRunning, message).hint("ployzctl mesh start");
             }
             Failure::new(Code::NetworkNotRunning, "this machine is in no network")

@@ -29,9 +29,9 @@ impl From<NatsError> for Failure {
         match error {
             NatsError::Host(error) => error.into(),
             NatsError::NotNatsServer { .. } => Self::new(Code::InstallFailed, message)
-                .hint("install nats-server beside ployzd, or say where it is with --nats-server"),
+                .hint("install nats-server beside ployzd, or give its path with --nats-server"),
             NatsError::TooOld { .. } => Self::new(Code::InstallFailed, message)
-                .hint("install nats-server 2.14.6, or say where it is with --nats-server"),
+                .hint("install nats-server 2.14.6, or give its path with --nats-server"),
             NatsError::Start { .. }
             | NatsError::EndedAtOnce(_)
             | NatsError::Signal { .. }

@@ -30,7 +30,8 @@ impl ExclusiveLock {
     /// `BUSY`.
     pub(crate) fn take_for(&self, what: &str) -> Result<ExclusiveGuard, Failure> {
         self.take().ok_or_else(|| {
-            Failure::new(Code::Busy, format!("{what} is going on")).hint("ployzctl operation list")
+            Failure::new(Code::Busy, format!("{what} is in progress"))
+                .hint("ployzctl operation list")
         })
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn create(here: &Machine, request: CredentialRequest) -> Outcom
         .len()
         >= RECORDS_MAX
     {
-        let message = format!("there are {RECORDS_MAX} credentials, and no more are kept");
+        let message = format!("the network has {RECORDS_MAX} credentials, the maximum");
         return Err(Failure::new(Code::Conflict, message));
     }
     let (unix_ms, random) = clock::id_parts();
@@ -84,12 +84,15 @@ fn check(request: &CredentialRequest) -> Result<(), Failure> {
     match request.role {
         Role::Admin | Role::Operator | Role::Reader => {}
         Role::Machine | Role::Stranger => {
-            return refused(format!("nobody is certified as {}", request.role.name()));
+            return refused(format!(
+                "a credential has role admin, operator or reader, not {}",
+                request.role.name()
+            ));
         }
     }
     match request.ttl_secs {
         Some(ttl) if !(1..=TTL_SECS_MAX).contains(&ttl) => refused(format!(
-            "a credential lasts 1 to {TTL_SECS_MAX} seconds, not {ttl}; without --ttl it does not end"
+            "a credential lasts 1 to {TTL_SECS_MAX} seconds, not {ttl}; without --ttl it does not expire"
         )),
         Some(_) | None => Ok(()),
     }
@@ -124,11 +127,11 @@ pub(super) async fn list(here: &Machine) -> Outcome {
 pub(super) async fn revoke(here: &Machine, id: CredentialId) -> Outcome {
     let network = here.running_network()?;
     network.coordinator()?;
-    let message = if take_back(&network, id).await? {
+    let message = if revoke_record(&network, id).await? {
         tracing::info!(%id, "credential revoked");
         format!("credential {id} is revoked")
     } else {
-        format!("credential {id} had been revoked before")
+        format!("credential {id} is revoked already")
     };
     Ok(Success {
         message,
@@ -137,7 +140,7 @@ pub(super) async fn revoke(here: &Machine, id: CredentialId) -> Outcome {
 }
 
 /// Whether it was good until now.
-async fn take_back(network: &Network, id: CredentialId) -> Result<bool, Failure> {
+async fn revoke_record(network: &Network, id: CredentialId) -> Result<bool, Failure> {
     let key = id.to_string();
     let found: Option<Revised<CredentialRecord>> = network.store.get(CREDENTIALS, &key).await?;
     let Some(Revised { value, revision }) = found else {

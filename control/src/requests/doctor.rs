@@ -15,6 +15,7 @@ use crate::services::pair;
 const REPORT_AGE_SECS_MAX: u64 = 30;
 /// What certificates and the age of records can bear.
 const CLOCK_SKEW_SECS_MAX: u64 = 5;
+const STORE_DOCTOR: &str = "ployzctl doctor (on a machine that holds the store)";
 
 pub(super) async fn doctor(here: &Machine, machine: Option<&str>) -> Outcome {
     let checks = match machine {
@@ -115,26 +116,31 @@ async fn storage(network: &Network) -> Option<Check> {
         StorageState::Down | StorageState::None => Check::fail(
             "storage",
             format!("nats-server is down: {}", storage.nats.last_words()),
-            "look into nats/log in the data directory",
+            "read nats/log in the data directory",
         ),
     })
 }
 
 fn store(network: &Network) -> Check {
     if network.store.is_connected() {
-        return Check::ok("store", "it answers");
+        return Check::ok("store", "the store answers");
     }
-    let holders: Vec<String> = network
-        .view()
+    let view = network.view();
+    let holders = view
         .machines()
-        .filter(|machine| machine.authority == Authority::Storage)
-        .map(|machine| machine.name.to_string())
+        .filter(|machine| machine.authority == Authority::Storage);
+    let holders: Vec<&str> = holders.map(|machine| machine.name.as_str()).collect();
+    let doctors: Vec<String> = holders
+        .iter()
+        .map(|name| format!("ployzctl doctor {name}"))
         .collect();
-    let holders = holders.join(", ");
     Check::fail(
         "store",
-        format!("it does not answer; {holders} should hold it"),
-        format!("ployzctl doctor {holders}"),
+        format!(
+            "the store does not answer; its holders are {}",
+            holders.join(", ")
+        ),
+        doctors.join("; "),
     )
 }
 
@@ -142,7 +148,7 @@ fn age(view: &View, unix_secs: u64) -> Check {
     let age = view.age_secs(unix_secs);
     if age > STALE_SECS {
         let cause = format!("stale: the store confirmed the view {age} s ago");
-        return Check::fail("view", cause, "see what is wrong with the store");
+        return Check::fail("view", cause, STORE_DOCTOR);
     }
     Check::ok("view", format!("confirmed {age} s ago"))
 }
@@ -154,15 +160,15 @@ fn record(here: &Machine, network: &Network, view: &View) -> Check {
     match own {
         None => Check::fail(
             "record",
-            "the network has no record of this machine: it was removed",
-            "join it anew, with a new data directory",
+            "the network has no record of this machine: the machine was removed",
+            "join again, with a new data directory",
         ),
         Some(record) if record.wireguard_key != key => Check::fail(
             "record",
             "wrong key: the network knows this machine by another WireGuard key",
-            "restore identity.json, or join anew with a new data directory",
+            "restore identity.json, or join again with a new data directory",
         ),
-        Some(_) => Check::ok("record", "as this machine is"),
+        Some(_) => Check::ok("record", "the record matches this machine"),
     }
 }
 
@@ -172,11 +178,11 @@ fn clock_of_the_store(here: &Machine, network: &Network, view: &View, now: u64) 
     let Some((_, at)) = view.observed(own).filter(|_| network.store.is_connected()) else {
         return Check::warn(
             "clock",
-            "the store has not said what time it is",
-            "see what is wrong with the store, and run it again in 10 s",
+            "the store has not reported the time",
+            "ployzctl doctor (again in 10 s, and on a machine that holds the store)",
         );
     };
-    let mend = "timedatectl set-ntp true (here and where the store is)";
+    let mend = "timedatectl set-ntp true (here and on every machine that holds the store)";
     if at > now.saturating_add(CLOCK_SKEW_SECS_MAX) {
         let cause = format!("this machine's clock is {} s behind the store's", at - now);
         return Check::fail("clock", cause, mend);
@@ -186,5 +192,5 @@ fn clock_of_the_store(here: &Machine, network: &Network, view: &View, now: u64) 
         let cause = format!("this machine's clock is {age} s ahead of the store's");
         return Check::fail("clock", cause, mend);
     }
-    Check::ok("clock", "as the store's")
+    Check::ok("clock", "the same as the store's")
 }

@@ -84,14 +84,14 @@ pub(super) async fn revoke(here: &Machine, invite_id: InviteId) -> Outcome {
     };
     let now = network.store.unix_secs().await?;
     let message = match value.revoke(now)? {
-        None => format!("invite {invite_id} had been revoked before"),
+        None => format!("invite {invite_id} is revoked already"),
         Some(revoked) => {
             if !network
                 .store
                 .update(INVITES, &key, &revoked, revision)
                 .await?
             {
-                let message = "somebody has used or revoked it at this very moment";
+                let message = "another request has used or revoked the invite meanwhile";
                 return Err(Failure::new(Code::Conflict, message)
                     .hint("ployzctl machine invite list --all"));
             }

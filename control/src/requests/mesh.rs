@@ -58,7 +58,7 @@ pub(super) async fn stop(here: &Machine, force: bool) -> Outcome {
     let lifecycle = network.view().machine(own).map(|machine| machine.lifecycle);
     drop(network);
     if !force && lifecycle == Some(Lifecycle::Active) {
-        let text = "this machine is active: drain it first, or say --force";
+        let text = "this machine is active; drain it first, or give --force";
         return Err(Failure::new(Code::InvalidTransition, text)
             .hint(format!("ployzctl machine drain {}", membership.name)));
     }
@@ -91,7 +91,7 @@ pub(super) async fn destroy(here: &Machine, name: Option<Name>, force: bool) -> 
     here.ask_root(Command::Leave).await?;
     membership::delete(here).await?;
     Ok(message(format!(
-        "network {} is gone from here",
+        "network {} is removed from this machine",
         membership.network
     )))
 }
@@ -100,7 +100,7 @@ pub(super) async fn destroy(here: &Machine, name: Option<Name>, force: bool) -> 
 fn may_go(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     if !membership.is_storage() {
         let text = format!(
-            "{} is a network of other machines as well: remove this one from there",
+            "network {} has other machines, and one that holds the store has to remove this one",
             membership.network
         );
         return Err(Failure::new(Code::Unsupported, text).hint(format!(
@@ -114,7 +114,7 @@ fn may_go(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     }
     let names: Vec<&str> = others.iter().map(Name::as_str).collect();
     let text = format!(
-        "{} has other machines: {}. Remove them first, or say --force and leave them alone",
+        "network {} has other machines: {}; remove them first, or give --force to leave them behind",
         membership.network,
         names.join(", ")
     );

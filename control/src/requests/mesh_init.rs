@@ -33,7 +33,7 @@ pub(super) async fn init(here: &Rc<Machine>, request: MeshInitRequest) -> Outcom
     let (membership, authority) = plan(here, request)?;
     save(here, &membership, &authority)?;
     if let Err(failure) = found(here, membership.clone(), authority).await {
-        forget(here)?;
+        remove_files(here)?;
         return Err(failure);
     }
     drop(entering);
@@ -84,12 +84,12 @@ fn save(
     let authority = here.files.write(AUTHORITY_FILE, authority);
     let written = authority.and_then(|()| here.files.write(FILE, membership));
     if written.is_err() {
-        forget(here)?;
+        remove_files(here)?;
     }
     written
 }
 
-fn forget(here: &Machine) -> Result<(), HostError> {
+fn remove_files(here: &Machine) -> Result<(), HostError> {
     here.files.remove(FILE)?;
     here.files.remove(AUTHORITY_FILE)
 }
@@ -110,13 +110,13 @@ fn plan(
     let refused = |message: String| Failure::new(Code::InvalidArgument, message);
     let addresses = AddressPlan::new(cidr, prefix_len).map_err(|e| refused(e.to_string()))?;
     if let Some(taken) = local_addresses::overlap(cidr, &here.config.interface) {
-        let message = format!("{cidr} is in use here: this machine has the address {taken}");
+        let message = format!("{cidr} overlaps with the address {taken} of this machine");
         return Err(refused(message).hint("ployzctl mesh init <name> --cluster-cidr <another>"));
     }
-    draw_up(here, request, addresses)
+    plan_membership(here, request, addresses)
 }
 
-fn draw_up(
+fn plan_membership(
     here: &Machine,
     request: MeshInitRequest,
     plan: AddressPlan,

@@ -25,7 +25,7 @@ pub(super) async fn get(here: &Machine, id: OperationId) -> Outcome {
         store.read(OPERATIONS, &key).await?.into_iter().next()
     };
     let found = found.ok_or_else(|| {
-        let message = format!("there is no operation {id}, or it was over long ago");
+        let message = format!("operation {id} does not exist, or its record has expired");
         Failure::new(Code::InvalidArgument, message).hint("ployzctl operation list")
     })?;
     Ok(Payload::Operation(Box::new(found.shown(network.unix_secs()))).into())

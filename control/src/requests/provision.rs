@@ -14,7 +14,8 @@ const ATTEMPTS: usize = 3;
 /// As many as a network of the size that ployz is made for can take at once.
 const TARGETS_MAX: usize = 200;
 /// A host that was not finished is found as it was left.
-const ADD_AGAIN: &str = "ployzctl machine add, with the same hosts: it goes on where it stopped";
+const ADD_AGAIN: &str =
+    "ployzctl machine add, with the same hosts, which continues where it stopped";
 
 pub(super) async fn report(here: &Machine, report: ProvisionReport) -> Outcome {
     let network = here.running_network()?;
@@ -62,13 +63,16 @@ pub(super) async fn report(here: &Machine, report: ProvisionReport) -> Outcome {
 async fn begin(here: &Machine, network: &Network, wanted: &Name, targets: &[String]) -> Outcome {
     let running = &network.membership.network;
     if wanted != running {
-        let message = format!("this is network {running}, not {wanted}");
+        let message = format!("the network is {running}, not {wanted}");
         return Err(Failure::new(Code::NetworkMismatch, message).hint(format!(
             "--network {running}, or --context for another network"
         )));
     }
     if !(1..=TARGETS_MAX).contains(&targets.len()) {
-        let message = format!("1 to {TARGETS_MAX} hosts at once, not {}", targets.len());
+        let message = format!(
+            "an operation takes 1 to {TARGETS_MAX} hosts, not {}",
+            targets.len()
+        );
         return Err(Failure::new(Code::InvalidArgument, message));
     }
     let (unix_ms, random) = clock::id_parts();
@@ -97,7 +101,7 @@ async fn change(
             revision,
         }) = going_on
         else {
-            let message = format!("no client does any work {id}");
+            let message = format!("operation {id} does not exist or has ended");
             return Err(
                 Failure::new(Code::InvalidArgument, message).hint("ployzctl operation list")
             );
@@ -116,6 +120,6 @@ async fn change(
             });
         }
     }
-    let message = format!("somebody else reports on work {id}");
+    let message = format!("another client reports on operation {id}");
     Err(Failure::new(Code::Conflict, message))
 }

@@ -36,8 +36,8 @@ pub(super) async fn rename(here: &Machine, wanted: &str, name: Name) -> Outcome 
     let mut message = format!("{} is called {name} now", before.name);
     if let Err(failure) = release_name(store, &before.name, id).await {
         // The machine has its name; only nobody else can have the former one.
-        tracing::warn!(cause = %failure, name = %before.name, "a name stays taken");
-        message += "; its former name stays taken, as the store does not answer";
+        tracing::warn!(cause = %failure, name = %before.name, "former name not released");
+        message += "; the store does not answer, so the former name stays taken";
     }
     tracing::info!(%id, before = %before.name, %name, "machine renamed");
     shown(message, &after)
@@ -65,7 +65,7 @@ pub(super) async fn label(
     });
     let Changed { before, after } = changed.await?;
     let message = if before == after {
-        format!("the labels of {} are so already", after.name)
+        format!("{} has these labels already", after.name)
     } else {
         tracing::info!(%id, "machine labelled");
         format!("the labels of {} are changed", after.name)

@@ -18,12 +18,12 @@ use crate::host::clock;
 use crate::machine::{Machine, peer};
 use crate::network::{Network, is_session};
 use crate::requests::asker::Asker;
-use crate::services::placement::{forget, release, service};
+use crate::services::placement::{release, remove_service, service};
 use crate::services::retiring::step;
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
-const FORGET_WAIT: Duration = Duration::from_secs(2);
+const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
 /// A machine that has cleaned up is not to stay because somebody changes a label of it.
 const ATTEMPTS: usize = 5;
@@ -61,12 +61,15 @@ pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bo
     tracing::info!(%id, %name, "machine removed");
     cleanup.extend([
         step("record", Ok("deleted".to_owned())),
-        step("workload records", forget_all(&network, id, &held).await),
+        step(
+            "workload records",
+            delete_workloads(&network, id, &held).await,
+        ),
         step("observed", delete_observed(&network, id).await),
-        step("credentials and peer", forgotten(&network, id).await),
+        step("credentials and peer", await_refusal(&network, id).await),
     ]);
     Ok(Success {
-        message: format!("{name} is out of the network"),
+        message: format!("{name} is removed from the network"),
         payload: Some(Payload::MachineRemove(MachineRemove { id, force, cleanup })),
     })
 }
@@ -84,18 +87,17 @@ async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<Clea
         answers.next().await
     };
     let lost = |cause: String| {
-        let message =
-            format!("{name} was asked to clean up, and it is not known whether it did: {cause}");
+        let message = format!("{name} may not have cleaned up: {cause}");
         Failure::new(Code::MachineUnreachable, message).hint(&mend)
     };
     let answer = tokio::time::timeout(CLEANUP_WAIT, asking)
         .await
         .map_err(|_| lost(format!("no answer within {CLEANUP_WAIT:?}")))?
         .map_err(|error| lost(error.to_string()))?
-        .ok_or_else(|| lost("it hung up".to_owned()))?;
+        .ok_or_else(|| lost("the connection was closed".to_owned()))?;
     match Outcome::from(answer)?.payload {
         Some(Payload::MachineRetired(retired)) => all_done(name, retired.cleanup, mend),
-        Some(_) | None => Err(lost("it answered something else".to_owned())),
+        Some(_) | None => Err(lost("the answer was unexpected".to_owned())),
     }
 }
 
@@ -107,18 +109,20 @@ fn all_done(
     if cleanup.iter().all(|step| step.ok) {
         return Ok(cleanup);
     }
-    let said: Vec<String> = cleanup
+    let results: Vec<String> = cleanup
         .into_iter()
         .map(|step| {
-            let verdict = if step.ok { "done" } else { "failed" };
-            format!("{} {verdict}: {}", step.step, step.message)
+            let result = if step.ok { "done" } else { "failed" };
+            format!("{} {result}: {}", step.step, step.message)
         })
         .collect();
     let message = format!(
-        "{name} stays in the network, for it could not clean up: {}",
-        said.join("; ")
+        "{name} stays in the network, as its cleanup failed: {}",
+        results.join("; ")
     );
-    Err(Failure::new(Code::Internal, message).hint(format!("mend it on {name}, or {mend}")))
+    Err(Failure::new(Code::Internal, message).hint(format!(
+        "repair it on {name} and run the same command again, or {mend}"
+    )))
 }
 
 /// What it said in the end.
@@ -127,20 +131,20 @@ async fn delete_record(network: &Network, id: MachineId) -> Result<MachineRecord
     for _ in 0..ATTEMPTS {
         let found: Option<Revised<MachineRecord>> = network.store.get(MACHINES, &key).await?;
         let Some(Revised { value, revision }) = found else {
-            let message = format!("machine {id} has just been removed by somebody else");
+            let message = format!("another request has just removed machine {id}");
             return Err(Failure::new(Code::MachineNotFound, message).hint("ployzctl machine ls"));
         };
         if network.store.delete(MACHINES, &key, Some(revision)).await? {
             return Ok(value);
         }
     }
-    let message = format!("the record of machine {id} is being changed by others again and again");
+    let message = format!("other requests keep changing the record of machine {id}");
     Err(Failure::new(Code::Conflict, message)
-        .hint("ployzctl machine rm --force, if it has left already"))
+        .hint("run the same command again, with --force if the machine has left already"))
 }
 
 /// What it was to run is nobody's any more.
-async fn forget_all(
+async fn delete_workloads(
     network: &Network,
     id: MachineId,
     held: &BTreeMap<InstanceId, WorkloadName>,
@@ -148,7 +152,7 @@ async fn forget_all(
     for (instance, workload) in held {
         match service(&network.store, workload).await {
             Ok(found) if found.value.id == *instance => {
-                forget(&network.store, &found.value).await?;
+                remove_service(&network.store, &found.value).await?;
             }
             // Another machine has it by now.
             Ok(_) => release(&network.store, id, *instance).await?,
@@ -168,13 +172,13 @@ async fn delete_observed(network: &Network, id: MachineId) -> Result<String, Fai
 }
 
 /// Waits until this machine has drawn the consequences; the others do so by themselves.
-async fn forgotten(network: &Network, id: MachineId) -> Result<String, Failure> {
-    tokio::time::timeout(FORGET_WAIT, network.expelled(id))
+async fn await_refusal(network: &Network, id: MachineId) -> Result<String, Failure> {
+    tokio::time::timeout(REFUSAL_WAIT, network.expelled(id))
         .await
         .map(|()| "refused from now on".to_owned())
         .map_err(|_| {
             let message = format!(
-                "this machine has not heard of it within {FORGET_WAIT:?}; it will with the next listing"
+                "the removal is not in the view of this machine after {REFUSAL_WAIT:?}; the next full read brings it"
             );
             Failure::new(Code::Timeout, message)
         })

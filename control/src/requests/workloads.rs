@@ -8,7 +8,7 @@ use ployz_core::{InstanceRecord, MachineRecord, pick};
 
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::services::placement::{fits, forget, instance_key, place, service};
+use crate::services::placement::{fits, instance_key, place, remove_service, service};
 use crate::store::{MACHINES, Revised, WORKLOADS};
 
 /// More do not fit into an answer.
@@ -55,7 +55,7 @@ pub(super) async fn inspect(here: &Machine, workload: &WorkloadName) -> Outcome 
     let key = instance_key(found.machine, found.id);
     let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
     let spec = instance.map(|it| it.value.spec).ok_or_else(|| {
-        let message = format!("{workload} was never placed to the end");
+        let message = format!("the placement of {workload} was interrupted");
         Failure::new(Code::WorkloadNotFound, message)
             .hint(format!("ployzctl workload rm {workload}"))
     })?;
@@ -80,7 +80,7 @@ pub(super) async fn logs(here: &Machine, workload: WorkloadName, lines: u32) -> 
 pub(super) async fn remove(here: &Machine, workload: &WorkloadName) -> Outcome {
     let network = here.running_network()?;
     let found = service(&network.store, workload).await?.value;
-    forget(&network.store, &found).await?;
+    remove_service(&network.store, &found).await?;
     tracing::info!(%workload, id = %found.id, "workload removed");
     Ok(Success {
         message: format!("{workload} is removed; its volumes stay where they are"),
@@ -114,7 +114,7 @@ async fn target(
     picked.ok_or_else(|| {
         let message = format!("no active machine takes a workload of runtime {runtime}");
         Failure::new(Code::Conflict, message)
-            .hint("ployzctl machine ls, machine activate <machine>")
+            .hint("ployzctl machine ls, then ployzctl machine activate <machine>")
     })
 }
 

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 /// Connections at a time: every machine of the largest network, and as many people.
 pub(crate) const CONNECTIONS_MAX: usize = 400;
-/// Connections at a time from addresses that have not been proven; after that, everybody has to prove theirs first.
-const UNPROVEN_MAX: usize = 32;
+/// Connections at a time from addresses that have not been validated; after that, everybody has to prove theirs first.
+const UNVALIDATED_MAX: usize = 32;
 /// Handshakes at a time from one address. A round of machines behind one address comes in within two round trips each;
 /// whoever never goes on with them holds a twenty-fifth of all connections.
 const HANDSHAKES_MAX: usize = 16;
@@ -23,7 +23,7 @@ struct Held {
     handshakes: BTreeMap<IpAddr, usize>,
 }
 
-/// The door of one server.
+/// The admission of one server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission(Rc<RefCell<Held>>);
 
@@ -38,70 +38,70 @@ pub(crate) enum Full {
 
 /// What is done with somebody who knocks.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Go on.
-    Welcome(Handshake),
+    Accept(Handshake),
     /// Come back and show that the address is yours.
-    Prove,
+    Validate,
     /// Come back later.
     Refuse(Full),
 }
 
-/// Held while a connection is being made, and given up for a [`Place`].
+/// Held while a connection is being made, and given up for a [`ConnectionPermit`].
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    place: Option<Place>,
+    permit: Option<ConnectionPermit>,
     held: Rc<RefCell<Held>>,
     address: IpAddr,
 }
 
 /// Held while there is a connection.
 #[derive(Debug)]
-pub(crate) struct Place(Rc<RefCell<Held>>);
+pub(crate) struct ConnectionPermit(Rc<RefCell<Held>>);
 
 /// Held while a stranger has a connection.
 #[derive(Debug)]
-pub(crate) struct StrangersPlace(Rc<RefCell<Held>>);
+pub(crate) struct StrangerPermit(Rc<RefCell<Held>>);
 
 impl Admission {
-    /// Somebody knocks, from an address that is proven or not.
-    pub(crate) fn knock(&self, address: IpAddr, proven: bool) -> Verdict {
-        let address = one_holder(address);
+    /// Somebody knocks, from an address that is validated or not.
+    pub(crate) fn admit(&self, address: IpAddr, validated: bool) -> Decision {
+        let address = source_prefix(address);
         let mut held = self.0.borrow_mut();
         if held.connections >= CONNECTIONS_MAX {
-            return Verdict::Refuse(Full::Connections);
+            return Decision::Refuse(Full::Connections);
         }
-        if held.connections >= UNPROVEN_MAX && !proven {
-            return Verdict::Prove;
+        if held.connections >= UNVALIDATED_MAX && !validated {
+            return Decision::Validate;
         }
         let begun = held.handshakes.entry(address).or_default();
         if *begun >= HANDSHAKES_MAX {
-            return Verdict::Refuse(Full::Handshakes);
+            return Decision::Refuse(Full::Handshakes);
         }
         *begun += 1;
         held.connections += 1;
-        Verdict::Welcome(Handshake {
-            place: Some(Place(Rc::clone(&self.0))),
+        Decision::Accept(Handshake {
+            permit: Some(ConnectionPermit(Rc::clone(&self.0))),
             held: Rc::clone(&self.0),
             address,
         })
     }
 
     /// Room for a stranger; none if there are enough.
-    pub(crate) fn stranger(&self) -> Option<StrangersPlace> {
+    pub(crate) fn stranger(&self) -> Option<StrangerPermit> {
         let mut held = self.0.borrow_mut();
         if held.strangers >= STRANGERS_MAX {
             return None;
         }
         held.strangers += 1;
-        Some(StrangersPlace(Rc::clone(&self.0)))
+        Some(StrangerPermit(Rc::clone(&self.0)))
     }
 }
 
 impl Handshake {
     /// It is over, and there is a connection.
-    pub(crate) fn done(mut self) -> Option<Place> {
-        self.place.take()
+    pub(crate) fn done(mut self) -> Option<ConnectionPermit> {
+        self.permit.take()
     }
 }
 
@@ -117,20 +117,20 @@ impl Drop for Handshake {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.borrow_mut().connections -= 1;
     }
 }
 
-impl Drop for StrangersPlace {
+impl Drop for StrangerPermit {
     fn drop(&mut self) {
         self.0.borrow_mut().strangers -= 1;
     }
 }
 
 /// An address as far as one holder has it: the first 64 bits of IPv6.
-fn one_holder(address: IpAddr) -> IpAddr {
+fn source_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -149,59 +149,62 @@ mod tests {
         std::net::Ipv4Addr::from(0x0a00_0000 + number).into()
     }
 
-    fn welcome(verdict: Verdict) -> Handshake {
-        match verdict {
-            Verdict::Welcome(handshake) => handshake,
-            other @ (Verdict::Prove | Verdict::Refuse(_)) => panic!("{other:?}"),
+    fn accepted(decision: Decision) -> Handshake {
+        match decision {
+            Decision::Accept(handshake) => handshake,
+            other @ (Decision::Validate | Decision::Refuse(_)) => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn one_address_does_not_take_all_handshakes_and_gets_them_back() {
-        let door = Admission::default();
+        let admission = Admission::default();
         let mut begun: Vec<_> = (0..HANDSHAKES_MAX)
-            .map(|_| welcome(door.knock(address(1), false)))
+            .map(|_| accepted(admission.admit(address(1), false)))
             .collect();
-        let another = door.knock(address(1), true);
-        assert!(matches!(another, Verdict::Refuse(Full::Handshakes)));
-        let place = begun.pop().unwrap().done().unwrap();
-        drop(welcome(door.knock(address(1), true)));
-        let _other = welcome(door.knock(address(2), true));
-        drop((begun, place));
-        assert_eq!(door.0.borrow().connections, 1);
-        assert_eq!(door.0.borrow().handshakes.len(), 1);
+        let another = admission.admit(address(1), true);
+        assert!(matches!(another, Decision::Refuse(Full::Handshakes)));
+        let permit = begun.pop().unwrap().done().unwrap();
+        drop(accepted(admission.admit(address(1), true)));
+        let _other = accepted(admission.admit(address(2), true));
+        drop((begun, permit));
+        assert_eq!(admission.0.borrow().connections, 1);
+        assert_eq!(admission.0.borrow().handshakes.len(), 1);
     }
 
     #[test]
-    fn past_the_first_addresses_have_to_be_proven_and_past_the_last_nobody_comes_in() {
-        let door = Admission::default();
-        let mut places = Vec::new();
+    fn past_the_first_addresses_are_validated_and_past_the_last_all_are_refused() {
+        let admission = Admission::default();
+        let mut permits = Vec::new();
         for number in 0..CONNECTIONS_MAX {
-            if number >= UNPROVEN_MAX {
-                assert!(matches!(door.knock(address(number), false), Verdict::Prove));
+            if number >= UNVALIDATED_MAX {
+                assert!(matches!(
+                    admission.admit(address(number), false),
+                    Decision::Validate
+                ));
             }
-            let proven = number >= UNPROVEN_MAX;
-            places.push(welcome(door.knock(address(number), proven)).done());
+            let validated = number >= UNVALIDATED_MAX;
+            permits.push(accepted(admission.admit(address(number), validated)).done());
         }
-        let last = door.knock(address(CONNECTIONS_MAX), true);
-        assert!(matches!(last, Verdict::Refuse(Full::Connections)));
-        places.pop();
-        welcome(door.knock(address(CONNECTIONS_MAX), true));
+        let last = admission.admit(address(CONNECTIONS_MAX), true);
+        assert!(matches!(last, Decision::Refuse(Full::Connections)));
+        permits.pop();
+        accepted(admission.admit(address(CONNECTIONS_MAX), true));
     }
 
     #[test]
     fn strangers_leave_room_for_members() {
         const { assert!(STRANGERS_MAX * 3 < CONNECTIONS_MAX) };
-        let door = Admission::default();
-        let mut strangers: Vec<_> = (0..STRANGERS_MAX).map(|_| door.stranger()).collect();
-        assert!(strangers.iter().all(Option::is_some) && door.stranger().is_none());
+        let admission = Admission::default();
+        let mut strangers: Vec<_> = (0..STRANGERS_MAX).map(|_| admission.stranger()).collect();
+        assert!(strangers.iter().all(Option::is_some) && admission.stranger().is_none());
         strangers.pop();
-        assert!(door.stranger().is_some());
+        assert!(admission.stranger().is_some());
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let holder = |text: &str| one_holder(text.parse().unwrap());
+        let holder = |text: &str| source_prefix(text.parse().unwrap());
         assert_eq!(holder("2001:db8::1"), holder("2001:db8::ffff:2"));
         assert_ne!(holder("2001:db8::1"), holder("2001:db8:0:1::1"));
         assert_eq!(holder("::ffff:192.0.2.1"), holder("192.0.2.1"));

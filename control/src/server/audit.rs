@@ -43,7 +43,7 @@ impl Attempt {
         };
         let event = self.event(machine, caller, outcome);
         if let Err(failure) = network.store.publish_event(&event).await {
-            tracing::warn!(?event, cause = %failure, "an event is not in the store");
+            tracing::warn!(?event, cause = %failure, "event not written to the store");
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn authorise(
     }
     match (row.circle, request) {
         (Circle::Holders, _) if !network.is_some_and(|it| holds_store(it, caller)) => {
-            let message = "only a machine that holds the store may ask for this";
+            let message = "only a machine that holds the store may make this request";
             return Err(forbidden(message.to_owned()));
         }
         (Circle::Claimant, Request::Volume(asked)) => claims(network, caller, &asked.workload)?,
@@ -82,7 +82,7 @@ fn claims(
     if is_claimed {
         return Ok(());
     }
-    let message = format!("no record known here has {workload} move to this machine");
+    let message = format!("no record in view moves {workload} to the calling machine");
     Err(Failure::new(Code::Busy, message))
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let _permit = handshake.done();
     let failed = |why: &str| refuse(machine, "handshake", address, why);
     let connection = accepted
-        .inspect_err(|_| failed("it was not complete in time"))
+        .inspect_err(|_| failed("the handshake timed out"))
         .map_err(|_| StreamError::TimedOut {
             omission: "did not complete its handshake",
             patience: HANDSHAKE_WAIT,
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     }
     if caller.role == Role::Stranger {
         let Some(_permit) = admission.stranger() else {
-            refuse(machine, "strangers", address, "there are enough at a time");
+            refuse(machine, "strangers", address, "the maximum is reached");
             connection.close(VarInt::from_u32(BUSY), b"too many strangers");
             return Ok(());
         };
@@ -127,7 +127,7 @@ async fn answer_streams(
         streams.spawn_local(async move {
             let answering = answer_stream(&responder, &caller, address, send, receive);
             if let Err(error) = answering.await {
-                tracing::debug!(%error, "a request ended");
+                tracing::debug!(%error, "request ended");
             }
         });
     };

@@ -31,7 +31,7 @@ pub(super) async fn follow(
         Err(failure) => return Ok(Err(failure)),
     };
     let Some(_permit) = network.followers.take(FOLLOWERS_MAX) else {
-        let message = format!("{FOLLOWERS_MAX} others follow the events of this machine");
+        let message = format!("{FOLLOWERS_MAX} other clients follow the events of this machine");
         return Ok(Err(Failure::new(Code::Busy, message)));
     };
     let (events, mut following) = match Following::begin(&network.store, limit).await {

@@ -70,7 +70,7 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Fa
     read.map_err(|error| refused(error.to_string()))?;
     serde_json::from_slice(&body).map_err(|error| {
         refused(format!(
-            "no request that {} knows: {error}",
+            "ployzd {} does not support this request: {error}",
             ployz_install::own_version()
         ))
     })

@@ -29,7 +29,7 @@ use crate::host::heartbeat::Heartbeat;
 use crate::host::listener::STREAMS_MAX;
 use crate::host::tasks::TaskGroup;
 use crate::machine::Machine;
-use admission::{Admission, CONNECTIONS_MAX, Full, Verdict};
+use admission::{Admission, CONNECTIONS_MAX, Decision, Full};
 use connection::refuse;
 use stream::Responder;
 
@@ -130,28 +130,23 @@ async fn serve(
         let Some(incoming) = incoming else {
             break;
         };
-        let (address, proven) = (
+        let (address, validated) = (
             incoming.remote_address().ip(),
             incoming.remote_address_validated(),
         );
-        let handshake = match admission.knock(address, proven) {
-            Verdict::Welcome(handshake) => handshake,
-            Verdict::Prove => {
-                // A client that was told to retry has proven the address, and is not told again.
+        let handshake = match admission.admit(address, validated) {
+            Decision::Accept(handshake) => handshake,
+            Decision::Validate => {
+                // A client that was asked to retry has validated its address, and is not asked again.
                 let _ = incoming.retry();
                 continue;
             }
-            Verdict::Refuse(full) => {
+            Decision::Refuse(full) => {
                 let cause = match full {
                     Full::Connections => "connections",
                     Full::Handshakes => "handshakes",
                 };
-                refuse(
-                    &responder.machine,
-                    cause,
-                    address,
-                    "there are enough at a time",
-                );
+                refuse(&responder.machine, cause, address, "the maximum is reached");
                 incoming.refuse();
                 continue;
             }
@@ -161,7 +156,7 @@ async fn serve(
         connections.spawn_local(async move {
             let serving = connection::serve(&responder, incoming, handshake, &admission, &network);
             if let Err(error) = Box::pin(serving).await {
-                tracing::debug!(%error, "a connection ended");
+                tracing::debug!(%error, "connection ended");
             }
         });
     }

@@ -108,7 +108,7 @@ impl Responder {
         let outcome = tokio::time::timeout(ANSWER_WAIT, Box::pin(carrying_out))
             .await
             .unwrap_or_else(|_| {
-                let message = format!("it was not done within {ANSWER_WAIT:?}");
+                let message = format!("the request was not completed within {ANSWER_WAIT:?}");
                 Err(Failure::new(Code::Timeout, message))
             });
         if let Some(attempt) = attempt {

@@ -39,8 +39,9 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let record = match slot.record().map(|found| found.value) {
         Some(record) if record.wireguard_key == request.wireguard_key => record,
         Some(_) => {
-            let message = "a machine of this id is here with another key";
-            return Err(Failure::new(Code::Conflict, message));
+            let message = "the network has a machine of this id with another WireGuard key";
+            return Err(Failure::new(Code::Conflict, message)
+                .hint("restore identity.json, or join with a new data directory"));
         }
         None => {
             let (target, store) = (request.machine_id.to_string(), &network.store);
@@ -56,7 +57,7 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
             admitted?
         }
     };
-    tracing::info!(id = %record.id, name = %record.name, "a machine has joined");
+    tracing::info!(id = %record.id, name = %record.name, "machine joined");
     let answer = answer(&network, storage, &record, &certificate_key).await;
     Ok(Payload::Redeemed(Box::new(answer?)).into())
 }
@@ -64,7 +65,7 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
 /// Everything that does not need the store to be judged.
 fn well_formed(request: &RedeemRequest) -> Result<PublicPoint, Failure> {
     let refused =
-        |what: &str| Failure::new(Code::InvalidArgument, format!("{what} is no such key"));
+        |what: &str| Failure::new(Code::InvalidArgument, format!("{what} is not a valid key"));
     let wireguard = PublicKey::from_base64(&request.wireguard_key);
     if !wireguard.is_ok_and(|key| !key.is_low_order()) {
         return Err(refused("wireguard_key"));
@@ -161,7 +162,7 @@ async fn admit(
     {
         return Ok(record);
     }
-    let message = "this machine is being let in by another request";
+    let message = "another request is admitting this machine";
     Err(Failure::new(Code::Busy, message).hint("run the same command again"))
 }
 

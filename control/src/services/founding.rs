@@ -31,24 +31,21 @@ pub(crate) async fn found(
     let nats = here.nats_server();
     nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
-    let management = here
-        .bind_management(&membership)
-        .await
-        .map_err(not_possible)?;
+    let management = here.bind_management(&membership).await.map_err(invalid)?;
     if let Some(port) = membership.wg_port {
-        here.overlay.set_port(port).await.map_err(not_possible)?;
+        here.overlay.set_port(port).await.map_err(invalid)?;
     }
-    let made = async {
-        let store = make(here, &membership, &record, &nats).await?;
+    let started = async {
+        let store = start_store(here, &membership, &record, &nats).await?;
         membership.state = NetworkState::Running;
         here.files.remove(VIEW_FILE)?;
         here.files.write(FILE, &membership)?;
         Ok(store)
     };
-    let store = match made.await {
+    let store = match started.await {
         Ok(store) => store,
         Err(failure) => {
-            take_back(here, &membership, &nats).await?;
+            undo(here, &membership, &nats).await?;
             return Err(failure);
         }
     };
@@ -97,7 +94,7 @@ fn first_record(here: &Machine, membership: &Membership) -> Result<MachineRecord
 }
 
 /// Starts the store and writes the first records.
-async fn make(
+async fn start_store(
     here: &Machine,
     membership: &Membership,
     record: &MachineRecord,
@@ -137,11 +134,7 @@ async fn make(
     Ok(store)
 }
 
-async fn take_back(
-    here: &Machine,
-    membership: &Membership,
-    nats: &NatsServer,
-) -> Result<(), Failure> {
+async fn undo(here: &Machine, membership: &Membership, nats: &NatsServer) -> Result<(), Failure> {
     nats.destroy().await?;
     let overlay = &here.overlay;
     overlay.remove_addresses(&addresses(membership)?).await?;
@@ -152,6 +145,6 @@ async fn take_back(
 }
 
 /// A setting of the network, such as a port, that this host cannot provide.
-fn not_possible(error: impl Into<Failure>) -> Failure {
+fn invalid(error: impl Into<Failure>) -> Failure {
     Failure::new(Code::InvalidArgument, error.into().message)
 }

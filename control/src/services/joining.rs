@@ -33,7 +33,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
         .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
     if let Some(membership) = here.membership()? {
         return if membership.network_id == token.network_id {
-            Ok(joined(here, &membership, "had joined before"))
+            Ok(joined(here, &membership, "already a member"))
         } else {
             let message = format!("this machine is in network {}", membership.network);
             Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"))
@@ -43,14 +43,13 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     let request = Request::InviteRedeem(introduction(here, &token)?);
     let response = ask_invited(&token, &request, REDEEM_WAIT)
         .await
-        .map_err(unheard)?;
+        .map_err(unredeemed)?;
     let Some(Payload::Redeemed(redeemed)) = Outcome::from(response)?.payload else {
-        return Err(Failure::new(
-            Code::Internal,
-            "the coordinator answered something else",
-        ));
+        let message =
+            "the coordinator sent an unexpected answer; its ployzd may be of another version";
+        return Err(Failure::new(Code::Internal, message));
     };
-    let membership = settle(here, *redeemed).await?;
+    let membership = enter_network(here, *redeemed).await?;
     let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
     let status = match network.store.wait_connected(STORE_WAIT).await {
@@ -76,7 +75,7 @@ fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure>
 }
 
 /// Takes the place that the coordinator has given.
-async fn settle(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failure> {
+async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failure> {
     let machines: Vec<MachineRecord> = redeemed
         .machines
         .into_iter()
@@ -86,7 +85,7 @@ async fn settle(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failur
     let own = machines
         .iter()
         .find(|machine| machine.id == here.identity.machine_id)
-        .ok_or_else(|| unusable(&"it has no record of this machine"))?;
+        .ok_or_else(|| unusable(&"the record of this machine is missing"))?;
     let membership = Membership {
         network_id: redeemed.network_id,
         network: redeemed.network,
@@ -97,7 +96,7 @@ async fn settle(here: &Machine, redeemed: Redeemed) -> Result<Membership, Failur
         overlay_ip6: own.overlay_ip6,
         subnet: own
             .subnet
-            .ok_or_else(|| unusable(&"it has no subnet for this machine"))?,
+            .ok_or_else(|| unusable(&"the subnet of this machine is missing"))?,
         ca_pem: redeemed.ca_pem,
         certificate_pem: redeemed.certificate_pem,
         store: redeemed.store,
@@ -154,7 +153,7 @@ fn unusable(cause: &dyn Display) -> Failure {
     Failure::new(Code::Internal, message)
 }
 
-fn unheard(error: ClientError) -> Failure {
+fn unredeemed(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
         ClientError::Credential(_) | ClientError::Refused(_) => Code::InviteInvalid,
@@ -163,6 +162,6 @@ fn unheard(error: ClientError) -> Failure {
         ClientError::TimedOut(_) => Code::Timeout,
     };
     Failure::new(code, format!("the network's coordinator: {error}")).hint(
-        "open its management port (UDP 51821 unless --listen says otherwise) and run this again",
+        "open the management port of the coordinator (UDP 51821, or that of --listen), then run the same command again",
     )
 }

@@ -25,10 +25,9 @@ pub(crate) async fn claim_name(
             return Ok(name);
         }
     }
-    Err(Failure::new(
-        Code::Conflict,
-        format!("too many machines are called {wanted}"),
-    ))
+    let message = format!("{NAMESAKES_MAX} machines are called {wanted}");
+    Err(Failure::new(Code::Conflict, message)
+        .hint("ployzctl machine invite create --name <another>"))
 }
 
 /// The name and no other; `false` if another machine has it.
@@ -62,7 +61,7 @@ pub(crate) async fn claim_subnet(
     let full = || {
         let message = format!("{} has no subnet left", membership.cluster_cidr);
         Failure::new(Code::Conflict, message)
-            .hint("ployzctl machine rm --force <machine>: a day later its subnet is free")
+            .hint("ployzctl machine rm --force <machine>; its subnet is free a day later")
     };
     let plan = membership.addresses.ok_or_else(full)?;
     for index in 0..plan.capacity() {
@@ -118,7 +117,7 @@ async fn claim(
     if value.holder() == machine {
         return Ok(true);
     }
-    let holder = standing(store, value.holder()).await?;
+    let holder = holder_state(store, value.holder()).await?;
     if !Lease::is_free(holder, rest_secs, now) {
         return Ok(false);
     }
@@ -126,7 +125,7 @@ async fn claim(
     Ok(store.update(LEASES, key, &lease, revision).await?)
 }
 
-async fn standing(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
+async fn holder_state(store: &Store, machine: MachineId) -> Result<HolderState, Failure> {
     let held: Slot<MachineRecord> = store.slot(MACHINES, &machine.to_string()).await?;
     Ok(match held {
         Slot::Nothing => HolderState::Unknown,

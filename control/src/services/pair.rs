@@ -34,7 +34,7 @@ const IP_AND_UDP_HEADER_LEN: usize = 28;
 
 /// What this machine sees of another one.
 pub(crate) async fn report(here: &Machine, machine: MachineId) -> Outcome {
-    let report = look(here, machine).await?;
+    let report = observe(here, machine).await?;
     send_packet(here, machine, 0);
     Ok(Payload::PairReport(Box::new(report)).into())
 }
@@ -42,11 +42,11 @@ pub(crate) async fn report(here: &Machine, machine: MachineId) -> Outcome {
 /// What is wrong with this machine and another one.
 pub(crate) async fn examine(here: &Machine, other: MachineId) -> Result<Vec<Check>, Failure> {
     let network = here.running_network()?;
-    let Some(_place) = network.examinations.take(EXAMINATIONS_MAX) else {
-        let message = format!("{EXAMINATIONS_MAX} pairs are being examined by this machine");
-        return Err(Failure::new(Code::Busy, message).hint("run it again in a moment"));
+    let Some(_permit) = network.examinations.take(EXAMINATIONS_MAX) else {
+        let message = format!("this machine is examining {EXAMINATIONS_MAX} pairs already");
+        return Err(Failure::new(Code::Busy, message).hint("run the same command again in 10 s"));
     };
-    let before = look(here, other).await?;
+    let before = observe(here, other).await?;
     let asked = match Path::find(here, other).await {
         Ok(path) => path.ask(here, other).await.map(|first| (path, first)),
         Err(cause) => Err(cause),
@@ -63,7 +63,7 @@ pub(crate) async fn examine(here: &Machine, other: MachineId) -> Result<Vec<Chec
         name,
         skew_ms,
     };
-    tracing::debug!(?pair, "examined");
+    tracing::debug!(?pair, "pair examined");
     Ok(diagnose(&pair))
 }
 
@@ -80,7 +80,7 @@ async fn attempt(
             send_packet(here, other, here.config.mtu as usize);
             tokio::time::sleep(TRIAL_STEP / PACKETS_A_STEP).await;
         }
-        let seen = look(here, other).await?;
+        let seen = observe(here, other).await?;
         let there = match &asked {
             Ok((path, first)) => path.ask(here, other).await.map(|after| Side {
                 before: first.clone(),
@@ -89,7 +89,7 @@ async fn attempt(
             Err(cause) => Err(cause.clone()),
         };
         let clear = there.as_ref().is_ok_and(|there| {
-            talks(&there.before, &there.after) && talks(before, &seen) && is_measured(&seen)
+            is_heard(&there.before, &there.after) && is_heard(before, &seen) && is_measured(&seen)
         });
         let took = begin.elapsed();
         if took >= TRIAL_MAX || took >= TRIAL_MIN && (clear || there.is_err()) {
@@ -98,7 +98,7 @@ async fn attempt(
     }
 }
 
-fn talks(before: &PairReport, after: &PairReport) -> bool {
+fn is_heard(before: &PairReport, after: &PairReport) -> bool {
     let rx = |report: &PairReport| report.peer.as_ref().map_or(0, |peer| peer.rx_bytes);
     let age = after.peer.as_ref().and_then(|peer| peer.handshake_age_secs);
     rx(after) > rx(before) && age.is_some_and(|age| age < SESSION_SECS)
@@ -119,7 +119,7 @@ fn skew_ms(report: &PairReport) -> i64 {
         .saturating_sub(own)
 }
 
-async fn look(here: &Machine, machine: MachineId) -> Result<PairReport, Failure> {
+async fn observe(here: &Machine, machine: MachineId) -> Result<PairReport, Failure> {
     let network = here.running_network()?;
     let now = clock::now();
     let traffic = here.traffic(now.instant).await?;
@@ -180,7 +180,7 @@ fn send_packet(here: &Machine, machine: MachineId, len: usize) {
     let payload = vec![0; len.saturating_sub(IP_AND_UDP_HEADER_LEN)];
     let sent = any_socket(to).and_then(|socket| socket.send_to(&payload, to));
     if let Err(error) = sent {
-        tracing::debug!(%error, "a packet of the doctor's is not sent");
+        tracing::debug!(%error, "probe packet not sent");
     }
 }
 
@@ -232,28 +232,30 @@ impl Path {
     }
 
     async fn exchange(&self, other: MachineId, request: &Request) -> Result<PairReport, String> {
-        let unheard = |error: ClientError| error.to_string();
+        let failed = |error: ClientError| error.to_string();
         let response = match &self.through {
             None => {
-                let mut answers = self.session.open(request).await.map_err(unheard)?;
-                answers.next().await.map_err(unheard)?
+                let mut answers = self.session.open(request).await.map_err(failed)?;
+                answers.next().await.map_err(failed)?
             }
             Some(known_as) => {
                 let destination = Destination::Machine(other.to_string());
                 let relayed = self.session.relay(known_as, &destination, request);
-                match relayed.await.map_err(unheard)? {
-                    Ok(mut answers) => answers.next().await.map_err(unheard)?,
+                match relayed.await.map_err(failed)? {
+                    Ok(mut answers) => answers.next().await.map_err(failed)?,
                     Err(refusal) => Some(*refusal),
                 }
             }
         };
-        let response = response.ok_or("it hung up")?;
+        let response = response.ok_or("the connection was closed")?;
         match Outcome::from(response)
             .map_err(|failure| failure.message)?
             .payload
         {
             Some(Payload::PairReport(report)) => Ok(*report),
-            Some(_) | None => Err(Code::Unsupported.to_string()),
+            Some(_) | None => {
+                Err("pair reports are not supported there; update ployzd on it".to_owned())
+            }
         }
     }
 }

@@ -38,15 +38,15 @@ pub(crate) async fn place(
         next: None,
         created_at: store.unix_secs().await?,
     };
-    write_down(store, &service).await?;
+    claim_name(store, &service).await?;
     let placed = async {
         instruct(store, &service, spec, None).await?;
         claim(store, machine, service.id, workload).await?;
-        still_meant(store, &service).await
+        check_current(store, &service).await
     };
     if let Err(failure) = placed.await {
         // What cannot be undone now is void, and does not keep the name.
-        let _void = forget(store, &service).await;
+        let _void = remove_service(store, &service).await;
         return Err(failure);
     }
     Ok(service)
@@ -65,7 +65,7 @@ pub(crate) async fn service(
 }
 
 /// Takes a workload away, the claim first.
-pub(crate) async fn forget(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+pub(crate) async fn remove_service(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     if let Some(next) = service.next {
         release_anywhere(store, next).await?;
     }
@@ -135,7 +135,10 @@ pub(crate) async fn claim(
     let claimed = change(store, machine, |record| {
         may_place(record)?;
         if record.workloads.len() >= HELD_MAX {
-            let message = format!("{} holds {HELD_MAX} workloads, and no more", record.name);
+            let message = format!(
+                "{} holds {HELD_MAX} workloads, the maximum of a machine",
+                record.name
+            );
             return Err(Failure::new(Code::Conflict, message));
         }
         record.workloads.insert(id, workload.clone());
@@ -164,13 +167,13 @@ pub(crate) async fn instruct(
 }
 
 /// Takes the name, from nobody or from somebody who never got a machine to hold it.
-async fn write_down(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+async fn claim_name(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     let key = service_key(&service.workload);
     if store.create(WORKLOADS, &key, service).await? {
         return Ok(());
     }
     let taken = || {
-        let message = format!("there is a workload {} already", service.workload);
+        let message = format!("workload {} exists already", service.workload);
         Failure::new(Code::Conflict, message)
             .hint(format!("ployzctl workload rm {}", service.workload))
     };
@@ -192,14 +195,14 @@ async fn is_held(store: &Store, service: &ServiceRecord) -> Result<bool, Failure
 }
 
 /// Somebody who deployed the same name at the same time may have taken it over before the claim.
-async fn still_meant(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
+async fn check_current(store: &Store, service: &ServiceRecord) -> Result<(), Failure> {
     let found: Option<Revised<ServiceRecord>> = store
         .get(WORKLOADS, &service_key(&service.workload))
         .await?;
     if found.is_some_and(|found| found.value.id == service.id) {
         return Ok(());
     }
-    let message = format!("{} is being deployed by somebody else", service.workload);
+    let message = format!("another request is deploying {}", service.workload);
     Err(Failure::new(Code::Conflict, message).hint("ployzctl workload ls"))
 }
 

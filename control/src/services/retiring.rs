@@ -18,10 +18,10 @@ pub(crate) async fn retire(here: &Machine) -> Outcome {
         Ok(count) => step("workloads", Ok(format!("{count} stopped"))),
         Err(error) => return Ok(retired(vec![step("workloads", Err(error.into()))])),
     };
-    match get_out(here, &network).await {
-        Ok([mesh, going]) => {
+    match leave_network(here, &network).await {
+        Ok([mesh, uninstalled]) => {
             here.ask_root_later(Command::Retire)?;
-            Ok(retired(vec![stopped, mesh, going]))
+            Ok(retired(vec![stopped, mesh, uninstalled]))
         }
         Err(failed) => {
             here.workloads.resume_starts();
@@ -31,19 +31,19 @@ pub(crate) async fn retire(here: &Machine) -> Outcome {
 }
 
 /// Both steps or none; which one failed.
-async fn get_out(here: &Machine, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
+async fn leave_network(here: &Machine, network: &Name) -> Result<[CleanupStep; 2], CleanupStep> {
     let service = installation::own().filter(Layout::has_service);
-    let going = take_away(service.clone()).await;
-    let going = going.map_err(|failure| step("daemon", Err(failure)))?;
+    let uninstalled = schedule_uninstall(service.clone()).await;
+    let uninstalled = uninstalled.map_err(|failure| step("daemon", Err(failure)))?;
     // The file that makes it a member.
     if let Err(error) = here.files.remove(FILE) {
-        let stays = stay(service).await;
+        let stays = cancel_uninstall(service).await;
         let error = stays.map_or_else(|it| it, |()| error.into());
         return Err(step("mesh", Err(error)));
     }
     tracing::info!(%network, "removed from the network");
-    let mesh = step("mesh", Ok(format!("out of network {network}")));
-    Ok([mesh, step("daemon", Ok(going))])
+    let mesh = step("mesh", Ok(format!("left network {network}")));
+    Ok([mesh, step("daemon", Ok(uninstalled))])
 }
 
 fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
@@ -51,15 +51,15 @@ fn retired(cleanup: Vec<CleanupStep>) -> ployz_api::Success {
 }
 
 /// A daemon that was started by hand is its supervisor's to stop.
-async fn take_away(service: Option<Layout>) -> Result<String, Failure> {
+async fn schedule_uninstall(service: Option<Layout>) -> Result<String, Failure> {
     let Some(layout) = service else {
-        return Ok("it is no service and stays, in no network".to_owned());
+        return Ok("not installed as a service: it keeps running, in no network".to_owned());
     };
     let secs = blocking(move || layout.uninstall_soon()).await?;
     Ok(format!("uninstalled in {secs} s, with its data"))
 }
 
-async fn stay(service: Option<Layout>) -> Result<(), Failure> {
+async fn cancel_uninstall(service: Option<Layout>) -> Result<(), Failure> {
     match service {
         Some(layout) => blocking(move || layout.stay()).await,
         None => Ok(()),

@@ -70,7 +70,7 @@ pub(crate) async fn run<E: Executor>(
         }
     };
     if let Err(failure) = &outcome {
-        tracing::warn!(id = %log.id(), cause = %failure, "long work has failed");
+        tracing::warn!(id = %log.id(), cause = %failure, "operation failed");
     }
     executor.close(&outcome).await;
     log.end(outcome.err().as_ref()).await;
@@ -123,7 +123,10 @@ pub(crate) async fn ask_part(
 /// A request that is no part of any long work.
 pub(crate) fn not_a_part(request: &Request) -> Failure {
     let name = request.operation().name();
-    Failure::new(Code::Internal, format!("{name} is no part of long work"))
+    Failure::new(
+        Code::Internal,
+        format!("request {name} is part of no operation"),
+    )
 }
 
 #[cfg(test)]

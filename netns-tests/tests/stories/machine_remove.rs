@@ -256,7 +256,10 @@ fn silence_is_no_consent(stage: &Stage, founder: &Machine, third: &mut Machine) 
     let status = third.json("status")?;
     ensure!(status["payload"]["removed"] == true, "{status}");
     let doctor = third.json("doctor")?;
-    ensure!(doctor.to_string().contains("it was removed"), "{doctor}");
+    ensure!(
+        doctor.to_string().contains("the machine was removed"),
+        "{doctor}"
+    );
     Ok(())
 }
 

@@ -280,7 +280,7 @@ fn revoked_at_once(
     let again = operator
         .host
         .json(&operator.ctl(&format!("--context admin credential revoke {id}")))?;
-    ensure!(text(&again, "/message").contains("before"), "{again}");
+    ensure!(text(&again, "/message").contains("already"), "{again}");
 
     // Without the store, and after a restart: what is known lies on disk. The context has other endpoints to go to.
     machines[0].kill();

@@ -48,7 +48,7 @@ fn an_invite_lets_one_machine_in_as_often_as_it_likes_and_no_other() {
         );
         let again = first.ask(import()).await.unwrap();
         assert!(
-            matches!(again.payload, Some(Payload::MachineJoin(join)) if join.status == "had joined before")
+            matches!(again.payload, Some(Payload::MachineJoin(join)) if join.status == "already a member")
         );
         let second = cluster.add_host().await;
         let refused = second.ask(import()).await.unwrap_err();

@@ -71,9 +71,9 @@ pub(crate) async fn stream_rtt(
     if silent.is_empty() {
         return Ok(());
     }
-    let told = told(here).await;
+    let earlier = earlier_reports(here).await;
     for (task, cause) in silent {
-        let source = Source::Earlier(told.get(&task.machine.id), &cause);
+        let source = Source::Earlier(earlier.get(&task.machine.id), &cause);
         if results.send(shown(machines, &task, &source)).await.is_err() {
             return Ok(());
         }
@@ -129,11 +129,11 @@ async fn ask(here: &Machine, machine: MachineId, request: &Request) -> Result<Rt
         .next()
         .await
         .map_err(|error| broken(error.to_string()))?;
-    let response = response.ok_or_else(|| broken("it hung up".to_owned()))?;
+    let response = response.ok_or_else(|| broken("the connection was closed".to_owned()))?;
     match Outcome::from(response)?.payload {
         Some(Payload::RttReport(record)) => Ok(*record),
         Some(_) | None => Err(broken(
-            "it does not know how to measure on request".to_owned(),
+            "measuring on request is not supported there; update ployzd on it".to_owned(),
         )),
     }
 }
@@ -196,7 +196,7 @@ fn keys(view: &View, peers: &[MachineId]) -> BTreeSet<PublicKey> {
 }
 
 /// What machines have told the store; nothing if it does not say.
-async fn told(here: &Machine) -> BTreeMap<MachineId, RttRecord> {
+async fn earlier_reports(here: &Machine) -> BTreeMap<MachineId, RttRecord> {
     let Ok(network) = here.running_network() else {
         return BTreeMap::new();
     };

@@ -23,7 +23,7 @@ pub(crate) fn of(
 ) -> (Vec<RttRow>, Vec<String>) {
     let (mut rows, mut warnings) = (Vec::new(), Vec::new());
     if let Source::Earlier(_, cause) = source {
-        warnings.push(format!("{} has not measured now: {cause}", machine.name));
+        warnings.push(format!("{} could not measure: {cause}", machine.name));
     }
     for peer in peers {
         let warned = match row(machine, peer, source, unix_secs) {
@@ -45,21 +45,26 @@ fn row(
     source: &Source<'_>,
     unix_secs: u64,
 ) -> Result<RttRow, String> {
-    let (record, told_secs) = match source {
+    let (record, reported_secs) = match source {
         Source::Now(record) => (*record, 0),
         Source::Earlier(Some(record), _) => (*record, unix_secs.saturating_sub(record.written_at)),
-        Source::Earlier(None, _) => return Err("it has told the store nothing".to_owned()),
+        Source::Earlier(None, _) => return Err("the store has no report of the machine".to_owned()),
     };
     match record.peers.iter().find(|rtt| rtt.peer == peer.id) {
-        None => Err("there is no session".to_owned()),
+        None => Err("no session".to_owned()),
         Some(rtt) if rtt.samples == 0 => {
             Err(format!("none of {} tests was answered in full", rtt.sent))
         }
-        Some(rtt) => Ok(shown(machine, peer, rtt, told_secs)),
+        Some(rtt) => Ok(shown(machine, peer, rtt, reported_secs)),
     }
 }
 
-fn shown(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs: u64) -> RttRow {
+fn shown(
+    machine: &MachineRecord,
+    peer: &MachineRecord,
+    rtt: &PeerRtt,
+    reported_secs: u64,
+) -> RttRow {
     let ms = |ns: u64| ns as f64 / 1e6;
     let lost = rtt.lost_forward + rtt.lost_reverse;
     RttRow {
@@ -85,7 +90,7 @@ fn shown(machine: &MachineRecord, peer: &MachineRecord, rtt: &PeerRtt, told_secs
         forged: rtt.forged,
         stalls: rtt.stalls,
         samples: rtt.samples,
-        age_secs: rtt.age_secs + told_secs,
+        age_secs: rtt.age_secs + reported_secs,
         stamps: if rtt.kernel_stamps { "kernel" } else { "user" }.to_owned(),
     }
 }
@@ -133,7 +138,7 @@ mod tests {
                 "{}: unmeasured, none of 4 tests was answered in full",
                 names[1]
             ),
-            format!("{}: unmeasured, there is no session", names[2]),
+            format!("{}: unmeasured, no session", names[2]),
         ];
 
         let (rows, warnings) = of(&own, &peers, &Source::Now(&record), 9_999);

@@ -97,7 +97,7 @@ impl Coordinator {
     }
 
     async fn instruct(&mut self) -> Result<(), Failure> {
-        let twice = || Failure::new(Code::Internal, "the instance was written down before");
+        let twice = || Failure::new(Code::Internal, "the instance has been recorded already");
         let spec = self.spec.take().ok_or_else(twice)?;
         let from = Some(self.service.value.machine);
         instruct(self.store(), &self.moved(), spec, from).await
@@ -125,7 +125,7 @@ impl Coordinator {
         };
         undone.await.inspect_err(|failure| {
             // The next attempt, and a removal, begin with that.
-            tracing::warn!(workload = %old.workload, cause = %failure, "a migration is not undone");
+            tracing::warn!(workload = %old.workload, cause = %failure, "migration not undone, the next attempt will");
         })
     }
 }

@@ -27,8 +27,10 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
                 continue;
             };
             match Box::pin(conclude(&network, &service)).await {
-                Ok(()) => tracing::info!(%workload, "a migration was ended"),
-                Err(failure) => tracing::warn!(%workload, cause = %failure, "half a migration"),
+                Ok(()) => tracing::info!(%workload, "interrupted migration resolved"),
+                Err(failure) => {
+                    tracing::warn!(%workload, cause = %failure, "interrupted migration not resolved");
+                }
             }
         }
     }
@@ -121,9 +123,6 @@ const fn runs(state: WorkloadState) -> bool {
 
 /// Another coordinator has changed the workload.
 pub(super) fn overtaken(service: &ServiceRecord) -> Failure {
-    let message = format!(
-        "{} was changed by another request meanwhile",
-        service.workload
-    );
+    let message = format!("another request has changed {} meanwhile", service.workload);
     Failure::new(Code::Conflict, message).hint("ployzctl workload ls")
 }

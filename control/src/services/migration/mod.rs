@@ -44,11 +44,11 @@ pub(crate) async fn preview(here: &Machine, request: &MigrateRequest) -> Outcome
     let volumes: Vec<Name> = plan.instance.spec.volumes.into_keys().collect();
     let (workload, from, to) = (&request.workload, plan.from, plan.to.name);
     let cost = if volumes.is_empty() {
-        "it runs there before it ends here".to_owned()
+        "the new instance starts before the former one ends".to_owned()
     } else {
         let names: Vec<&str> = volumes.iter().map(Name::as_str).collect();
         format!(
-            "nothing runs while its volumes are copied: {}",
+            "the workload is down while its volumes are copied: {}",
             names.join(", ")
         )
     };
@@ -94,7 +94,7 @@ pub(crate) async fn apply(here: &Machine, request: &MigrateRequest) -> Outcome {
     );
     let payload = Payload::MigrateApply(answer(log.id()));
     let message = format!("{workload} moves from {} to {}", plan.from, plan.to.name);
-    tracing::info!(%workload, from = %plan.from, to = %plan.to.name, "workload moves");
+    tracing::info!(%workload, from = %plan.from, to = %plan.to.name, "migration started");
     let procedure = MigrationProcedure::new(plan.to.id);
     let coordinator = Coordinator {
         network,
@@ -137,8 +137,9 @@ async fn plan(network: &Rc<Network>, request: &MigrateRequest) -> Result<Plan, F
     let key = instance_key(service.value.machine, id);
     let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
     let instance = instance.map(|it| it.value).ok_or_else(|| {
-        let message = format!("{workload} was never placed to the end");
+        let message = format!("the placement of {workload} was interrupted");
         Failure::new(Code::WorkloadNotFound, message)
+            .hint(format!("ployzctl workload rm {workload}"))
     })?;
     let runtime = instance.spec.program.runtime();
     if !fits(&network.view(), &to, runtime) {

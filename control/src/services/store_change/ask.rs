@@ -16,7 +16,7 @@ use crate::services::store_change::member::step;
 use crate::services::store_change::shares::storage_list;
 
 /// Machines that are told at a time.
-const TOLD_AT_A_TIME: usize = 16;
+const ANNOUNCED_AT_ONCE: usize = 16;
 /// How often it is looked who has not been heard.
 const SILENCE_POLL: Duration = Duration::from_secs(20);
 /// Three reports in a row that have not come.
@@ -63,7 +63,7 @@ pub(crate) async fn ask_all(
         let request = Request::StorageStep(request());
         async move { (id, ask(here, id, request, STEP_WAIT).await) }
     });
-    let answers = futures_util::stream::iter(asking).buffer_unordered(TOLD_AT_A_TIME);
+    let answers = futures_util::stream::iter(asking).buffer_unordered(ANNOUNCED_AT_ONCE);
     let failed = answers.filter_map(async |(id, answer)| Some((id, answer.err()?)));
     failed.collect().await
 }
@@ -81,9 +81,9 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
             continue;
         }
         let silent = silent(here, network).await;
-        let place = network.membership.store_location();
-        for (id, failure) in announce(here, silent, &place).await {
-            tracing::debug!(%id, cause = %failure, "a silent machine is not told where the store is");
+        let location = network.membership.store_location();
+        for (id, failure) in announce(here, silent, &location).await {
+            tracing::debug!(%id, cause = %failure, "store location not announced to a silent machine");
         }
     }
 }
@@ -91,9 +91,9 @@ pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
 pub(crate) async fn announce(
     here: &Rc<Machine>,
     ids: Vec<MachineId>,
-    place: &StoreLocation,
+    location: &StoreLocation,
 ) -> Vec<(MachineId, Failure)> {
-    ask_all(here, ids, || StorageStep::Adopt(place.clone())).await
+    ask_all(here, ids, || StorageStep::Adopt(location.clone())).await
 }
 
 async fn silent(here: &Machine, network: &Network) -> Vec<MachineId> {

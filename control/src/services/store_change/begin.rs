@@ -19,9 +19,7 @@ use crate::store::operations::{OperationLog, STORAGE_CHANGE};
 /// Plans a change, and begins it: it goes on after this returns.
 pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageRequest) -> Outcome {
     let network = here.running_network()?;
-    let guard = here
-        .store_lock
-        .take_for("a change of the store's holders")?;
+    let guard = here.store_lock.take_for("a store change")?;
     let plan = plan(&network, promote, &request)?;
     let mut promotion = StoragePromotion {
         operation_id: None,
@@ -33,19 +31,19 @@ pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageReq
         plan: plan.steps.clone(),
     };
     if plan.is_empty() {
-        return Ok(answered("the store is there already", promotion));
+        return Ok(answered("the store has these holders already", promotion));
     }
     let reports = preflight(here, &plan.members).await;
-    let (place, failed) = locate(&network, reports);
+    let (location, failed) = locate(&network, reports);
     promotion.failed = failed;
     if !promotion.failed.is_empty() {
         return Ok(answered(
-            "nothing was changed: not all of them can hold the store",
+            "nothing was changed: not every machine can hold the store",
             promotion,
         ));
     }
     if request.dry_run {
-        return Ok(answered("this is what would be done", promotion));
+        return Ok(answered("dry run: nothing was changed", promotion));
     }
     let names = request.machines.join(" ");
     let log = OperationLog::begin(
@@ -60,13 +58,13 @@ pub(crate) async fn begin(here: &Rc<Machine>, promote: bool, request: StorageReq
     promotion.operation_id = Some(log.id());
     let journal = Journal {
         operation_id: log.id(),
-        place,
+        place: location,
         members: plan.members,
         leavers: plan.demoted.into_iter().collect(),
     };
-    tracing::info!(epoch = journal.place.epoch, "the store is being moved");
+    tracing::info!(epoch = journal.place.epoch, "store change started");
     coordinate(here, log, journal, guard)?;
-    Ok(answered("begun", promotion))
+    Ok(answered("store change started", promotion))
 }
 
 fn answered(message: &str, promotion: StoragePromotion) -> Success {
@@ -121,7 +119,7 @@ async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Rep
 fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<FailedPromotion>) {
     let own = ployz_install::own_version();
     let mut failed = Vec::new();
-    let mut place = StoreLocation {
+    let mut location = StoreLocation {
         epoch: network.membership.store_epoch,
         servers: Vec::new(),
     };
@@ -135,18 +133,24 @@ fn locate(network: &Network, reports: Vec<Report>) -> (StoreLocation, Vec<Failed
         match (report, view.machine(machine_id)) {
             (Err(failure), _) => failed.push(refused(failure.code, failure.message)),
             (Ok(report), _) if report.version != own => {
-                let message = format!("it runs {}, and {own} coordinates", report.version);
+                let message = format!(
+                    "version {} does not match {own}, the coordinator's; update the older one first",
+                    report.version
+                );
                 failed.push(refused(Code::VersionMismatch, message));
             }
-            (Ok(_), None) => {
-                failed.push(refused(Code::MachineNotFound, "it was removed".to_owned()))
-            }
+            (Ok(_), None) => failed.push(refused(
+                Code::MachineNotFound,
+                "the machine was removed".to_owned(),
+            )),
             (Ok(report), Some(machine)) => {
-                place.epoch = place.epoch.max(report.epoch);
-                place.servers.push((machine.overlay_ip.into(), report.port));
+                location.epoch = location.epoch.max(report.epoch);
+                location
+                    .servers
+                    .push((machine.overlay_ip.into(), report.port));
             }
         }
     }
-    place.epoch += 1;
-    (place, failed)
+    location.epoch += 1;
+    (location, failed)
 }

@@ -62,25 +62,22 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
         Ok(Some(journal)) => journal,
         Ok(None) => return,
         Err(error) => {
-            tracing::warn!(%error, "a change of the store's holders is not resumed");
+            tracing::warn!(%error, "store change not resumed: its journal cannot be read");
             return;
         }
     };
     // A store that counts and that its other holders have not been told of has no majority, and nothing can be read there.
     let is_committed = network.membership.store_epoch >= journal.place.epoch;
     if network.membership.store_epoch == journal.place.epoch {
-        let untold = announce(&here, others(&network), &journal.place).await;
-        tracing::info!(
-            untold = untold.len(),
-            "a change of the store's holders goes on"
-        );
+        let silent = announce(&here, others(&network), &journal.place).await;
+        tracing::info!(silent = silent.len(), "store change resumed");
     }
     let log = find_log(&here, &network, &journal).await;
     let (members, own) = (&journal.members, here.identity.machine_id);
     let procedure = if is_committed {
         StoreChangeProcedure::complete(members, own)
     } else {
-        let message = "the daemon that coordinated it has ended: the store is what it was";
+        let message = "the coordinating daemon has ended; the store is unchanged";
         StoreChangeProcedure::undo(members, own, Failure::new(Code::Internal, message))
     };
     Coordinator::new(&here, journal, guard).start(procedure, log);
@@ -148,7 +145,7 @@ impl Executor for Coordinator {
 
     async fn close(&mut self, _outcome: &Result<(), Failure>) {
         if let Err(error) = self.here.files.remove(JOURNAL_FILE) {
-            tracing::warn!(%error, "the journal of a change that is over stays");
+            tracing::warn!(%error, "journal of an ended store change not removed");
         }
     }
 }
@@ -178,7 +175,7 @@ impl Coordinator {
     }
 
     fn next(&self) -> Result<&Store, Failure> {
-        let missing = || Failure::new(Code::Internal, "the next store was not connected to");
+        let missing = || Failure::new(Code::Internal, "no connection to the next store");
         self.next.as_ref().ok_or_else(missing)
     }
 
@@ -226,7 +223,7 @@ impl Coordinator {
             count = network.store.compare(&one).await?;
         }
         let epoch = self.journal.place.epoch;
-        tracing::info!(count, epoch, "every record is in the next store");
+        tracing::info!(count, epoch, "next store has every record");
         Ok(())
     }
 
@@ -272,7 +269,7 @@ impl Coordinator {
         let network = self.network()?;
         let thawed = network.store.thaw().await;
         thawed.inspect_err(|failure| {
-            tracing::warn!(cause = %failure, "the store takes no writes yet");
+            tracing::warn!(cause = %failure, "the store accepts no writes yet");
         })?;
         log.move_to(&network.store);
         Ok(())
@@ -283,7 +280,7 @@ impl Coordinator {
         let members = self.journal.members.clone();
         let abandoned = ask_all(&self.here, members, || StorageStep::Abandon { epoch });
         for (id, failure) in abandoned.await {
-            tracing::warn!(%id, cause = %failure, "the next store stays there, unused");
+            tracing::warn!(%id, cause = %failure, "unused next store not removed");
         }
         Ok(())
     }
@@ -304,7 +301,7 @@ impl Coordinator {
     async fn announce(&self) -> Result<(), Failure> {
         let others = others(&*self.network()?);
         for (id, failure) in announce(&self.here, others, &self.journal.place).await {
-            tracing::warn!(%id, cause = %failure, "a machine is told later where the store is");
+            tracing::warn!(%id, cause = %failure, "store location not announced; trying again later");
         }
         Ok(())
     }
@@ -317,10 +314,7 @@ impl Coordinator {
         let list = ask(&self.here, asked, Request::StorageList, STEP_WAIT).await?;
         match list {
             Some(Payload::StorageList(list)) if self.is_complete(&list) => Ok(()),
-            Some(_) | None => Err(Failure::new(
-                Code::Busy,
-                "not every holder has everything yet",
-            )),
+            Some(_) | None => Err(Failure::new(Code::Busy, "not every holder is in sync yet")),
         }
     }
 
@@ -335,7 +329,7 @@ impl Coordinator {
         let holders = &self.journal.members | &self.journal.leavers;
         let settled = ask_all(&self.here, holders, || StorageStep::Settle { epoch });
         for (id, failure) in settled.await {
-            tracing::warn!(%id, cause = %failure, "the former store stays on its disk");
+            tracing::warn!(%id, cause = %failure, "former store not removed");
         }
         Ok(())
     }

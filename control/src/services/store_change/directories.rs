@@ -77,9 +77,9 @@ async fn exchange(
     }
     let saved: Option<SavedView> = here.files.read_last_good(VIEW_FILE)?;
     let machines = saved.map(|saved| saved.machines).unwrap_or_default();
-    let place = membership.store_location();
+    let location = membership.store_location();
     let own = own_user(here.identity.machine_id, here.identity.nkey()?);
-    let settings = store_settings(own, membership, authority, &place, None, machines.iter())?;
+    let settings = store_settings(own, membership, authority, &location, None, machines.iter())?;
     Ok(nats.configure(&settings)?)
 }
 

@@ -19,8 +19,8 @@ pub(crate) async fn step(here: &Rc<Machine>, step: StorageStep) -> Outcome {
     match step {
         StorageStep::Preflight => Ok(Payload::StorageReport(preflight(here).await?).into()),
         StorageStep::Prepare(next) => prepare_next(here, *next).await,
-        StorageStep::Adopt(place) => {
-            if adopt(here, &place)? {
+        StorageStep::Adopt(location) => {
+            if adopt(here, &location)? {
                 here.ask_root_later(Command::Reenter)?;
             }
             Ok(done())
@@ -55,12 +55,16 @@ async fn preflight(here: &Machine) -> Result<StorageReport, Failure> {
 async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     let membership = known(here)?;
     refuse_former(&membership, &next.location)?;
-    let malformed =
-        |what: &str| Failure::new(Code::InvalidArgument, format!("{what} of the next store"));
+    let malformed = |what: &str| {
+        Failure::new(
+            Code::InvalidArgument,
+            format!("{what} of the next store cannot be parsed"),
+        )
+    };
     let authority: CertificateAuthority =
         serde_json::from_str(next.authority.expose()).map_err(|_| malformed("the authority"))?;
     if authority.certificate_pem() != membership.ca_pem {
-        let message = "this is another network's authority";
+        let message = "the CA of the next store is another network's";
         return Err(Failure::new(Code::NetworkMismatch, message));
     }
     let addresses =
@@ -79,44 +83,43 @@ async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
 
 /// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by whoever takes part in
 /// the network next.
-pub(crate) fn adopt(here: &Machine, place: &StoreLocation) -> Result<bool, Failure> {
+pub(crate) fn adopt(here: &Machine, location: &StoreLocation) -> Result<bool, Failure> {
     let mut membership = known(here)?;
-    if *place == membership.store_location() {
+    if *location == membership.store_location() {
         return Ok(false);
     }
-    refuse_former(&membership, place)?;
+    refuse_former(&membership, location)?;
     let own = IpAddr::from(membership.overlay_ip);
     membership.addresses = None;
-    if place.servers.iter().any(|(address, _)| *address == own) {
+    if location.servers.iter().any(|(address, _)| *address == own) {
         let prepared: Option<Prepared> = here.files.read(PREPARED_FILE)?;
-        let prepared = prepared.filter(|prepared| prepared.place == *place);
+        let prepared = prepared.filter(|prepared| prepared.place == *location);
         let Some(prepared) = prepared else {
-            let message = "this machine is to hold a store that it has never been given";
-            return Err(Failure::new(Code::Conflict, message).hint(
-                "ployzctl machine storage promote once more, with another machine instead of it",
-            ));
+            let message = "this machine has prepared no such store";
+            return Err(Failure::new(Code::Conflict, message)
+                .hint("ployzctl machine storage promote, with another machine instead"));
         };
         here.files.write(AUTHORITY_FILE, &prepared.authority)?;
         membership.addresses = Some(prepared.addresses);
     }
-    membership.store.clone_from(&place.servers);
-    membership.store_epoch = place.epoch;
+    membership.store.clone_from(&location.servers);
+    membership.store_epoch = location.epoch;
     here.files.write(FILE, &membership)?;
     tracing::info!(
-        epoch = place.epoch,
+        epoch = location.epoch,
         holds = membership.is_storage(),
-        "the store has moved"
+        "using another store"
     );
     Ok(true)
 }
 
-fn refuse_former(membership: &Membership, place: &StoreLocation) -> Result<(), Failure> {
-    if place.epoch > membership.store_epoch {
+fn refuse_former(membership: &Membership, location: &StoreLocation) -> Result<(), Failure> {
+    if location.epoch > membership.store_epoch {
         return Ok(());
     }
     let message = format!(
-        "store {} comes after {} here: it is not the next one",
-        membership.store_epoch, place.epoch
+        "this machine uses store {}, and store {} is not newer",
+        membership.store_epoch, location.epoch
     );
     Err(Failure::new(Code::Conflict, message).hint("ployzctl machine storage ls"))
 }

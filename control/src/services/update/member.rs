@@ -33,7 +33,7 @@ pub(crate) async fn step(here: &Machine, step: UpdateStep) -> Outcome {
             Ok(Payload::ReleaseFetched(fetched).into())
         }
         UpdateStep::Piece(piece) => {
-            blocking(move || keep(&piece)).await?;
+            blocking(move || store_piece(&piece)).await?;
             Ok(done())
         }
         UpdateStep::Health => {
@@ -63,7 +63,7 @@ pub(crate) async fn step(here: &Machine, step: UpdateStep) -> Outcome {
 /// The releases that this machine takes.
 pub(crate) fn release(here: &Machine) -> Result<Release, Failure> {
     let base: Base = here.config.release_base.clone().ok_or_else(|| {
-        let message = "nobody has said where releases are from";
+        let message = "no release base is configured";
         Failure::new(Code::InstallFailed, message)
             .hint("ployzctl daemon install --release-base URL --release-key KEY, on that machine")
     })?;
@@ -89,7 +89,7 @@ fn fetch(
     let arch = Arch::here()?;
     let layout = Layout::system();
     let current = layout.current().ok_or_else(|| {
-        let message = "the daemon is not one that ployzctl daemon install has installed";
+        let message = "this daemon was not installed by ployzctl daemon install";
         Failure::new(Code::Unsupported, message).hint("ployzctl daemon install, on that machine")
     })?;
     current.refuse_downgrade(version)?;
@@ -110,12 +110,12 @@ fn fetch(
 }
 
 /// What it is worth is seen when all of it is here.
-fn keep(piece: &ReleasePiece) -> Result<(), Failure> {
+fn store_piece(piece: &ReleasePiece) -> Result<(), Failure> {
     let invalid = |cause: &str| Failure::new(Code::InvalidArgument, cause);
     let bytes = STANDARD.decode(&piece.data);
-    let bytes = bytes.map_err(|_| invalid("a piece is not in base64"))?;
-    let place = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
-    Layout::system().keep_piece(&place, piece.offset, &bytes)
+    let bytes = bytes.map_err(|_| invalid("the data of the piece is not base64"))?;
+    let path = release_path(piece.file, &piece.version.parse()?, Arch::here()?);
+    Layout::system().keep_piece(&path, piece.offset, &bytes)
 }
 
 async fn health(here: &Machine) -> Result<MachineHealth, Failure> {

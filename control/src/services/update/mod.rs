@@ -65,7 +65,7 @@ pub(crate) async fn begin(here: &Rc<Machine>, request: UpdateRequest) -> Outcome
         canary: request.canary,
         rollback: request.rollback,
     };
-    tracing::info!(%version, machines = state.untouched.len(), "an update begins");
+    tracing::info!(%version, machines = state.untouched.len(), "update started");
     let answer = Payload::MachineUpdate(Box::new(state.clone()));
     coordinate(here, &network, log, state, guard);
     Ok(answer.into())
@@ -83,7 +83,7 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
     let found = loop {
         match unfinished_updates(&network.store, own).await {
             Ok(found) => break found,
-            Err(failure) => tracing::debug!(cause = %failure, "no word of an update yet"),
+            Err(failure) => tracing::debug!(cause = %failure, "operation records not readable yet"),
         }
         sleep(RESUME_POLL).await;
     };
@@ -95,7 +95,7 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
             Some((OperationLog::resume(&network.store, record), state))
         });
     if let Some((log, state)) = resumed {
-        tracing::info!(id = %state.operation_id, "an update goes on");
+        tracing::info!(id = %state.operation_id, "update resumed");
         coordinate(&here, &network, log, state, guard);
     }
 }
@@ -208,10 +208,15 @@ impl Coordinator {
 
     async fn mirror(&self, machine: MachineId, arch: &str) -> Result<UpdateAnswer, Failure> {
         let name = self.name_of(machine);
-        tracing::info!(machine = %name, "the version is passed on");
+        tracing::info!(machine = %name, "passing the version on");
         let passing = pass_on(&self.here, machine, &self.saved.version, arch);
         let sent = timeout(DOWNLOAD_WAIT, Box::pin(passing)).await;
-        let late = |_| Failure::new(Code::Timeout, format!("not within {DOWNLOAD_WAIT:?}"));
+        let late = |_| {
+            Failure::new(
+                Code::Timeout,
+                format!("the version was not passed on within {DOWNLOAD_WAIT:?}"),
+            )
+        };
         sent.map_err(late).flatten().map(|()| UpdateAnswer::Done)
     }
 

@@ -18,8 +18,11 @@ const ASKED_MAX: usize = 64;
 const STATUS_WAIT: Duration = Duration::from_secs(4);
 
 /// The version that was said, or the latest that is released.
-pub(crate) async fn wanted_version(here: &Machine, said: Option<&str>) -> Result<Version, Failure> {
-    match said {
+pub(crate) async fn wanted_version(
+    here: &Machine,
+    version: Option<&str>,
+) -> Result<Version, Failure> {
+    match version {
         Some(version) => version.parse(),
         None => {
             let release = release(here)?;
