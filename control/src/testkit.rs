@@ -277,7 +277,7 @@ fn membership(
 ) -> Membership {
     let certificate = authority.certify_machine(subject, &[store.ip()], key);
     Membership {
-        network_id: network_id,
+        network_id,
         network: Name::nearest("ground"),
         name: Name::nearest(subject),
         cluster_cidr: "127.0.0.0/8".parse().unwrap(),

@@ -16,3 +16,10 @@ pub use interface::{Next, Procedure, Stage};
 pub use migration::{MigrationAnswer, MigrationProcedure, MigrationStep};
 pub use store_change::{StoreChangeProcedure, StoreChangeStep};
 pub use update::{UpdateAnswer, UpdateProcedure, UpdateTask};
+
+/// Where the clock of a test begins.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any instant does to count from")]
+fn beginning() -> std::time::Instant {
+    std::time::Instant::now()
+}

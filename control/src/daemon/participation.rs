@@ -28,7 +28,7 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(super) struct Networks {
     machine: Rc<Machine>,
-    requests: Rc<Semaphore>,
+    under_way: Rc<Semaphore>,
     running: RefCell<Option<Running>>,
     /// Servers that take no requests any more and let those that are under way end.
     retired: TaskGroup,
@@ -45,11 +45,11 @@ struct Running {
 }
 
 impl Networks {
-    /// In no network yet. Each request that is carried out holds one of the permits of `requests`.
-    pub(super) fn new(machine: &Rc<Machine>, requests: &Rc<Semaphore>) -> Self {
+    /// In no network yet. Each request that is carried out holds one of the permits of `under_way`.
+    pub(super) fn new(machine: &Rc<Machine>, under_way: &Rc<Semaphore>) -> Self {
         Self {
             machine: Rc::clone(machine),
-            requests: Rc::clone(requests),
+            under_way: Rc::clone(under_way),
             running: RefCell::default(),
             retired: TaskGroup::default(),
             failure: watch::Sender::default(),
@@ -154,7 +154,7 @@ impl Networks {
         })
     }
 
-    /// Begins to take part: everything that can fail has been done.
+    /// Begins to take part: everything that can take long, or is likely to fail, has been done.
     fn enter(&self, entry: Entry) -> Result<(), Failure> {
         if self.running.borrow().is_some() {
             let message = "this machine is in a network already";
@@ -185,7 +185,7 @@ impl Networks {
         let tasks = TaskGroup::default();
         self.begin_tasks(&tasks, &network);
         let name = "the management server";
-        let server = Server::start(machine, &self.requests, management, label, name);
+        let server = Server::start(machine, &self.under_way, management, label, name);
         self.running.replace(Some(Running {
             network,
             server,

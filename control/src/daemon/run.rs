@@ -31,7 +31,7 @@ use crate::overlay::Overlay;
 use crate::server::{self, Server};
 
 /// Requests at a time: what all connections of both servers may ask together.
-const REQUESTS_MAX: u32 = 2 * server::REQUESTS_MAX;
+const UNDER_WAY_MAX: u32 = 2 * server::REQUESTS_MAX;
 /// How long requests that are under way may keep a daemon that is to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// When the last process ended, in milliseconds since 1970: what the next one measures the gap in traffic with.
@@ -60,10 +60,10 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let overlay = open_overlay(&config, &files, &identity).await?;
     let (root, commands) = Root::channel();
     let machine = Rc::new(Machine::new(config, files, identity, overlay, root)?);
-    let requests = Rc::new(Semaphore::new(REQUESTS_MAX as usize));
-    let networks = Networks::new(&machine, &requests);
+    let under_way = Rc::new(Semaphore::new(UNDER_WAY_MAX as usize));
+    let networks = Networks::new(&machine, &under_way);
     networks.resume().await?;
-    let local = open_local(&machine, &requests).await?;
+    let local = open_local(&machine, &under_way).await?;
     let id = machine.identity.machine_id;
     tracing::info!(%id, backend = machine.overlay.backend(), "ready");
     announce_ready()?;
@@ -87,7 +87,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let servers = std::iter::once(local).chain(networks.server());
-    stop(&requests, servers.collect()).await;
+    stop(&under_way, servers.collect()).await;
     // Without it the next process measures a shorter gap than there was.
     if let Err(error) = machine.files.write(ENDED_FILE, &clock::unix_ms()) {
         tracing::debug!(%error, "end of the process not recorded");
@@ -98,11 +98,11 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
 }
 
 /// Lets requests that are under way end, within reason, and says goodbye. No new ones are taken.
-async fn stop(requests: &Semaphore, servers: Vec<Server>) {
+async fn stop(under_way: &Semaphore, servers: Vec<Server>) {
     for server in &servers {
         server.refuse();
     }
-    let all = requests.acquire_many(REQUESTS_MAX);
+    let all = under_way.acquire_many(UNDER_WAY_MAX);
     if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
         tracing::warn!("stopping although requests are under way");
     }
@@ -142,7 +142,7 @@ async fn open_overlay(
 
 /// Listens on the loopback interface, and leaves in the data directory what it takes to be heard there: whoever can
 /// read that is root here anyway. The authority behind it lives as long as this call.
-async fn open_local(machine: &Rc<Machine>, requests: &Rc<Semaphore>) -> anyhow::Result<Server> {
+async fn open_local(machine: &Rc<Machine>, under_way: &Rc<Semaphore>) -> anyhow::Result<Server> {
     let authority = CertificateAuthority::generate(LOCAL_NETWORK)?;
     let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
     let subject = machine.identity.machine_id.to_string();
@@ -168,7 +168,7 @@ async fn open_local(machine: &Rc<Machine>, requests: &Rc<Semaphore>) -> anyhow::
     let name = "the local server";
     Ok(Server::start(
         machine,
-        requests,
+        under_way,
         endpoint,
         LOCAL_NETWORK.to_owned(),
         name,

@@ -13,7 +13,8 @@ use crate::store::Store;
 /// holders send one.
 const COMMANDS_MAX: usize = 8;
 
-/// Everything that is needed to run a network, made before the machine enters it: from here on nothing can fail.
+/// Everything that is needed to run a network, made before the machine enters it. What is left to do can fail only
+/// with the disk.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) membership: Membership,

@@ -38,6 +38,6 @@ pub(crate) enum NetworkError {
     #[error("no machine in view holds the store")]
     NoHolder,
     /// The request needs a holder of the store, and this machine is none.
-    #[error("this machine does not hold the store, and so cannot sign or invite")]
+    #[error("this machine does not hold the store, so it cannot carry out this request")]
     NotHolder,
 }

@@ -198,7 +198,7 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError::NotHolder`].
-    pub(crate) fn coordinator(&self) -> Result<&Storage, NetworkError> {
+    pub(crate) fn require_storage(&self) -> Result<&Storage, NetworkError> {
         self.storage.as_ref().ok_or(NetworkError::NotHolder)
     }
 }

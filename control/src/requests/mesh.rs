@@ -9,11 +9,13 @@ use crate::host::membership::{FILE, Membership, VIEW_FILE};
 use crate::machine::{Command, Machine, addresses};
 use crate::requests::network_shown::{described, started};
 use crate::services::founding::found;
+use crate::services::joining::enter_again;
 use crate::services::membership;
 
 /// Takes part again, or for the first time.
 pub(super) async fn start(here: &Rc<Machine>) -> Outcome {
     let mut membership = known(here)?;
+    enter_again(here, &membership).await?;
     let _entering = here.begin_entering()?;
     match membership.state {
         NetworkState::Running => Ok(Success {

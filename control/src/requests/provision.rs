@@ -19,7 +19,6 @@ const ADD_AGAIN: &str =
 
 pub(super) async fn report(here: &Machine, report: ProvisionReport) -> Outcome {
     let network = here.running_network()?;
-    network.coordinator()?;
     match report {
         ProvisionReport::Begin {
             network: name,

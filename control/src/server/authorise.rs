@@ -35,7 +35,8 @@ pub(super) fn authorise(
         (_, _) => {}
     }
     match (row.answered_by, network) {
-        (Answerer::Holder, Some(network)) => Ok(network.coordinator().map(drop)?),
+        (Answerer::Holder, Some(network)) => Ok(network.require_storage().map(drop)?),
+        // In no network, the handler answers NETWORK_NOT_RUNNING.
         (Answerer::Holder, None) | (Answerer::Any, _) => Ok(()),
     }
 }

@@ -150,6 +150,7 @@ async fn answer_stream(
         }
         Ok(Request::Relayed) => Box::pin(relay::accept(responder, address, stream)).await,
         request => {
+            let _under_way = responder.begin(&request).await;
             responder
                 .reply(caller, address, request, &mut stream)
                 .await?;

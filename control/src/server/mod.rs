@@ -49,11 +49,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Begins to answer callers whom `network` has certified. Each request that is carried out holds a permit of
-    /// `requests`.
+    /// Begins to answer callers whom `network` has certified. Each request that is under way holds a permit of
+    /// `under_way`.
     pub(crate) fn start(
         machine: &Rc<Machine>,
-        requests: &Rc<Semaphore>,
+        under_way: &Rc<Semaphore>,
         endpoint: Endpoint,
         network: String,
         name: &'static str,
@@ -61,7 +61,7 @@ impl Server {
         let heartbeat = Heartbeat::new(name);
         let responder = Responder {
             machine: Rc::clone(machine),
-            requests: Rc::clone(requests),
+            under_way: Rc::clone(under_way),
         };
         let task = TaskGroup::default();
         let serving = serve(responder, endpoint.clone(), network, Rc::clone(&heartbeat));

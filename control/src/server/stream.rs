@@ -8,7 +8,7 @@ use ployz_api::{
     CertificateName, Code, EVENTS_LIMIT_MAX, Failure, Outcome, Payload, Request, Response,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::host::clock;
 use crate::machine::Machine;
@@ -24,11 +24,13 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Results of a request with many that wait to be sent.
 const RESULTS_MAX: usize = 1;
 
-/// What answers requests: the machine, and the permits that bound how many it carries out at a time.
+/// What answers requests: the machine, and a semaphore of which every request that is under way holds a permit until its
+/// answer has arrived. A daemon that stops waits for all of them; how many there can be is bounded by connections and
+/// streams.
 #[derive(Clone, Debug)]
 pub(super) struct Responder {
     pub(super) machine: Rc<Machine>,
-    pub(super) requests: Rc<Semaphore>,
+    pub(super) under_way: Rc<Semaphore>,
 }
 
 impl Responder {
@@ -40,7 +42,20 @@ impl Responder {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), StreamError> {
         let request = self.receive(caller, stream).await;
+        let _under_way = self.begin(&request).await;
         self.reply(caller, address, request, stream).await
+    }
+
+    /// To be held until the answer has arrived. A client that follows events is not waited for.
+    pub(super) async fn begin(
+        &self,
+        request: &Result<Request, Failure>,
+    ) -> Option<SemaphorePermit<'_>> {
+        match request {
+            Err(_) | Ok(Request::Events { follow: true, .. }) => None,
+            // It is never closed.
+            Ok(_) => self.under_way.acquire().await.ok(),
+        }
     }
 
     /// Reads a request, and refuses it if the caller may not make it.
@@ -72,8 +87,6 @@ impl Responder {
                 Box::pin(followed).await?.map(|()| None)
             }
             Ok(Request::MachineRtt { machines, count }) => {
-                // It is never closed.
-                let _permit = self.requests.acquire().await;
                 let (results, received) = mpsc::channel(RESULTS_MAX);
                 let measuring = requests::stream_rtt(&self.machine, &machines, count, results);
                 send_each(Box::pin(measuring), received, stream)
@@ -100,8 +113,6 @@ impl Responder {
         address: IpAddr,
         request: Request,
     ) -> Outcome {
-        // It is never closed.
-        let _permit = self.requests.acquire().await;
         let attempt = Attempt::of(&request);
         let asker = Asker::new(caller, address);
         let carrying_out = requests::carry_out(Rc::clone(&self.machine), asker, request);

@@ -30,7 +30,7 @@ const JOIN_AGAIN: &str = "ployzctl machine invite import, on that machine, with 
 
 pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let network = here.running_network()?;
-    let storage = network.coordinator()?;
+    let storage = network.require_storage()?;
     let certificate_key = well_formed(&request)?;
     let key = request.machine_id.to_string();
     let now = network.store.unix_secs().await?;

@@ -32,12 +32,12 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
     let token = Token::decode(token.expose())
         .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
     if let Some(membership) = here.membership()? {
-        return if membership.network_id == token.network_id {
-            Ok(joined(here, &membership, "already a member"))
-        } else {
+        if membership.network_id != token.network_id {
             let message = format!("this machine is in network {}", membership.network);
-            Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"))
-        };
+            return Err(Failure::new(Code::NetworkAlreadyRunning, message).hint("ployzctl status"));
+        }
+        enter_again(here, &membership).await?;
+        return Ok(joined(here, &membership, "had joined before"));
     }
     let _entering = here.begin_entering()?;
     let request = Request::InviteRedeem(introduction(here, &token)?);
@@ -57,6 +57,19 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
         Err(_) => "joined; the store does not answer yet",
     };
     Ok(joined(here, &membership, status))
+}
+
+/// Enters a network that this machine is a member of and did not get into, as the last attempt failed in its last step.
+///
+/// # Errors
+/// `BUSY`, and what has failed before.
+pub(crate) async fn enter_again(here: &Machine, membership: &Membership) -> Result<(), Failure> {
+    if here.network().is_some() || membership.state != NetworkState::Running {
+        return Ok(());
+    }
+    let _entering = here.begin_entering()?;
+    let take_part = Command::TakePart(Box::new(membership.clone()));
+    here.ask_root(take_part).await
 }
 
 fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure> {

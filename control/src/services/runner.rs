@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ployz_api::{Code, Failure, MachineId, Name, Outcome, Payload, Request};
+use ployz_api::{Code, Failure, MachineId, Name, Outcome, Payload};
 use ployz_core::{Next, Procedure, Stage};
 use tokio::time::{sleep_until, timeout};
 
@@ -100,33 +100,24 @@ async fn enter<E: Executor>(
 ///
 /// # Errors
 /// `TIMEOUT` after `patience`, and what the machine answers.
-pub(crate) async fn ask_part(
+pub(crate) async fn ask_part<P>(
     here: &Machine,
     machine: MachineId,
-    request: Request,
+    part: P,
     patience: Duration,
-    own: impl AsyncFnOnce(Request) -> Outcome,
-    other: impl AsyncFnOnce(Client, &Request) -> Outcome,
+    own: impl AsyncFnOnce(P) -> Outcome,
+    other: impl AsyncFnOnce(Client, P) -> Outcome,
 ) -> Result<Option<Payload>, Failure> {
     let asking = async {
         if machine == here.identity.machine_id {
-            own(request).await
+            own(part).await
         } else {
-            other(here.client()?, &request).await
+            other(here.client()?, part).await
         }
     };
     let answer = timeout(patience, Box::pin(asking)).await;
     let late = |_| Failure::new(Code::Timeout, format!("no answer within {patience:?}"));
     Ok(answer.map_err(late)??.payload)
-}
-
-/// A request that is no part of any long work.
-pub(crate) fn not_a_part(request: &Request) -> Failure {
-    let name = request.operation().name();
-    Failure::new(
-        Code::Internal,
-        format!("request {name} is part of no operation"),
-    )
 }
 
 #[cfg(test)]

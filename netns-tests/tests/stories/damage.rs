@@ -172,7 +172,7 @@ fn damaged(
     ensure!(founder.store_pid()? == store, "there is a second store");
     // The users of the store can still be changed, and the others still come in.
     let token = founder.invite("")?;
-    ensure!(text(&other.import(&token)?, "/payload/status") == "already a member");
+    ensure!(text(&other.import(&token)?, "/payload/status") == "had joined before");
     other.wait_ready(PATIENCE)?;
     ensure!(founder.reaches("10.101.1.1"));
     Ok(())

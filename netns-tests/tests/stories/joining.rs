@@ -149,7 +149,7 @@ fn used_up(machines: &[Machine], token: &str) -> Result<()> {
     for member in &machines[1..] {
         let again = member.import(token)?;
         ensure!(
-            text(&again, "/payload/status") == "already a member",
+            text(&again, "/payload/status") == "had joined before",
             "{again}"
         );
     }

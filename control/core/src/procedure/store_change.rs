@@ -221,12 +221,15 @@ impl Procedure for StoreChangeProcedure {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Over(Ok(())));
-        self.phase = match phase {
-            Phase::ThawAgain(cause, until) if now >= until => Phase::Thaw(cause),
-            Phase::AskAgain(deadline, until) if now >= until => Phase::AskComplete(Some(deadline)),
-            phase => phase,
-        };
+        if let Phase::ThawAgain(cause, until) = &self.phase
+            && now >= *until
+        {
+            self.phase = Phase::Thaw(cause.clone());
+        } else if let Phase::AskAgain(deadline, until) = self.phase
+            && now >= until
+        {
+            self.phase = Phase::AskComplete(Some(deadline));
+        }
     }
 }
 

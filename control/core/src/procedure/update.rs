@@ -404,13 +404,19 @@ impl Procedure for UpdateProcedure {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Over(Ok(())));
-        self.phase = match phase {
-            Phase::Pause(until, patience, After::Check) if now >= until => Phase::Check(patience),
-            Phase::Pause(until, patience, After::Revert) if now >= until => Phase::Revert(patience),
-            Phase::WatchCanaries(until) if now >= until => Phase::CheckCanary(0),
-            phase => phase,
-        };
+        if let Phase::Pause(until, patience, after) = &self.phase
+            && now >= *until
+        {
+            let patience = patience.clone();
+            self.phase = match after {
+                After::Check => Phase::Check(patience),
+                After::Revert => Phase::Revert(patience),
+            };
+        } else if let Phase::WatchCanaries(until) = self.phase
+            && now >= until
+        {
+            self.phase = Phase::CheckCanary(0);
+        }
     }
 }
 

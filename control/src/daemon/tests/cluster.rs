@@ -131,9 +131,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for host in &self.hosts {
-            for server in [host.machine.nats_server()] {
-                server.kill();
-            }
+            host.machine.nats_server().kill();
         }
         let _already_gone = std::fs::remove_dir_all(&self.directory);
     }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ployz_api::{
-    Code, OperationId, OperationRow, Payload, Request, StorageList, StorageRequest, WorkState,
-};
+use ployz_api::{Code, OperationId, OperationRow, Payload, Request, StorageRequest, WorkState};
 
 use super::cluster::{Cluster, Host, OPERATION_WAIT};
-use crate::testkit::run;
+use crate::testkit::{PATIENCE, run};
 
 async fn operation(host: &Host, operation_id: OperationId) -> Option<OperationRow> {
     let get = Request::OperationGet { operation_id };
@@ -55,10 +53,24 @@ async fn label(host: &Host, machine: &str, value: &str) -> Result<(), Code> {
     labelled.map(drop).map_err(|failure| failure.code)
 }
 
-async fn holders(host: &Host) -> StorageList {
-    match host.ask(Request::StorageList).await.unwrap().payload {
-        Some(Payload::StorageList(list)) => list,
-        other => panic!("{other:?}"),
+/// How many machines have all of the store, once it is so many: the last writes are on their way to some for a moment.
+async fn current(host: &Host, expected: usize) -> usize {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let Some(Payload::StorageList(list)) =
+            host.ask(Request::StorageList).await.unwrap().payload
+        else {
+            panic!("a list of holders");
+        };
+        let count = list
+            .rows
+            .iter()
+            .filter(|row| row.current == Some(true))
+            .count();
+        if count == expected || tokio::time::Instant::now() > deadline {
+            return count;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
@@ -72,11 +84,7 @@ fn the_store_moves_to_three_machines_and_to_one_that_did_not_found_it() {
         let id = begin(&cluster.hosts[0], promote).await;
         let row = over(&cluster.hosts[0], id).await;
         assert_eq!(row.state, WorkState::Done, "{row:?}");
-        let list = holders(&cluster.hosts[1]).await;
-        assert!(
-            list.rows.iter().all(|row| row.current == Some(true)),
-            "{list:?}"
-        );
+        assert_eq!(current(&cluster.hosts[1], 3).await, 3);
         for host in &cluster.hosts {
             label(host, "m1", "after").await.unwrap();
         }
@@ -139,14 +147,9 @@ fn a_coordinator_that_dies_leaves_one_store_that_takes_writes() {
                 }
             };
             tokio::time::timeout(OPERATION_WAIT, writing).await.unwrap();
-            let list = holders(&cluster.hosts[0]).await;
             let expected = if row.state == WorkState::Done { 3 } else { 1 };
-            let count = list
-                .rows
-                .iter()
-                .filter(|row| row.current == Some(true))
-                .count();
-            assert_eq!(count, expected, "died in {stage}: {list:?}");
+            let count = current(&cluster.hosts[0], expected).await;
+            assert_eq!(count, expected, "died in {stage}");
         });
     }
 }

@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(rows[0].age_secs, 102);
         assert_eq!(
             warnings[0],
-            format!("{} has not measured now: it is away", own.name)
+            format!("{} could not measure: it is away", own.name)
         );
         assert_eq!(warnings[1], format!("{}: 102 s old", names[0]));
         assert_eq!(warnings[2..], unmeasured);

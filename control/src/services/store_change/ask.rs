@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use crate::host::clock;
 use crate::machine::Machine;
-use crate::network::{Host as _, Network};
-use crate::services::runner::{ask_part, not_a_part};
+use crate::network::{Client, Host as _, Network};
+use crate::services::runner::ask_part;
 use crate::services::store_change::journal::STEP_WAIT;
 use crate::services::store_change::member::step;
 use crate::services::store_change::shares::storage_list;
@@ -22,35 +22,44 @@ const SILENCE_POLL: Duration = Duration::from_secs(20);
 /// Three reports in a row that have not come.
 const SILENCE_SECS: u64 = 30;
 
+/// What a machine does for a change of the holders.
+pub(super) enum Part {
+    Step(StorageStep),
+    /// Says who holds the store, as it sees it.
+    List,
+}
+
+impl From<Part> for Request {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Step(step) => Self::StorageStep(step),
+            Part::List => Self::StorageList,
+        }
+    }
+}
+
 /// Has a machine do its part, or answer. Another one is reached in the overlay alone: what it is told is secret to every
 /// machine that only has some certificate of the network.
 pub(super) async fn ask(
     here: &Rc<Machine>,
     machine: MachineId,
-    request: Request,
+    part: Part,
     patience: Duration,
 ) -> Result<Option<Payload>, Failure> {
-    let own = async |request| match request {
-        Request::StorageStep(asked) => step(here, asked).await,
-        Request::StorageList => {
+    let own = async |part| match part {
+        Part::Step(asked) => step(here, asked).await,
+        Part::List => {
             let list = storage_list(here).await?;
             Ok(Payload::StorageList(list).into())
         }
-        other => Err(not_a_part(&other)),
     };
-    ask_part(
-        here,
-        machine,
-        request,
-        patience,
-        own,
-        async |client, request| {
-            let credential = here.admin_credential()?;
-            let asked = client.ask_in_overlay(machine, credential, request);
-            Ok(asked.await?)
-        },
-    )
-    .await
+    let other = async |client: Client, part: Part| {
+        let credential = here.admin_credential()?;
+        let request = part.into();
+        let asked = client.ask_in_overlay(machine, credential, &request);
+        Ok(asked.await?)
+    };
+    ask_part(here, machine, part, patience, own, other).await
 }
 
 /// Asks the same of several, some at a time; those that have not done it, and why.
@@ -60,8 +69,8 @@ pub(crate) async fn ask_all(
     request: impl Fn() -> StorageStep,
 ) -> Vec<(MachineId, Failure)> {
     let asking = ids.into_iter().map(|id| {
-        let request = Request::StorageStep(request());
-        async move { (id, ask(here, id, request, STEP_WAIT).await) }
+        let part = Part::Step(request());
+        async move { (id, ask(here, id, part, STEP_WAIT).await) }
     });
     let answers = futures_util::stream::iter(asking).buffer_unordered(ANNOUNCED_AT_ONCE);
     let failed = answers.filter_map(async |(id, answer)| Some((id, answer.err()?)));

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use ployz_api::{
-    Code, FailedPromotion, Failure, MachineId, Outcome, Payload, Request, StoragePromotion,
-    StorageReport, StorageRequest, StorageStep, StoreLocation, Success,
+    Code, FailedPromotion, Failure, MachineId, Outcome, Payload, StoragePromotion, StorageReport,
+    StorageRequest, StorageStep, StoreLocation, Success,
 };
 use ployz_core::{StoragePlan, StorageWish, plan_storage};
 
 use crate::machine::Machine;
 use crate::network::Network;
-use crate::services::store_change::ask::ask;
+use crate::services::store_change::ask::{Part, ask};
 use crate::services::store_change::coordinator::coordinate;
 use crate::services::store_change::journal::{AGAIN, Journal, STEP_WAIT};
 use crate::store::operations::{OperationLog, STORAGE_CHANGE};
@@ -101,7 +101,7 @@ type Report = (MachineId, Result<StorageReport, Failure>);
 /// Asks those that would hold the store whether they can, all at once.
 async fn preflight(here: &Rc<Machine>, members: &BTreeSet<MachineId>) -> Vec<Report> {
     let asking = members.iter().map(async |id| {
-        let step = Request::StorageStep(StorageStep::Preflight);
+        let step = Part::Step(StorageStep::Preflight);
         let report = match ask(here, *id, step, STEP_WAIT).await {
             Ok(Some(Payload::StorageReport(report))) => Ok(report),
             Ok(_) => Err(Failure::new(

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::{
-    Authority, Code, Failure, MachineId, Name, NextStore, Payload, RegionRole, Request, Secret,
-    StorageList, StorageStep,
+    Authority, Code, Failure, MachineId, Name, NextStore, Payload, RegionRole, Secret, StorageList,
+    StorageStep,
 };
 use ployz_core::{MachineRecord, OperationRecord, StoreChangeProcedure, StoreChangeStep};
 use tokio::time::sleep;
@@ -17,7 +17,7 @@ use crate::machine::{Command, ExclusiveGuard, Machine};
 use crate::nats::StoreRole;
 use crate::network::Network;
 use crate::services::runner::{Executor, start};
-use crate::services::store_change::ask::{announce, ask, ask_all};
+use crate::services::store_change::ask::{Part, announce, ask, ask_all};
 use crate::services::store_change::journal::{AGAIN, JOURNAL_FILE, Journal, STEP_WAIT};
 use crate::services::store_change::member::{adopt, known};
 use crate::store::operations::{OperationLog, STORAGE_CHANGE};
@@ -191,7 +191,7 @@ impl Coordinator {
             addresses: serde_json::to_value(addresses)
                 .map_err(HostError::render("the addresses"))?,
         };
-        let step = Request::StorageStep(StorageStep::Prepare(Box::new(next)));
+        let step = Part::Step(StorageStep::Prepare(Box::new(next)));
         let prepared = ask(&self.here, machine, step, STEP_WAIT).await;
         prepared.map(drop).map_err(|failure| {
             let message = format!("{}: {}", self.name_of(machine), failure.message);
@@ -311,7 +311,7 @@ impl Coordinator {
         let own = self.here.identity.machine_id;
         let first = self.journal.members.first().copied();
         let asked = first.filter(|_| !self.stays()).unwrap_or(own);
-        let list = ask(&self.here, asked, Request::StorageList, STEP_WAIT).await?;
+        let list = ask(&self.here, asked, Part::List, STEP_WAIT).await?;
         match list {
             Some(Payload::StorageList(list)) if self.is_complete(&list) => Ok(()),
             Some(_) | None => Err(Failure::new(Code::Busy, "not every holder is in sync yet")),

@@ -21,7 +21,7 @@ struct Share {
 /// Asks the store, on a machine that holds it.
 pub(crate) async fn storage_list(here: &Machine) -> Result<StorageList, Failure> {
     let network = here.running_network()?;
-    network.coordinator()?;
+    network.require_storage()?;
     let infos = network.store.stream_infos().await?;
     let shares = shares(network.own(), &infos);
     let view = network.view();

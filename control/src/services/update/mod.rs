@@ -22,8 +22,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::host::program::blocking;
 use crate::machine::{ExclusiveGuard, Machine};
-use crate::network::Network;
-use crate::services::runner::{Executor, ask_part, not_a_part, start};
+use crate::network::{Client, Network};
+use crate::services::runner::{Executor, ask_part, start};
 use crate::services::update::mirror::pass_on;
 use crate::services::update::planning::{candidates, wanted_version};
 use crate::store::operations::{OperationLog, unfinished_updates};
@@ -190,20 +190,12 @@ impl Coordinator {
         patience: Duration,
     ) -> Result<Option<Payload>, Failure> {
         let here = &self.here;
-        let own = async |request| match request {
-            Request::UpdateStep(asked) => step(here, asked).await,
-            other => Err(not_a_part(&other)),
+        let own = async |asked| step(here, asked).await;
+        let other = async |client: Client, asked| {
+            let request = Request::UpdateStep(asked);
+            Ok(client.ask_as_admin(machine, &request).await?)
         };
-        let request = Request::UpdateStep(asked);
-        ask_part(
-            here,
-            machine,
-            request,
-            patience,
-            own,
-            async |client, request| Ok(client.ask_as_admin(machine, request).await?),
-        )
-        .await
+        ask_part(here, machine, asked, patience, own, other).await
     }
 
     async fn mirror(&self, machine: MachineId, arch: &str) -> Result<UpdateAnswer, Failure> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::machines::examples::id;
+use crate::procedure::beginning;
 use MigrationAnswer::{Done, State};
 use MigrationStep as Step;
 
@@ -37,7 +38,7 @@ fn say(migration: &mut MigrationProcedure, state: WorkloadState, at: &mut Instan
 
 #[test]
 fn a_workload_is_cut_over_once_the_new_instance_has_run_for_a_while() {
-    let mut now = Instant::now();
+    let mut now = beginning();
     let mut migration = claimed(now);
     for state in [
         WorkloadState::Unknown,
@@ -65,7 +66,7 @@ fn a_workload_is_cut_over_once_the_new_instance_has_run_for_a_while() {
 
 #[test]
 fn nothing_is_undone_of_a_migration_that_was_not_announced_and_everything_of_one_that_was() {
-    let now = Instant::now();
+    let now = beginning();
     let mut migration = MigrationProcedure::new(id(1));
     migration.handle(Err(failure()), now);
     assert_eq!(migration.next(), Next::Done(Err(failure())));
@@ -83,7 +84,7 @@ fn nothing_is_undone_of_a_migration_that_was_not_announced_and_everything_of_one
 
 #[test]
 fn an_instance_that_fails_or_stays_silent_is_undone_with_the_cause() {
-    let begin = Instant::now();
+    let begin = beginning();
     let mut migration = claimed(begin);
     say(&mut migration, WorkloadState::Waiting, &mut begin.clone());
     assert_eq!(step_of(&migration), Step::Undo);
@@ -105,7 +106,7 @@ fn an_instance_that_fails_or_stays_silent_is_undone_with_the_cause() {
 
 #[test]
 fn an_instance_that_ends_before_it_was_steady_is_not_cut_over() {
-    let mut now = Instant::now();
+    let mut now = beginning();
     let mut migration = claimed(now);
     say(&mut migration, WorkloadState::Running, &mut now);
     say(&mut migration, WorkloadState::Running, &mut now);

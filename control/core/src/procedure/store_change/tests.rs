@@ -1,5 +1,6 @@
 use super::*;
 use crate::machines::examples::id;
+use crate::procedure::beginning;
 use StoreChangeStep as Step;
 
 fn members(numbers: &[u8]) -> BTreeSet<MachineId> {
@@ -19,7 +20,7 @@ fn broken() -> Failure {
 
 /// Everything succeeds: the steps in their order, and the outcome.
 fn run(mut change: StoreChangeProcedure) -> (Vec<Step>, Result<(), Failure>) {
-    let (mut steps, now) = (Vec::new(), Instant::now());
+    let (mut steps, now) = (Vec::new(), beginning());
     loop {
         match change.next() {
             Next::Step(_, step) => steps.push(step),
@@ -67,7 +68,7 @@ fn every_failure_before_the_commit_thaws_and_abandons_and_is_the_outcome() {
     let all = members(&[0, 1, 2]);
     let count = all.len() + UNDOABLE.len();
     for failing in 0..count {
-        let (mut change, now) = (StoreChangeProcedure::begin(&all, id(0)), Instant::now());
+        let (mut change, now) = (StoreChangeProcedure::begin(&all, id(0)), beginning());
         for _ in 0..failing {
             change.handle(Ok(()), now);
         }
@@ -96,10 +97,7 @@ fn every_failure_before_the_commit_thaws_and_abandons_and_is_the_outcome() {
 fn no_failure_after_the_commit_turns_back() {
     let all = members(&[0]);
     for own in [0, 9] {
-        let (mut change, now) = (
-            StoreChangeProcedure::complete(&all, id(own)),
-            Instant::now(),
-        );
+        let (mut change, now) = (StoreChangeProcedure::complete(&all, id(own)), beginning());
         for _ in 0..2 {
             assert!(matches!(step_of(&change), Step::Enter | Step::Announce));
             change.handle(Err(broken()), now);
@@ -116,7 +114,7 @@ fn no_failure_after_the_commit_turns_back() {
 fn holders_that_do_not_catch_up_are_waited_for_and_then_said() {
     let (mut change, now) = (
         StoreChangeProcedure::complete(&members(&[0]), id(0)),
-        Instant::now(),
+        beginning(),
     );
     change.handle(Ok(()), now);
     change.handle(Ok(()), now);

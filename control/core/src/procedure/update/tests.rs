@@ -4,6 +4,7 @@ use ployz_api::OperationId;
 
 use super::*;
 use crate::machines::examples::id;
+use crate::procedure::beginning;
 use UpdateAnswer::Done;
 use UpdateTask as Task;
 
@@ -97,7 +98,7 @@ fn wait(update: &mut UpdateProcedure) -> Instant {
 
 #[test]
 fn machines_are_updated_one_after_the_other() {
-    let now = Instant::now();
+    let now = beginning();
     let mut update = update(&[1, 2], None, true);
     updated(&mut update, 1, now);
     updated(&mut update, 2, now);
@@ -112,7 +113,7 @@ fn machines_are_updated_one_after_the_other() {
 
 #[test]
 fn one_that_has_the_version_and_one_that_has_left_are_left_alone() {
-    let now = Instant::now();
+    let now = beginning();
     let mut update = update(&[1, 2], None, true);
     expect(
         &mut update,
@@ -140,7 +141,7 @@ fn one_that_has_the_version_and_one_that_has_left_are_left_alone() {
 
 #[test]
 fn one_that_cannot_reach_the_releases_is_sent_the_version() {
-    let now = Instant::now();
+    let now = beginning();
     let cannot = || {
         Ok(UpdateAnswer::Fetched(ReleaseFetched {
             arch: "x86_64".to_owned(),
@@ -209,7 +210,7 @@ fn one_that_cannot_reach_the_releases_is_sent_the_version() {
 
 #[test]
 fn the_first_that_fails_ends_the_update_and_says_at_which_stage() {
-    let now = Instant::now();
+    let now = beginning();
     for (done, stage) in [(0, "download"), (1, "download"), (2, "switch")] {
         let mut update = update(&[1, 2], None, true);
         let outcomes = [Ok(Done), health(OLD, Switch::None)];
@@ -229,7 +230,7 @@ fn the_first_that_fails_ends_the_update_and_says_at_which_stage() {
 
 #[test]
 fn one_that_is_not_healthy_in_time_goes_back_or_stays_as_the_operator_said() {
-    let begin = Instant::now();
+    let begin = beginning();
     for rollback in [true, false] {
         let mut update = update(&[1], None, rollback);
         switched(&mut update, 1, begin);
@@ -270,7 +271,7 @@ fn one_that_is_not_healthy_in_time_goes_back_or_stays_as_the_operator_said() {
 
 #[test]
 fn one_that_has_gone_back_by_itself_is_not_asked_to() {
-    let now = Instant::now();
+    let now = beginning();
     let mut update = update(&[1], None, true);
     switched(&mut update, 1, now);
     expect(
@@ -285,7 +286,7 @@ fn one_that_has_gone_back_by_itself_is_not_asked_to() {
 
 #[test]
 fn canaries_are_watched_before_the_others_follow() {
-    let now = Instant::now();
+    let now = beginning();
     let mut update = update(&[1, 2], Some(1), true);
     updated(&mut update, 1, now);
     let later = wait(&mut update);
@@ -302,7 +303,7 @@ fn canaries_are_watched_before_the_others_follow() {
 
 #[test]
 fn a_canary_that_falls_ill_ends_the_update() {
-    let now = Instant::now();
+    let now = beginning();
     let mut update = update(&[1, 2], Some(1), true);
     updated(&mut update, 1, now);
     let later = wait(&mut update);
@@ -319,7 +320,7 @@ fn a_canary_that_falls_ill_ends_the_update() {
 /// The coordinator dies after each step: another one goes on from the journal, and every machine has the version once.
 #[test]
 fn an_update_goes_on_from_its_journal_after_every_step() {
-    let now = Instant::now();
+    let now = beginning();
     let outcome = |task: &Task, switched: &BTreeSet<MachineId>| match task {
         Task::Health(machine) if switched.contains(machine) => health(NEW, Switch::Watched),
         Task::Health(_) => health(OLD, Switch::None),
