@@ -1,5 +1,5 @@
-//! A real store on the loopback interface. Tests that use it are ignored unless they are asked for, because it takes the
-//! servers that `scripts/setup test` installs; `scripts/test` asks for them.
+//! A real store on the loopback interface. Tests that use it are ignored unless they are asked for, because it takes
+//! the servers that `scripts/setup test` installs; `scripts/test` asks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};

@@ -81,7 +81,8 @@ impl Networks {
                     let is_retry = matches!(asked.command, Command::Reenter);
                     let outcome = Box::pin(self.carry_out(asked.command)).await;
                     let outcome = match outcome {
-                        // Nothing serves the network any more: the supervisor starts the daemon again, which tries once more.
+                        // Nothing serves the network any more: the supervisor starts the daemon again, which tries once
+                        // more.
                         Err(error) if is_retry => return Err(error),
                         outcome => outcome,
                     };

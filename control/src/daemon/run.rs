@@ -111,8 +111,8 @@ async fn stop(under_way: &Semaphore, servers: Vec<Server>) {
     }
 }
 
-/// Opens the interface as the network knows it in which this machine was when its last daemon ended: packets that have been
-/// waiting since find their peers.
+/// Opens the interface as the network knows it in which this machine was when its last daemon ended: packets that have
+/// been waiting since find their peers.
 async fn open_overlay(
     config: &Config,
     files: &DataDirectory,

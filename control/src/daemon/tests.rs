@@ -1,5 +1,5 @@
-//! Whole machines in one process, without root: real servers of the store, real QUIC, and no interface of the overlay. Each
-//! machine's overlay address is one of the loopback network, which the host has anyway.
+//! Whole machines in one process, without root: real servers of the store, real QUIC, and no interface of the overlay.
+//! Each machine's overlay address is one of the loopback network, which the host has anyway.
 //!
 //! ```text
 //!   m1 127.a.b.1      management 51821, nats-server 4222 ─┐

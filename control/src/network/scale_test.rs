@@ -1,7 +1,7 @@
 //! 200 machines and one real store: every control task with its own connection, and a data plane that is only counted.
 //!
-//! `CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test -p ployzd -- --ignored --nocapture simulation` runs it and prints the figures,
-//! with `NATS_SERVER_UNDER_TEST` in the environment naming the server that `scripts/setup run` installs.
+//! `CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test -p ployzd -- --ignored --nocapture simulation` runs it and prints the
+//! figures, with `NATS_SERVER_UNDER_TEST` in the environment naming the server that `scripts/setup run` installs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Hosts that a client makes machines of, over ssh: the client does the work, and says here how far it is, so that whoever
-//! asks knows, and knows as well when the client is gone.
+//! Hosts that a client makes machines of, over ssh: the client does the work, and says here how far it is, so that
+//! whoever asks knows, and knows as well when the client is gone.
 
 use ployz_api::{Code, Failure, Name, OperationId, Outcome, Payload, ProvisionReport, Success};
 use ployz_core::OperationRecord;

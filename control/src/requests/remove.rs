@@ -1,9 +1,9 @@
 //! Taking a machine out of the network: it cleans up, unless it is not to be asked, and then nobody knows it any more.
 //!
-//! One write does the latter: the record is deleted, by compare-and-set. Everything else follows from that record's absence, on
-//! every machine by itself: peers, the store's users, who is let in with a certificate, and when its name and subnet are
-//! free again. So a coordinator that dies halfway has removed the machine or has not; one that dies after the machine has cleaned
-//! up leaves a record that takes `force`.
+//! One write does the latter: the record is deleted, by compare-and-set. Everything else follows from that record's
+//! absence, on every machine by itself: peers, the store's users, who is let in with a certificate, and when its name
+//! and subnet are free again. So a coordinator that dies halfway has removed the machine or has not; one that dies
+//! after the machine has cleaned up leaves a record that takes `force`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,8 @@ const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
 /// A machine that has cleaned up is not to stay because somebody changes a label of it.
 const ATTEMPTS: usize = 5;
-/// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may take.
+/// What stops and takes away what is there, each step with a deadline of its own, and still less than a request may
+/// take.
 const CLEANUP_WAIT: Duration = Duration::from_secs(90);
 
 pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bool) -> Outcome {
@@ -74,7 +75,8 @@ pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bo
     })
 }
 
-/// Has the machine itself do its part. All of it has to be done before its record goes: without one nobody could ask again.
+/// Has the machine itself do its part. All of it has to be done before its record goes: without one nobody could ask
+/// again.
 async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<CleanupStep>, Failure> {
     let mend = format!("ployzctl machine rm --force {name}");
     let session = here

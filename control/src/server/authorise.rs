@@ -1,4 +1,5 @@
-//! Whether a caller may make a request. This is the one place that decides it, for every stream and every relayed session.
+//! Whether a caller may make a request. This is the one place that decides it, for every stream and every relayed
+//! session.
 
 use ployz_api::{
     Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId, Request,
@@ -9,17 +10,19 @@ use ployz_core::permits;
 use crate::machine::Machine;
 use crate::network::Network;
 
-/// Decides whether a caller may make a request, and whether this machine can answer it, by the network that it takes part
-/// in.
+/// Decides whether a caller may make a request, and whether this machine can answer it, by the network that it takes
+/// part in.
 ///
 /// # Errors
-/// `FORBIDDEN`; `UNSUPPORTED` if a machine that holds the store has to answer; `BUSY` if a volume is not the caller's yet.
+/// `FORBIDDEN`; `UNSUPPORTED` if a machine that holds the store has to answer; `BUSY` if a volume is not the caller's
+/// yet.
 pub(super) fn authorise(
     network: Option<&Network>,
     caller: &CertificateName,
     request: &Request,
 ) -> Result<(), Failure> {
-    // Connections may be older than the news of whose certificate is believed no more, and a relayed session is new here.
+    // Connections may be older than the news of whose certificate is believed no more, and a relayed session is new
+    // here.
     network.map_or(Ok(()), |network| still_believed(network, caller))?;
     let row = request.operation().row();
     if !permits(caller.role, row.operation) {

@@ -24,8 +24,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Without a certificate, one request is all there is to do.
 const STRANGER_WAIT: Duration = Duration::from_secs(20);
 
-/// Completes a handshake, and answers what the client asks. Returns when the connection has ended and everything that it
-/// asked has been carried out.
+/// Completes a handshake, and answers what the client asks. Returns when the connection has ended and everything that
+/// it asked has been carried out.
 pub(super) async fn serve(
     responder: &Responder,
     incoming: Incoming,

@@ -1,5 +1,5 @@
-//! Requests to other machines. What is forwarded is a TLS session of the caller's with the machine that answers: a machine
-//! between them sees neither request nor answer, and the role that counts is the caller's own.
+//! Requests to other machines. What is forwarded is a TLS session of the caller's with the machine that answers: a
+//! machine between them sees neither request nor answer, and the role that counts is the caller's own.
 //!
 //! ```text
 //!   caller ──QUIC──▶ this machine ──QUIC, as a machine──▶ the one that answers

@@ -24,9 +24,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Results of a request with many that wait to be sent.
 const RESULTS_MAX: usize = 1;
 
-/// What answers requests: the machine, and a semaphore of which every request that is under way holds a permit until its
-/// answer has arrived. A daemon that stops waits for all of them; how many there can be is bounded by connections and
-/// streams.
+/// What answers requests: the machine, and a semaphore of which every request that is under way holds a permit until
+/// its answer has arrived. A daemon that stops waits for all of them; how many there can be is bounded by connections
+/// and streams.
 #[derive(Clone, Debug)]
 pub(super) struct Responder {
     pub(super) machine: Rc<Machine>,

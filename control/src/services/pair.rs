@@ -166,8 +166,8 @@ fn any_socket(towards: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Gives the data plane something to do for a machine: a packet of `len` bytes, or the shortest that there is. Whether it arrives is what
-/// the counters tell.
+/// Gives the data plane something to do for a machine: a packet of `len` bytes, or the shortest that there is. Whether
+/// it arrives is what the counters tell.
 fn send_packet(here: &Machine, machine: MachineId, len: usize) {
     let Some(network) = here.network() else {
         return;

@@ -6,9 +6,9 @@
 //!   claim     in the machine's record, if that is active     ┘
 //! ```
 //!
-//! The claim is what counts. It is written by compare-and-set to the very record that says whether the machine is active:
-//! a placement and a drain exclude one another. A coordinator that dies before it leaves a name that nobody holds, which
-//! the next one to deploy takes over; one that dies after it has placed the workload.
+//! The claim is what counts. It is written by compare-and-set to the very record that says whether the machine is
+//! active: a placement and a drain exclude one another. A coordinator that dies before it leaves a name that nobody
+//! holds, which the next one to deploy takes over; one that dies after it has placed the workload.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Whether this machine was removed without being asked. Nobody tells it, and the store does not take its key any more: so it asks a
-//! machine that holds the store, which has the word.
+//! Whether this machine was removed without being asked. Nobody tells it, and the store does not take its key any more:
+//! so it asks a machine that holds the store, which has the word.
 
 use std::time::Duration;
 

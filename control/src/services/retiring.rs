@@ -1,7 +1,7 @@
 //! Getting out of the network that is about to remove this machine, and taking the daemon away.
 //!
-//! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer goes once it has
-//! been heard.
+//! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer
+//! goes once it has been heard.
 
 use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
 use ployz_install::Layout;

@@ -1,5 +1,5 @@
-//! One runner for all long work: it carries out the steps of a [`Procedure`], waits, and keeps the journal. What is decided
-//! is the procedure's, how a step is carried out the executor's.
+//! One runner for all long work: it carries out the steps of a [`Procedure`], waits, and keeps the journal. What is
+//! decided is the procedure's, how a step is carried out the executor's.
 
 use std::time::Duration;
 

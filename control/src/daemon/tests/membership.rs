@@ -190,7 +190,8 @@ fn a_founding_that_fails_leaves_nothing() {
     });
 }
 
-/// The last step of a join fails, and nothing dies: the machine is a member, and the same token gets it into the network.
+/// The last step of a join fails, and nothing dies: the machine is a member, and the same token gets it into the
+/// network.
 #[test]
 #[ignore = "takes the servers of scripts/setup quick"]
 fn a_join_whose_last_step_failed_is_completed_by_the_same_token() {

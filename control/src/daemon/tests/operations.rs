@@ -114,8 +114,8 @@ fn two_changes_of_the_holders_are_not_begun_by_one_machine() {
     });
 }
 
-/// The daemon that coordinates a change dies in one of its stages. The one after it undoes the change or completes it, and
-/// either way the store takes writes again and the operation has an end.
+/// The daemon that coordinates a change dies in one of its stages. The one after it undoes the change or completes it,
+/// and either way the store takes writes again and the operation has an end.
 #[test]
 #[ignore = "takes the servers of scripts/setup quick"]
 fn a_coordinator_that_dies_leaves_one_store_that_takes_writes() {

@@ -25,7 +25,8 @@ fn caller(subject: &str, role: Role, network: &Network) -> CertificateName {
     }
 }
 
-/// A network of a machine that holds the store, one that does not, and one that claims the workload of the volume request.
+/// A network of a machine that holds the store, one that does not, and one that claims the workload of the volume
+/// request.
 struct Network3 {
     offline: Offline,
     records: [MachineRecord; 3],

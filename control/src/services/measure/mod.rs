@@ -1,5 +1,5 @@
-//! How far machines are from one another. Each is asked to measure now, and what it says is passed on as it comes; who cannot be
-//! asked has told the store something a while ago.
+//! How far machines are from one another. Each is asked to measure now, and what it says is passed on as it comes; who
+//! cannot be asked has told the store something a while ago.
 
 mod rows;
 

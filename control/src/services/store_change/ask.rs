@@ -38,8 +38,8 @@ impl From<Part> for Request {
     }
 }
 
-/// Has a machine do its part, or answer. Another one is reached in the overlay alone: what it is told is secret to every
-/// machine that only has some certificate of the network.
+/// Has a machine do its part, or answer. Another one is reached in the overlay alone: what it is told is secret to
+/// every machine that only has some certificate of the network.
 pub(super) async fn ask(
     here: &Rc<Machine>,
     machine: MachineId,
@@ -77,8 +77,8 @@ pub(crate) async fn ask_all(
     failed.collect().await
 }
 
-/// Tells those machines where the store is that are there and that the store has not heard of: they were away when it moved. Never
-/// returns, where the store is held.
+/// Tells those machines where the store is that are there and that the store has not heard of: they were away when it
+/// moved. Never returns, where the store is held.
 pub(crate) async fn announce_to_silent(here: &Rc<Machine>, network: &Network) {
     if network.storage.is_none() {
         return std::future::pending().await;

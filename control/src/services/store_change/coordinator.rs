@@ -66,7 +66,8 @@ pub(crate) async fn resume(here: Rc<Machine>, network: Rc<Network>) {
             return;
         }
     };
-    // A store that counts and that its other holders have not been told of has no majority, and nothing can be read there.
+    // A store that counts and that its other holders have not been told of has no majority, and nothing can be read
+    // there.
     let is_committed = network.membership.store_epoch >= journal.place.epoch;
     if network.membership.store_epoch == journal.place.epoch {
         let silent = announce(&here, others(&network), &journal.place).await;
@@ -256,8 +257,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes down that the next store counts. Only holders write to it: a coordinator that will be none records its success
-    /// first, for whoever reads this record sees a store that counts.
+    /// Writes down that the next store counts. Only holders write to it: a coordinator that will be none records its
+    /// success first, for whoever reads this record sees a store that counts.
     async fn commit(&self, log: &mut OperationLog) -> Result<(), Failure> {
         if !self.stays() {
             log.close_in(self.next()?).await;

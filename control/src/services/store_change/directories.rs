@@ -40,8 +40,8 @@ pub(crate) fn next_server(here: &Machine) -> NatsServer {
     NatsServer::next(Rc::clone(&here.files), &here.config.nats_server)
 }
 
-/// Has everything of stores where it belongs, as `network.json` says which one counts: a next store that has become the one that counts
-/// moves in, one that may still become it runs on, and where no store is held none runs.
+/// Has everything of stores where it belongs, as `network.json` says which one counts: a next store that has become the
+/// one that counts moves in, one that may still become it runs on, and where no store is held none runs.
 pub(crate) async fn move_in(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     let files = &here.files;
     let prepared: Option<Prepared> = files.read(PREPARED_FILE)?;
@@ -124,7 +124,8 @@ pub(crate) async fn abandon(here: &Machine) -> Result<(), Failure> {
     Ok(here.files.remove(PREPARED_FILE)?)
 }
 
-/// Takes away what there is of the stores before the one that counts; where that is not held, also what its holders are trusted with.
+/// Takes away what there is of the stores before the one that counts; where that is not held, also what its holders are
+/// trusted with.
 pub(crate) fn settle(here: &Machine, membership: &Membership) -> Result<(), Failure> {
     here.files.remove(FORMER_DIRECTORY)?;
     if !membership.is_storage() {

@@ -81,8 +81,8 @@ async fn prepare_next(here: &Machine, next: NextStore) -> Outcome {
     Ok(done())
 }
 
-/// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by whoever takes part in
-/// the network next.
+/// Writes down that this is the store from now on; false if it is known already. What follows from it is drawn by
+/// whoever takes part in the network next.
 pub(crate) fn adopt(here: &Machine, location: &StoreLocation) -> Result<bool, Failure> {
     let mut membership = known(here)?;
     if *location == membership.store_location() {

@@ -1,5 +1,5 @@
-//! Changing which machines hold the store, coordinated by one of those that do. `ployz_core::StoreChangeProcedure` decides;
-//! this carries its steps out.
+//! Changing which machines hold the store, coordinated by one of those that do. `ployz_core::StoreChangeProcedure`
+//! decides; this carries its steps out.
 //!
 //! The next store is a fresh one, beside the one that counts. A journal on the coordinator's disk says that there is a
 //! change; its `network.json` says which store counts. So the daemon that comes after one that died knows whether to

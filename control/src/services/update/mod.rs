@@ -1,8 +1,8 @@
-//! Updating machines, coordinated by the machine that was asked for it. `ployz_core::UpdateProcedure` decides; this carries its
-//! steps out.
+//! Updating machines, coordinated by the machine that was asked for it. `ployz_core::UpdateProcedure` decides; this
+//! carries its steps out.
 //!
-//! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is how
-//! the machine that coordinates an update is updated itself.
+//! What has been done lies in the store with every step, so that the daemon that comes after this one goes on: that is
+//! how the machine that coordinates an update is updated itself.
 
 pub(crate) mod member;
 mod mirror;
