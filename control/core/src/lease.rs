@@ -1,7 +1,7 @@
 //! Leases of subnets and names, and the time after which another machine may have them.
 //!
-//! A lease is never given back: whether it still holds follows from the machine that it names, so that a machine is
-//! removed in one write, and nothing is left over if the remover dies after that.
+//! Removing a machine gives back none of its leases: whether one still holds follows from the machine that it names, so
+//! that a machine is removed in one write, and nothing is left over if the remover dies after that.
 
 use ployz_api::MachineId;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! OperationLog that outlives the request that began it, or that several requests share.
+//! Work that outlives the request that began it, or that several requests share.
 
 pub(crate) mod admitting;
 pub(crate) mod founding;

@@ -114,7 +114,7 @@ impl Source {
                     sleep(PAUSE_POLL).await;
                 }
                 Err(failure) => return Err(WorkloadError::Answered(failure)),
-                Ok(_) => return Err(unsent("it answered something else")),
+                Ok(_) => return Err(unsent("the machine's answer does not fit the question")),
             }
         }
     }
@@ -126,7 +126,7 @@ impl Source {
         };
         let answer = self.ask(part).await?.map_err(WorkloadError::Answered)?;
         let Some(Payload::VolumeBytes(piece)) = answer else {
-            return Err(unsent("it answered something else"));
+            return Err(unsent("the machine's answer does not fit the question"));
         };
         let bytes = STANDARD.decode(piece.data).map_err(unsent)?;
         if hex(&Sha256::digest(&bytes)) != piece.sha256 {
