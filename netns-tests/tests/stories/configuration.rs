@@ -193,8 +193,10 @@ fn setconf_syncconf_addconf(stage: &Stage) -> Result<()> {
 
     a.wg().configure("setconf", &written)?.success()?;
     let fresh = a.wg().peer(&b.keys.public)?;
-    // It may already have shaken hands again, for the sake of its keepalives; a ping it has not sent.
-    let is_fresh = fresh.sent < session.sent && fresh.received < session.received;
+    // It may already have shaken hands again, for the sake of its keepalives, and tested the path; a session that was
+    // kept does neither.
+    let is_counted_anew = fresh.sent < session.sent && fresh.received < session.received;
+    let is_fresh = is_counted_anew || fresh.latest_handshake > session.latest_handshake;
     ensure!(
         is_fresh,
         "setconf kept a session: {session:?} became {fresh:?}"

@@ -195,7 +195,7 @@ fn stale_view(stage: &Stage, machines: &mut [Machine]) -> Result<()> {
     fs::write(&file, serde_json::to_vec(&view)?)?;
     machines[1].start(stage)?;
     says(&machines[1], "doctor", "view", "stale")?;
-    says(&machines[1], "doctor", "store", "m1 should hold it")?;
+    says(&machines[1], "doctor", "store", "its holders are m1")?;
     says(&machines[1], "doctor m1", "view", "stale")
 }
 
