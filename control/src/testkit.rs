@@ -21,7 +21,7 @@ use crate::host::clock;
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
 use crate::host::membership::Membership;
-use crate::nats::{Certificates, NatsServer, Settings, User};
+use crate::nats::{Certificates, DIRECTORY, NatsServer, Settings, User};
 use crate::network::{Network, Storage};
 use crate::store::Store;
 
@@ -42,11 +42,16 @@ pub(crate) struct Ground {
 
 /// The program of a version, beside the one that is under test.
 pub(crate) fn program(version: &str) -> PathBuf {
-    let under_test = std::env::var_os("NATS_SERVER_UNDER_TEST")
-        .expect("NATS_SERVER_UNDER_TEST names the nats-server that scripts/setup test installs");
-    let under_test = PathBuf::from(under_test);
+    let under_test = program_under_test();
     let versions = under_test.ancestors().nth(2).unwrap();
     versions.join(format!("nats-server-{version}/nats-server"))
+}
+
+/// The program that is under test.
+pub(crate) fn program_under_test() -> PathBuf {
+    let under_test = std::env::var_os("NATS_SERVER_UNDER_TEST")
+        .expect("NATS_SERVER_UNDER_TEST names the nats-server that scripts/setup test installs");
+    PathBuf::from(under_test)
 }
 
 /// Runs a test as the daemon runs: on one thread.
@@ -59,8 +64,21 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 }
 
 impl Ground {
+    /// A store of the server that is under test, with its buckets.
+    pub(crate) async fn under_test() -> Self {
+        Self::new(&program_under_test()).await
+    }
+
     /// Starts a store with its buckets.
     pub(crate) async fn new(program: &Path) -> Self {
+        let ground = Self::bare(program).await;
+        let store = ground.store(&ground.holder).await;
+        store.make_buckets(1).await.unwrap();
+        ground
+    }
+
+    /// Starts a store without buckets.
+    pub(crate) async fn bare(program: &Path) -> Self {
         let (unix_ms, random) = clock::id_parts();
         let network_id = NetworkId::new(unix_ms, random);
         let directory = std::env::temp_dir().join(format!("ployz-ground-{network_id}"));
@@ -88,9 +106,31 @@ impl Ground {
             .set_up(&ground.settings(&[]), certificates)
             .unwrap();
         ground.nats.start().await.unwrap();
-        let store = ground.store(&ground.holder).await;
-        store.make_buckets(1).await.unwrap();
         ground
+    }
+
+    /// Kills the server, and waits until this client has noticed.
+    pub(crate) async fn cut_power(&self, store: &Store) {
+        self.nats.kill();
+        wait_until("the end of the server", PATIENCE, || {
+            !self.nats.is_running() && !store.is_connected()
+        })
+        .await;
+    }
+
+    /// Starts the server again, and waits for this client.
+    pub(crate) async fn restore_power(&self, store: &Store) {
+        self.nats.start().await.unwrap();
+        store.wait_connected(PATIENCE).await.unwrap();
+    }
+
+    /// Kills the server, and deletes everything that was written before anybody can start it again.
+    pub(crate) fn lose_disk(&self) {
+        self.nats.kill();
+        while self.nats.is_running() {
+            std::thread::yield_now();
+        }
+        self.files.remove(&format!("{DIRECTORY}/store")).unwrap();
     }
 
     /// A client, connected.
@@ -116,6 +156,11 @@ impl Ground {
         }
     }
 
+    /// The files of the holder.
+    pub(crate) fn files(&self) -> &Rc<DataDirectory> {
+        &self.files
+    }
+
     /// A machine's place in the network.
     pub(crate) fn membership(&self, identity: &Identity) -> Membership {
         let key = identity.certificate_key().unwrap();
@@ -129,7 +174,8 @@ impl Ground {
         )
     }
 
-    fn settings(&self, machines: &[Identity]) -> Settings {
+    /// The settings of the server, for the holder and these.
+    pub(crate) fn settings(&self, machines: &[Identity]) -> Settings {
         let user = |identity: &Identity, coordinator| User {
             machine: identity.machine_id,
             nkey: identity.nkey().unwrap(),
@@ -211,11 +257,7 @@ impl Offline {
     }
 
     fn membership(&self) -> Membership {
-        let key = self.own.certificate_key().unwrap();
-        let subject = self.own.machine_id.to_string();
-        // Discard: no server listens there.
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        membership(self.network_id, &subject, &self.authority, &key, nowhere)
+        member_of(self.network_id, &self.authority, &self.own)
     }
 }
 
@@ -223,6 +265,19 @@ impl Drop for Offline {
     fn drop(&mut self) {
         let _already_gone = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The place of a machine in a network whose store does not answer.
+pub(crate) fn member_of(
+    network_id: NetworkId,
+    authority: &CertificateAuthority,
+    identity: &Identity,
+) -> Membership {
+    let key = identity.certificate_key().unwrap();
+    let subject = identity.machine_id.to_string();
+    // Discard: no server listens there.
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    membership(network_id, &subject, authority, &key, nowhere)
 }
 
 /// The record of machine `number`.

@@ -97,6 +97,13 @@ impl DataDirectory {
         self.write(name, value)
     }
 
+    /// Removes a file that [`Self::rewrite`] has written, and its previous copy.
+    pub(crate) fn forget(&self, name: &str) -> Result<(), HostError> {
+        // The copy first: without the file, it would be taken for it.
+        self.remove(&before(name))?;
+        self.remove(name)
+    }
+
     /// Writes a file.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), HostError> {
         let rendered = serde_json::to_vec_pretty(value).map_err(HostError::render(name));

@@ -60,3 +60,112 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::host::ca::CertificateAuthority;
+    use crate::host::files::DataDirectory;
+    use crate::host::identity::Identity;
+    use crate::testkit::member_of;
+
+    fn membership() -> Membership {
+        let authority = CertificateAuthority::generate("n").unwrap();
+        let identity = Identity::generate().unwrap();
+        member_of(NetworkId::new(1, 1), &authority, &identity)
+    }
+
+    /// A data directory that has this as its membership.
+    fn with_file(name: &str, bytes: &[u8], check: impl FnOnce(&DataDirectory)) {
+        let path = std::env::temp_dir().join(format!("ployz-{name}-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        files.write_bytes(FILE, bytes).unwrap();
+        check(&files);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    fn read(files: &DataDirectory) -> Result<Membership, String> {
+        let found: Result<Option<Membership>, _> = files.read(FILE);
+        found.map(Option::unwrap).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_only_a_holder_has_the_plan() {
+        let mut own = membership();
+        own.store_epoch = 7;
+        assert!(!own.is_storage());
+        let location = own.store_location();
+        assert_eq!((location.epoch, &location.servers), (7, &own.store));
+        let json = serde_json::to_value(&own).unwrap();
+        with_file("member", json.to_string().as_bytes(), |files| {
+            let found = read(files).unwrap();
+            assert_eq!(serde_json::to_value(found).unwrap(), json);
+        });
+        own.addresses = Some(AddressPlan::new("10.101.0.0/16".parse().unwrap(), 24).unwrap());
+        let holder = serde_json::to_vec(&own).unwrap();
+        with_file("holder", &holder, |files| {
+            let found = read(files).unwrap();
+            assert!(found.is_storage());
+            assert_eq!(found.addresses, own.addresses);
+        });
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read_with_what_it_did_not_say() {
+        let mut json = serde_json::to_value(membership()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        for later in ["store_epoch", "state", "wg_port", "endpoints"] {
+            assert!(fields.remove(later).is_some(), "{later}");
+        }
+        with_file("earlier", json.to_string().as_bytes(), |files| {
+            let found = read(files).unwrap();
+            assert_eq!((found.store_epoch, found.wg_port), (0, None));
+            assert_eq!(found.state, NetworkState::default());
+            assert!(found.endpoints.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_half_written_or_says_more_is_refused_by_name() {
+        let json = serde_json::to_value(membership()).unwrap();
+        let text = json.to_string();
+        let mut later = json.clone();
+        later["later"] = json!(1);
+        let mut without = json;
+        without.as_object_mut().unwrap().remove("store").unwrap();
+        for damaged in [
+            text.as_bytes()[..text.len() / 2].to_vec(),
+            Vec::new(),
+            later.to_string().into_bytes(),
+            without.to_string().into_bytes(),
+            Value::Null.to_string().into_bytes(),
+        ] {
+            with_file("damaged", &damaged, |files| {
+                let error = read(files).unwrap_err();
+                assert!(error.contains("network.json is damaged"), "{error}");
+            });
+        }
+    }
+
+    #[test]
+    fn whoever_else_could_read_the_directory_cannot_after_it_was_opened() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = std::env::temp_dir().join(format!("ployz-mode-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let set = |path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        set(&path, 0o777);
+        let file = path.join(FILE);
+        std::fs::write(&file, "{}").unwrap();
+        set(&file, 0o666);
+        let files = DataDirectory::open(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        files.write(FILE, &membership()).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

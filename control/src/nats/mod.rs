@@ -1,5 +1,7 @@
 //! The store's server: a real `nats-server`, as a process or a unit of its own that outlives `ployzd`.
 
+#[cfg(test)]
+mod contract;
 mod error;
 mod log;
 mod server;

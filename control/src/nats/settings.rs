@@ -265,4 +265,101 @@ mod tests {
         assert_eq!(full, alone);
         assert_eq!(full["MACHINES"]["jetstream"], Value::Null);
     }
+
+    fn rendered(cluster: Option<Cluster>) -> Value {
+        let machine = MachineId::new(1, 1);
+        let settings = Settings {
+            machine,
+            listen: "[fd00::1]:4222".parse().unwrap(),
+            users: Vec::new(),
+            cluster,
+        };
+        settings.render()
+    }
+
+    #[test]
+    fn a_server_acknowledges_what_is_on_its_disk_and_trusts_nobody_without_a_certificate() {
+        let alone = rendered(None);
+        assert_eq!(alone["server_name"], MachineId::new(1, 1).to_string());
+        assert_eq!(alone["listen"], "[fd00::1]:4222");
+        assert_eq!(alone["jetstream"]["sync_interval"], "always");
+        assert_eq!(alone["tls"]["verify"], true);
+        assert_eq!(
+            alone.get("cluster"),
+            None,
+            "a cluster of one elects no leader"
+        );
+    }
+
+    /// A copy of the directory must not lead back to the original.
+    #[test]
+    fn every_path_is_relative() {
+        let settings = rendered(Some(Cluster {
+            name: "n-1".to_owned(),
+            listen: ([10, 0, 1, 1], 4_223).into(),
+            secret: Secret::new("s".to_owned()),
+            routes: Vec::new(),
+        }));
+        let tls = ["cert_file", "key_file", "ca_file"];
+        let files = tls.map(|name| [&settings["tls"][name], &settings["cluster"]["tls"][name]]);
+        let others = [&settings["log_file"], &settings["jetstream"]["store_dir"]];
+        for path in files.iter().flatten().copied().chain(others) {
+            let path = path.as_str().expect("a path");
+            assert!(!path.is_empty() && !path.starts_with('/'), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_servers_of_a_cluster_prove_who_they_are_to_each_other() {
+        let routes = vec![
+            SocketAddr::from(([10, 0, 1, 1], 4_223)),
+            "[fd00::2]:4223".parse().unwrap(),
+        ];
+        let settings = rendered(Some(Cluster {
+            name: "n-1".to_owned(),
+            listen: routes[0],
+            secret: Secret::new("0123abcd".to_owned()),
+            routes,
+        }));
+        let cluster = &settings["cluster"];
+        let expected = [
+            "nats-route://ployz:0123abcd@10.0.1.1:4223",
+            "nats-route://ployz:0123abcd@[fd00::2]:4223",
+        ];
+        assert_eq!(cluster["routes"], json!(expected));
+        assert_eq!(cluster["authorization"]["password"], "0123abcd");
+        assert_eq!(cluster["tls"]["verify"], true);
+        assert_eq!(cluster["listen"], "10.0.1.1:4223");
+        assert_eq!(
+            cluster["no_advertise"], true,
+            "others learn addresses from records"
+        );
+    }
+
+    #[test]
+    fn what_is_exported_to_machines_is_imported_and_nothing_else() {
+        let accounts = rendered(None)["accounts"].clone();
+        let subjects = |account: &str, list: &str, kind: &str| -> Vec<String> {
+            let all = accounts[account][list].as_array().unwrap().iter();
+            let of_kind = all.filter_map(|it| match &it[kind] {
+                Value::String(subject) => Some(subject.clone()),
+                Value::Object(import) => {
+                    assert_eq!(import["account"], STORE_ACCOUNT);
+                    import["subject"].as_str().map(str::to_owned)
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+            });
+            of_kind.collect()
+        };
+        for kind in ["service", "stream"] {
+            let exported = subjects(STORE_ACCOUNT, "exports", kind);
+            assert!(!exported.is_empty());
+            assert_eq!(exported, subjects("MACHINES", "imports", kind));
+        }
+        // Neither of these is for every machine: they say who is to come, and what others run.
+        let all = accounts.to_string();
+        for secret in ["KV_invites", "KV_leases", "GET.KV_workloads\""] {
+            assert!(!all.contains(secret), "{secret}");
+        }
+    }
 }

@@ -90,4 +90,55 @@ mod tests {
         let message = refusal.to_string();
         assert!(message.contains("2.9.10") && message.contains("2.12.8"));
     }
+
+    #[test]
+    fn what_is_no_version_is_none() {
+        for text in [
+            "",
+            "v",
+            "2",
+            "2.14.",
+            "2..6",
+            "a.b.c",
+            "-2.14.6",
+            "2.14.x",
+            "2.14.99999999999",
+        ] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+        for (text, expected) in [
+            ("2.14.6-beta.1", "2.14.6"),
+            ("vv2.14.6", "2.14.6"),
+            ("10.0.0", "10.0.0"),
+        ] {
+            assert_eq!(
+                Version::parse(text).unwrap().to_string(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_numbers_and_not_by_letters() {
+        let version = |text| Version::parse(text).unwrap();
+        assert!(version("2.9.10") < version("2.12.8"));
+        assert!(version("2.12.8") < version("2.12.10"));
+        assert!(version("2.99.99") < version("10.0.0"));
+        // A candidate counts as what it is a candidate for.
+        assert!(refuse_old(version("2.12.8-RC.1"), "x").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_something_else_or_nothing_is_named() {
+        for program in ["/bin/cat", "/nonexistent/nats-server", "/dev/null"] {
+            let error = Version::of(Path::new(program)).await.unwrap_err();
+            assert!(matches!(error, NatsError::NotNatsServer { .. }), "{error}");
+            let message = error.to_string();
+            assert!(
+                message.starts_with(&format!("{program} is no nats-server")),
+                "{message}"
+            );
+        }
+    }
 }

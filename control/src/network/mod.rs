@@ -8,6 +8,8 @@
 //! ```
 
 mod client;
+#[cfg(test)]
+mod contract;
 mod drive;
 mod error;
 mod follow;
@@ -16,6 +18,8 @@ mod report;
 #[cfg(test)]
 mod scale_test;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::{Client, ask_once};
 pub(crate) use error::NetworkError;

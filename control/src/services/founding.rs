@@ -38,7 +38,7 @@ pub(crate) async fn found(
     let started = async {
         let store = start_store(here, &membership, &record, &nats).await?;
         membership.state = NetworkState::Running;
-        here.files.remove(VIEW_FILE)?;
+        here.files.forget(VIEW_FILE)?;
         here.files.write(FILE, &membership)?;
         Ok(store)
     };

@@ -133,3 +133,6 @@ async fn holder_state(store: &Store, machine: MachineId) -> Result<HolderState, 
         Slot::Deleted { at, .. } => HolderState::Removed(at),
     })
 }
+
+#[cfg(test)]
+mod contract;

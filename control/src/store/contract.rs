@@ -1,7 +1,12 @@
-//! The contract that every supported `nats-server` has to keep: the oldest, the shipped and the newest.
+//! The contract that every supported `nats-server` has to keep: the oldest, the shipped and the newest. The files in
+//! the folder are about what the store makes of it, with the server that is under test.
+
+mod events;
+mod operations;
+mod records;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use ployz_api::MachineId;
 use ployz_core::{Change, MachineRecord, ObservedRecord};
@@ -58,7 +63,7 @@ async fn keeps_the_contract(version: &str) {
         .await
         .expect("once more changes nothing");
     compare_and_set(&store).await;
-    watch(&store).await;
+    follow(&store).await;
     Box::pin(permissions(&ground, &store)).await;
     survive_a_power_cut(&ground, &store).await;
 }
@@ -99,7 +104,7 @@ async fn compare_and_set(store: &Store) {
 }
 
 /// A listing is whole, and what comes after it is told in order.
-async fn watch(store: &Store) {
+async fn follow(store: &Store) {
     let (first, second) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let first = record(&first, 1);
     let id = key(first.id);
@@ -181,15 +186,8 @@ fn observed(id: MachineId) -> ObservedRecord {
 /// Acknowledged writes survive the kill of the server, and the client reconnects by itself.
 async fn survive_a_power_cut(ground: &Ground, store: &Store) {
     assert!(store.create(INVITES, "kept", &7).await.unwrap());
-    ground.nats.kill();
-    let disconnected = async {
-        while store.is_connected() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, disconnected).await.unwrap();
-    ground.nats.start().await.unwrap();
-    store.wait_connected(PATIENCE).await.unwrap();
+    ground.cut_power(store).await;
+    ground.restore_power(store).await;
     let kept: Revised<u32> = store.get(INVITES, "kept").await.unwrap().unwrap();
     assert_eq!(kept.value, 7);
     // Buckets in memory have gone, and are created anew.

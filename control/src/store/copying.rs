@@ -257,3 +257,6 @@ fn is_same((ours, theirs): (&StreamMessage, &StreamMessage)) -> bool {
         && ours.payload == theirs.payload
         && operation(ours) == operation(theirs)
 }
+
+#[cfg(test)]
+mod contract;

@@ -12,6 +12,8 @@ mod directories;
 mod journal;
 mod member;
 mod shares;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use ask::announce_to_silent;
 pub(crate) use begin::begin;
