@@ -60,3 +60,43 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn earlier() -> serde_json::Value {
+        serde_json::json!({
+            "network_id": NetworkId::new(1, 1), "network": "acme", "name": "m1",
+            "cluster_cidr": "10.0.0.0/8", "addresses": null,
+            "overlay_ip": "10.0.1.1", "overlay_ip6": "fd00::1", "subnet": "10.0.1.0/24",
+            "ca_pem": "", "certificate_pem": "", "store": [["10.0.0.1", 4222]],
+        })
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_a_membership_that_takes_part() {
+        let membership: Membership = serde_json::from_value(earlier()).unwrap();
+        assert_eq!(
+            (membership.state, membership.store_epoch),
+            (NetworkState::Running, 0)
+        );
+        assert!(!membership.is_storage() && membership.endpoints.is_empty());
+        let store = membership.store_location();
+        assert_eq!((store.epoch, store.servers), (0, membership.store.clone()));
+        let saved = serde_json::to_value(&membership).unwrap();
+        let read: Membership = serde_json::from_value(saved.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), saved);
+    }
+
+    /// What it does not know, it would drop when it writes the file again.
+    #[test]
+    fn a_file_of_a_later_version_is_refused() {
+        let mut later = earlier();
+        later["later"] = 1.into();
+        let error = serde_json::from_value::<Membership>(later)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("later"), "{error}");
+    }
+}
