@@ -311,6 +311,8 @@ pub(crate) struct RttArguments {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -318,5 +320,63 @@ mod tests {
     #[test]
     fn the_flags_go_together() {
         Arguments::command().debug_assert();
+    }
+
+    /// What a daemon's refusal tells an operator to run is in its sources, and is something that can be run.
+    #[test]
+    fn every_command_that_a_daemon_tells_of_exists_with_its_flags() {
+        let mut command = Arguments::command();
+        // Flags of all commands are in each of them then.
+        command.build();
+        let control = Path::new(env!("CARGO_MANIFEST_DIR")).join("../control");
+        let mut count = 0;
+        for file in ["src", "core/src", "api/src"].map(|it| control.join(it)) {
+            for source in sources(&file) {
+                let text = std::fs::read_to_string(&source).unwrap();
+                let code = text.lines().filter(|line| !line.trim().starts_with("//"));
+                for said in code.flat_map(|line| line.split("ployzctl ").skip(1)) {
+                    let said = said.split(['"', '`', ';', ',', '(']).next().unwrap();
+                    if let Err(word) = check(&command, said) {
+                        panic!("{}: ployzctl {said}: {word} is not known", source.display());
+                    }
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 50, "{count} are not all");
+    }
+
+    fn check<'a>(mut command: &clap::Command, said: &'a str) -> Result<(), &'a str> {
+        let mut is_name = true;
+        for word in said.split_whitespace() {
+            if let Some(flag) = word.strip_prefix("--") {
+                // Of a flag in front of the command, the value would be taken for one.
+                is_name = false;
+                let mut flags = command.get_arguments().filter_map(|it| it.get_long());
+                if !flags.any(|it| it == flag) {
+                    return Err(word);
+                }
+            } else if is_name && command.has_subcommands() {
+                command = command.find_subcommand(word).ok_or(word)?;
+            } else {
+                is_name = false;
+            }
+        }
+        // A group of commands is none.
+        let is_one = !command.has_subcommands() || said.starts_with("--");
+        if is_one { Ok(()) } else { Err("the rest") }
+    }
+
+    fn sources(directory: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let below = |path: PathBuf| {
+            if path.is_dir() {
+                return sources(&path);
+            }
+            let is_rust = path.extension().is_some_and(|it| it == "rs");
+            is_rust.then_some(path).into_iter().collect()
+        };
+        paths.flat_map(below).collect()
     }
 }

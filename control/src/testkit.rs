@@ -349,3 +349,43 @@ fn membership(
         store_epoch: 0,
     }
 }
+
+/// Checks a page of metrics: each family is introduced by its help and its type, and has all its samples there, each
+/// once and with a number. Returns how many families there are.
+pub(crate) fn assert_page(page: &str) -> usize {
+    let (mut families, mut samples) = (BTreeMap::new(), BTreeSet::new());
+    let mut current = ("", "");
+    let mut help = "";
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, text) = rest.split_once(' ').expect(line);
+            assert!(text.ends_with('.'), "{line}");
+            help = name;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            current = rest.split_once(' ').expect(line);
+            assert_eq!(current.0, help, "{line}");
+            assert!(
+                ["counter", "gauge", "histogram"].contains(&current.1),
+                "{line}"
+            );
+            assert!(
+                families.insert(current.0, current.1).is_none(),
+                "twice: {line}"
+            );
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect(line);
+            let name = series.split('{').next().unwrap_or_default();
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            let family = base.filter(|_| current.1 == "histogram").unwrap_or(name);
+            assert_eq!(family, current.0, "away from its family: {line}");
+            assert_eq!(current.1 == "counter", name.ends_with("_total"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(samples.insert(series), "twice: {line}");
+            assert_eq!(series.contains('{'), series.ends_with('}'), "{line}");
+        }
+    }
+    assert!(page.ends_with('\n'));
+    families.len()
+}

@@ -10,7 +10,19 @@
 //! They take the servers of `scripts/setup quick`; `scripts/test` asks for them.
 
 mod cluster;
+mod credentials;
+mod events;
+mod invites;
+mod labels;
 mod membership;
+mod mesh;
 mod operations;
+mod provision;
+mod relay;
+mod removal;
+mod reports;
 mod requests;
 mod server;
+mod storage;
+mod streams;
+mod workloads;

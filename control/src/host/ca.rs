@@ -178,4 +178,36 @@ mod tests {
             assert!(PublicPoint::from_hex(other).is_none(), "{other}");
         }
     }
+
+    #[test]
+    fn each_store_has_a_secret_of_its_own_that_only_its_authority_can_tell() {
+        let authority = CertificateAuthority::generate("n1").unwrap();
+        let secret = |authority: &CertificateAuthority, epoch| {
+            authority.route_secret(epoch).expose().to_owned()
+        };
+        assert_eq!(secret(&authority, 1), secret(&authority, 1));
+        assert_ne!(secret(&authority, 1), secret(&authority, 2));
+        let other = CertificateAuthority::generate("n1").unwrap();
+        assert_ne!(secret(&authority, 1), secret(&other, 1));
+        // As it comes back from its file, it is the same.
+        let saved = serde_json::to_string(&authority).unwrap();
+        let read: CertificateAuthority = serde_json::from_str(&saved).unwrap();
+        assert_eq!(secret(&authority, 1), secret(&read, 1));
+    }
+
+    #[test]
+    fn a_time_that_no_certificate_can_have_is_refused_and_not_cut() {
+        let authority = CertificateAuthority::generate("n1").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certify =
+            |expires_at| authority.certify_person("ann", Role::Reader, Some(expires_at), &key);
+        for expires_at in [u64::MAX, i64::MAX as u64] {
+            let refused = certify(expires_at).unwrap_err();
+            assert!(
+                matches!(refused, HostError::Expiry(at) if at == expires_at),
+                "{refused}"
+            );
+        }
+        assert!(certify(4_000_000_000).is_ok());
+    }
 }

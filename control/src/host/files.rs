@@ -241,4 +241,57 @@ mod tests {
         assert!(files.path("a.json").is_dir() && !files.path("a.new").exists());
         fs::remove_dir_all(path).unwrap();
     }
+
+    #[test]
+    fn a_directory_that_others_could_read_is_closed_to_them_and_free_when_its_daemon_has_ended() {
+        let path = std::env::temp_dir().join(format!("ployz-open-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        fs::write(path.join("a.json"), "1").unwrap();
+        fs::set_permissions(path.join("a.json"), Permissions::from_mode(0o644)).unwrap();
+        let files = DataDirectory::open(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        files.write("a.json", &2).unwrap();
+        assert_eq!(mode(&files.path("a.json")), 0o600, "it is a new file");
+        files.make_directory("below/it").unwrap();
+        assert_eq!(mode(&files.path("below")), 0o700);
+        assert_eq!(mode(&files.path("below/it")), 0o700);
+        drop(files);
+        let files = DataDirectory::open(&path).unwrap();
+        assert_eq!(files.read::<u32>("a.json").unwrap(), Some(2));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_a_power_cut_left_half_written_is_never_read_and_is_written_over() {
+        let path = std::env::temp_dir().join(format!("ployz-half-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        files.write("a.json", &"whole").unwrap();
+        fs::write(files.path("a.new"), "\"hal").unwrap();
+        let read = || files.read::<String>("a.json").unwrap();
+        assert_eq!(read().as_deref(), Some("whole"));
+        files.write("a.json", &"next").unwrap();
+        assert_eq!(read().as_deref(), Some("next"));
+        assert!(!files.path("a.new").exists());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_removed_or_renamed_is_gone_and_removing_it_again_is_no_failure() {
+        let path = std::env::temp_dir().join(format!("ployz-gone-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        files.make_directory("next").unwrap();
+        files.write_bytes("next/a", b"1").unwrap();
+        files.rename("next", "now").unwrap();
+        assert_eq!(fs::read(files.path("now/a")).unwrap(), b"1");
+        let error = files.rename("next", "now").unwrap_err().to_string();
+        assert!(error.contains("next"), "{error}");
+        for _ in 0..2 {
+            files.remove("now").unwrap();
+            files.remove("never-was.json").unwrap();
+            assert!(!files.path("now").exists());
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
 }

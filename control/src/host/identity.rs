@@ -106,3 +106,55 @@ impl TryFrom<Saved> for Identity {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_once_and_one_that_is_damaged_is_not_replaced() {
+        let path = std::env::temp_dir().join(format!("ployz-identity-{}", std::process::id()));
+        let files = DataDirectory::open(&path).unwrap();
+        let first = Identity::open(&files).unwrap();
+        let again = Identity::open(&files).unwrap();
+        assert_eq!(first.machine_id, again.machine_id);
+        assert_eq!(first.nkey().unwrap(), again.nkey().unwrap());
+        let public = |identity: &Identity| identity.wireguard_key.public_key().to_string();
+        assert_eq!(public(&first), public(&again));
+        assert!(first.certificate_key().is_ok());
+        assert!(!format!("{first:?}").contains(first.nkey_seed.expose()));
+
+        let saved: serde_json::Value = files.read(FILE).unwrap().unwrap();
+        for (field, value, words) in [
+            ("wireguard_key", "0".repeat(64), WIREGUARD_KEY),
+            ("wireguard_key", "xyz".to_owned(), WIREGUARD_KEY),
+            ("surplus", "1".to_owned(), "surplus"),
+        ] {
+            let mut damaged = saved.clone();
+            damaged[field] = value.into();
+            files.write(FILE, &damaged).unwrap();
+            let error = Identity::open(&files).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            let kept: Option<serde_json::Value> = files.read(FILE).unwrap();
+            assert_eq!(
+                kept,
+                Some(damaged),
+                "a machine does not become another by itself"
+            );
+        }
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_key_of_the_store_or_of_the_certificate_that_is_none_is_named() {
+        let broken = || Secret::new("none".to_owned());
+        let identity = Identity {
+            nkey_seed: broken(),
+            certificate_key_pem: broken(),
+            ..Identity::generate().unwrap()
+        };
+        assert!(identity.nkey().unwrap_err().to_string().contains(STORE_KEY));
+        let error = identity.certificate_key().unwrap_err().to_string();
+        assert!(error.contains(CERTIFICATE_KEY), "{error}");
+    }
+}

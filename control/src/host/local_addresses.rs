@@ -68,3 +68,48 @@ const fn rank(address: IpAddr) -> u8 {
         IpAddr::V6(_) => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_at_one_address_is_reached_there_and_one_at_all_addresses_wherever_others_can() {
+        let one: SocketAddr = "192.0.2.1:51821".parse().unwrap();
+        assert_eq!(endpoints(one, "ployz0"), [one]);
+        for listen in ["0.0.0.0:51821", "[::]:51821"] {
+            let listen: SocketAddr = listen.parse().unwrap();
+            let all = endpoints(listen, "ployz0");
+            assert!(
+                all.iter()
+                    .all(|it| it.port() == 51_821 && !it.ip().is_loopback())
+            );
+            assert!(
+                listen.is_ipv6() || all.iter().all(SocketAddr::is_ipv4),
+                "{all:?}"
+            );
+            assert!(all.is_sorted_by_key(|it| rank(it.ip())), "{all:?}");
+        }
+        // Nobody else reaches the loopback network, so it is nobody's obstacle.
+        assert_eq!(overlap("127.0.0.0/8".parse().unwrap(), "ployz0"), None);
+    }
+
+    #[test]
+    fn private_addresses_come_first_and_those_that_lead_nowhere_not_at_all() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for nowhere in [
+            "127.0.0.1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "::",
+        ] {
+            assert!(!reachable(ip(nowhere)), "{nowhere}");
+        }
+        let mut all = ["2001:db8::1", "192.0.2.1", "10.0.0.1"].map(ip);
+        assert!(all.iter().all(|it| reachable(*it)));
+        all.sort_by_key(|it| rank(*it));
+        assert_eq!(all, ["10.0.0.1", "192.0.2.1", "2001:db8::1"].map(ip));
+    }
+}

@@ -64,4 +64,66 @@ mod tests {
         };
         LocalSet::new().run_until(test).await;
     }
+
+    /// What one task does to itself is not the others' end, nor the owner's.
+    #[tokio::test]
+    async fn a_task_that_panics_ends_alone() {
+        let test = async {
+            let (group, held) = (TaskGroup::default(), Rc::new(()));
+            let other = Rc::clone(&held);
+            group.spawn(async move {
+                let _held = other;
+                std::future::pending().await
+            });
+            let ended = Rc::new(Notify::new());
+            let unwinding = Rc::clone(&ended);
+            group.spawn(async move {
+                struct AtTheEnd(Rc<Notify>);
+                impl Drop for AtTheEnd {
+                    fn drop(&mut self) {
+                        self.0.notify_one();
+                    }
+                }
+                let _at_the_end = AtTheEnd(unwinding);
+                panic!("as a test has it");
+            });
+            ended.notified().await;
+            let done = Rc::clone(&ended);
+            group.spawn(async move { done.notify_one() });
+            ended.notified().await;
+            assert_eq!(Rc::strong_count(&held), 2, "the other one still runs");
+            group.abort().await;
+            assert_eq!(Rc::strong_count(&held), 1);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn tasks_are_gone_with_a_group_that_is_dropped_and_a_group_can_be_used_again() {
+        let test = async {
+            let held = Rc::new(());
+            let group = TaskGroup::default();
+            for round in 0..2 {
+                let other = Rc::clone(&held);
+                group.spawn(async move {
+                    let _held = other;
+                    std::future::pending().await
+                });
+                assert_eq!(Rc::strong_count(&held), 2, "round {round}");
+                group.abort().await;
+                assert_eq!(Rc::strong_count(&held), 1, "round {round}");
+            }
+            group.join().await;
+            let other = Rc::clone(&held);
+            group.spawn(async move {
+                let _held = other;
+                std::future::pending().await
+            });
+            drop(group);
+            while Rc::strong_count(&held) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }

@@ -115,3 +115,84 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, HostError> {
     roots.add(certificate(ca_pem)?).map_err(HostError::tls)?;
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::*;
+    use crate::host::ca::CertificateAuthority;
+
+    #[test]
+    fn a_certificate_names_its_holder_to_its_own_network_only() {
+        let authority = CertificateAuthority::generate("n1").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let pem = authority.certify_person("ann", Role::Operator, None, &key);
+        let chain = [certificate(&pem.unwrap()).unwrap()];
+        let holder = role(&chain, "N1").unwrap();
+        assert_eq!(
+            (holder.subject.as_str(), holder.role),
+            ("ann", Role::Operator)
+        );
+        assert_eq!(role(&chain, "n2"), None);
+        assert_eq!(role(&[], "n1"), None);
+        let garbage = [CertificateDer::from(vec![0x30, 0x03, 0x02, 0x01, 0x00])];
+        assert_eq!(role(&garbage, "n1"), None);
+        // The authority itself is nobody.
+        let own = [certificate(authority.certificate_pem()).unwrap()];
+        assert_eq!(role(&own, "n1"), None);
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_no_key_is_told_apart() {
+        let authority = CertificateAuthority::generate("n1").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let pem = authority.certify_machine("m1", &[], &key).unwrap();
+        let key_pem = key.serialize_pem();
+        let presence = Presence {
+            ca_pem: authority.certificate_pem(),
+            certificate_pem: &pem,
+            key_pem: &key_pem,
+            strangers: true,
+        };
+        server(presence).unwrap();
+        relayed(presence).unwrap();
+        store_client(presence).unwrap();
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        for (broken, words) in [
+            (
+                Presence {
+                    ca_pem: "",
+                    ..presence
+                },
+                "a certificate",
+            ),
+            (
+                Presence {
+                    certificate_pem: &key_pem,
+                    ..presence
+                },
+                "a certificate",
+            ),
+            (
+                Presence {
+                    key_pem: &pem,
+                    ..presence
+                },
+                "a private key",
+            ),
+            (
+                Presence {
+                    key_pem: &other,
+                    ..presence
+                },
+                "",
+            ),
+        ] {
+            for error in [server(broken).err(), store_client(broken).err()] {
+                let error = error.expect("it is refused").to_string();
+                assert!(error.contains(words), "{error}");
+            }
+        }
+    }
+}

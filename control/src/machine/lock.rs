@@ -35,3 +35,28 @@ impl ExclusiveLock {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_holds_a_lock_and_whoever_comes_then_is_told_what_is_going_on() {
+        let lock = ExclusiveLock::default();
+        let handle = lock.clone();
+        let held = lock.take_for("an update").unwrap();
+        let refused = handle.take_for("an update").unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (Code::Busy, "an update is in progress")
+        );
+        assert_eq!(refused.hint.as_deref(), Some("ployzctl operation list"));
+        assert!(handle.take().is_none());
+        assert!(
+            ExclusiveLock::default().take().is_some(),
+            "another lock is another matter"
+        );
+        drop(held);
+        assert!(handle.take().is_some() && lock.take().is_some());
+    }
+}

@@ -323,6 +323,6 @@ mod tests {
         assert_eq!(dates, 1, "a peer without a handshake has no date");
         let mtus = text.matches("path_mtu_bytes{").count();
         assert_eq!(mtus, 1, "a path that was not measured has no MTU");
-        assert!(text.ends_with('\n'));
+        crate::testkit::assert_page(&text);
     }
 }

@@ -204,4 +204,85 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_family_is_introduced_once_and_has_its_samples_behind_it() {
+        let mut text = String::new();
+        let labels = |shard: u32| format!("{{shard=\"{shard}\"}}");
+        family(
+            &mut text,
+            "a_total",
+            "counter",
+            "Some.",
+            (0..2).map(|it| (labels(it), u64::MAX)),
+        );
+        gauge(&mut text, "b", "Others.", 0);
+        family(&mut text, "c", "gauge", "None now.", []);
+        assert_eq!(crate::testkit::assert_page(&text), 3);
+        assert!(
+            text.contains("a_total{shard=\"1\"} 18446744073709551615\n"),
+            "{text}"
+        );
+        assert!(text.contains("\nb 0\n"), "{text}");
+    }
+
+    /// Sends this in pieces, and reads the answer.
+    async fn exchange(at: SocketAddr, pieces: &[&[u8]]) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        for piece in pieces {
+            stream.write_all(piece).await.unwrap();
+        }
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_page_that_cannot_be_made_says_why_and_the_next_scrape_is_answered() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let broken = std::cell::Cell::new(true);
+        let page = async || {
+            if broken.replace(false) {
+                return Err(io::Error::other("the data plane does not answer"));
+            }
+            Ok("page\n".to_owned())
+        };
+        let get: [&[u8]; 2] = [b"GET /met", b"rics HTTP/1.1\r\n\r\n"];
+        let scrapes = async {
+            let bad = exchange(at, &[b"\xff\xfe /metrics HTTP/1.1\r\n\r\n"]).await;
+            assert!(bad.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{bad}");
+            assert!(exchange(at, &[]).await.starts_with("HTTP/1.1 400 "));
+            let failed = exchange(at, &get).await;
+            assert!(
+                failed.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+                "{failed}"
+            );
+            assert!(
+                failed.ends_with("\r\n\r\nthe data plane does not answer\n"),
+                "{failed}"
+            );
+            let answer = exchange(at, &get).await;
+            assert!(
+                answer.contains("version=0.0.4") && answer.ends_with("\r\n\r\npage\n"),
+                "{answer}"
+            );
+        };
+        tokio::select! {
+            () = serve(Some(listener), page) => unreachable!(),
+            () = scrapes => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named_with_its_flag() {
+        let first = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let taken = first.local_addr().unwrap();
+        let refused = bind(taken).await.unwrap_err().to_string();
+        assert!(
+            refused.contains(&taken.to_string()) && refused.contains("--metrics-listen"),
+            "{refused}"
+        );
+    }
 }

@@ -194,3 +194,82 @@ fn clock_of_the_store(here: &Machine, network: &Network, view: &View, now: u64) 
     }
     Check::ok("clock", "the same as the store's")
 }
+
+#[cfg(test)]
+mod tests {
+    use ployz_api::Verdict;
+    use ployz_core::MachineRecord;
+
+    use super::*;
+    use crate::host::identity::Identity;
+    use crate::testkit::{self, Offline, run};
+
+    fn machine(number: u16, authority: Authority) -> MachineRecord {
+        MachineRecord {
+            authority,
+            ..testkit::record(&Identity::generate().unwrap(), number)
+        }
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_looked_for_where_it_is() {
+        run(async {
+            let offline = Offline::new();
+            let machines = vec![
+                machine(1, Authority::Storage),
+                machine(2, Authority::Compute),
+                machine(3, Authority::Storage),
+            ];
+            let network = offline.network(false, machines).await;
+            let found = store(&network);
+            assert_eq!(found.verdict, Verdict::Fail);
+            let mend = found.mend.unwrap();
+            for (holder, is_one) in [("m1", true), ("m2", false), ("m3", true)] {
+                assert_eq!(found.cause.contains(holder), is_one, "{}", found.cause);
+                assert_eq!(
+                    mend.contains(&format!("ployzctl doctor {holder}")),
+                    is_one,
+                    "{mend}"
+                );
+            }
+            assert!(
+                storage(&network).await.is_none(),
+                "it is none of this machine's"
+            );
+        });
+    }
+
+    #[test]
+    fn a_server_of_the_store_that_is_down_is_told_where_it_should_run() {
+        run(async {
+            let offline = Offline::new();
+            let network = offline
+                .network(true, vec![machine(1, Authority::Storage)])
+                .await;
+            let found = storage(&network).await.unwrap();
+            assert_eq!(found.verdict, Verdict::Fail);
+            assert!(
+                found.cause.starts_with("nats-server is down"),
+                "{}",
+                found.cause
+            );
+        });
+    }
+
+    #[test]
+    fn a_view_is_stale_past_its_bound_and_not_at_it() {
+        run(async {
+            let offline = Offline::new();
+            let network = offline.network(false, Vec::new()).await;
+            let view = network.view();
+            let confirmed = clock::now().unix_secs - view.age_secs(clock::now().unix_secs);
+            assert_eq!(age(&view, confirmed).cause, "confirmed 0 s ago");
+            assert_eq!(age(&view, confirmed + STALE_SECS).verdict, Verdict::Ok);
+            let stale = age(&view, confirmed + STALE_SECS + 1);
+            assert_eq!(stale.verdict, Verdict::Fail);
+            assert_eq!(stale.mend.as_deref(), Some(STORE_DOCTOR));
+            // A clock that was set back makes no view of the future.
+            assert_eq!(age(&view, 0).cause, "confirmed 0 s ago");
+        });
+    }
+}

@@ -75,3 +75,72 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Request, Fa
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ployz_api::Outcome;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn nothing() -> Response {
+        let success = ployz_api::Success {
+            message: String::new(),
+            payload: None,
+        };
+        Outcome::Ok(success).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_arrive_is_waited_for_so_long_and_no_longer() {
+        let request = encode(&Request::Status, REQUEST_LEN_MAX).unwrap();
+        for len in [0, HEADER_LEN - 1, HEADER_LEN, request.len() - 1] {
+            let (mut here, mut there) = tokio::io::duplex(1_024);
+            there.write_all(&request[..len]).await.unwrap();
+            let begin = Instant::now();
+            let refused = read(&mut here).await.unwrap_err();
+            assert_eq!(
+                (refused.code, begin.elapsed()),
+                (Code::Timeout, REQUEST_WAIT),
+                "{len} bytes"
+            );
+        }
+        // One that comes byte by byte, and in time, is a request.
+        let (mut here, mut there) = tokio::io::duplex(1);
+        let sending = async {
+            for byte in &request {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                there.write_all(&[*byte]).await.unwrap();
+            }
+        };
+        let (read, ()) = tokio::join!(read(&mut here), sending);
+        assert!(matches!(read, Ok(Request::Status)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_is_given_up() {
+        let (mut here, there) = tokio::io::duplex(8);
+        let begin = Instant::now();
+        let late = send(&mut here, &nothing()).await.unwrap_err();
+        assert!(matches!(late, StreamError::TimedOut { .. }), "{late}");
+        assert_eq!(begin.elapsed(), SEND_WAIT);
+        drop(there);
+        let gone = send(&mut here, &nothing()).await.unwrap_err();
+        assert!(matches!(gone, StreamError::Stream(_)), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_not_begun() {
+        let (mut here, mut there) = tokio::io::duplex(1_024);
+        let long = Response {
+            message: "m".repeat(RESPONSE_LEN_MAX),
+            ..nothing()
+        };
+        let refused = send(&mut here, &long).await.unwrap_err();
+        assert!(matches!(refused, StreamError::Frame(_)), "{refused}");
+        drop(here);
+        let mut sent = Vec::new();
+        there.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, b"", "or the client would wait for the rest");
+    }
+}

@@ -409,4 +409,55 @@ mod tests {
             assert_eq!(is_exact(image), expected, "{image}");
         }
     }
+
+    /// What an engine is told, of a workload with everything.
+    #[test]
+    fn a_container_has_the_environment_volumes_ports_and_labels_of_its_workload_and_bounded_logs() {
+        use ployz_api::{PublishedPort, Secret, WorkloadSpec};
+        use ployz_core::{InstanceRecord, RECORD_VERSION};
+
+        let record = InstanceRecord {
+            version: RECORD_VERSION,
+            workload: "shop/web".parse().unwrap(),
+            id: InstanceId::new(1, 1),
+            spec: WorkloadSpec {
+                program: Program::Image("web:1".to_owned()),
+                env: BTreeMap::from([
+                    ("A".to_owned(), Secret::new("x=y z".to_owned())),
+                    ("B".to_owned(), Secret::new(String::new())),
+                ]),
+                volumes: BTreeMap::from([("data".parse().unwrap(), "/data".to_owned())]),
+                publish: vec![PublishedPort {
+                    machine: 8_080,
+                    workload: 80,
+                }],
+            },
+            from: None,
+        };
+        let job = Job {
+            record: &record,
+            volumes: vec![("/var/lib/ployz/volumes/shop/web/data".into(), "/data")],
+            address: Ipv4Addr::new(10, 0, 1, 1),
+            subnet: "10.0.1.0/24".parse().unwrap(),
+        };
+        let told = described(&job, "web:1");
+        assert_eq!(told.env.unwrap(), ["A=x=y z", "B="]);
+        assert_eq!(told.exposed_ports.unwrap(), ["80/tcp"]);
+        let labels = told.labels.unwrap();
+        assert_eq!(labels[LABEL], record.id.to_string());
+        assert_eq!(labels["ployz.workload"], "shop/web");
+        let host = told.host_config.unwrap();
+        let binds = host.binds.unwrap();
+        assert_eq!(binds, ["/var/lib/ployz/volumes/shop/web/data:/data"]);
+        let ports = host.port_bindings.unwrap();
+        let bound = ports["80/tcp"].as_ref().unwrap();
+        assert_eq!(bound[0].host_port.as_deref(), Some("8080"));
+        assert_eq!(host.network_mode.as_deref(), Some(NETWORK));
+        let limits = host.log_config.unwrap().config.unwrap();
+        assert_eq!(
+            (limits["max-size"].as_str(), limits["max-file"].as_str()),
+            ("4m", "2")
+        );
+        assert_eq!(host.privileged, None);
+    }
 }

@@ -43,3 +43,25 @@ pub(super) fn last_lines(text: &str, lines: u32) -> Vec<String> {
     let first = all.len().saturating_sub(lines as usize);
     all[first..].iter().map(|line| (*line).to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_as_many_as_are_wanted_and_there_are() {
+        let lines = |text: &str, count| last_lines(text, count).join("|");
+        assert_eq!(lines("a\nb\nc\n", 2), "b|c");
+        assert_eq!(
+            lines("a\nb\nc", 2),
+            "b|c",
+            "the last line is not complete yet"
+        );
+        assert_eq!(lines("a\nb", 9), "a|b");
+        assert_eq!(lines("a\n\n", 2), "a|");
+        assert_eq!(
+            (lines("", 2), lines("a", 0)),
+            (String::new(), String::new())
+        );
+    }
+}

@@ -213,3 +213,168 @@ fn tail(path: &Path) -> Result<String, HostError> {
     rest.read_to_end(&mut bytes).map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ployz_api::{Secret, WorkloadSpec};
+    use ployz_core::{InstanceRecord, RECORD_VERSION};
+
+    use super::*;
+    use crate::testkit::{PATIENCE, run, wait_until};
+
+    const ID: InstanceId = InstanceId::new(1, 1);
+
+    /// A data directory that is removed at the end.
+    struct Ground {
+        path: PathBuf,
+        files: Rc<DataDirectory>,
+    }
+
+    impl Ground {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ployz-{name}-{}", std::process::id()));
+            let files = Rc::new(DataDirectory::open(&path).unwrap());
+            files.make_directory(&directory(ID)).unwrap();
+            Self { path, files }
+        }
+
+        fn processes(&self) -> Processes {
+            Processes::new(Rc::clone(&self.files))
+        }
+    }
+
+    impl Drop for Ground {
+        fn drop(&mut self) {
+            let _already_gone = fs::remove_dir_all(&self.path);
+        }
+    }
+
+    fn record(program: Program) -> InstanceRecord {
+        InstanceRecord {
+            version: RECORD_VERSION,
+            workload: "default/web".parse().unwrap(),
+            id: ID,
+            spec: WorkloadSpec {
+                program,
+                env: BTreeMap::from([("WORD".to_owned(), Secret::new("a  $B 'c'".to_owned()))]),
+                volumes: BTreeMap::new(),
+                publish: Vec::new(),
+            },
+            from: None,
+        }
+    }
+
+    fn start(processes: &Processes, program: Program) -> Result<(), WorkloadError> {
+        let record = record(program);
+        processes.start(&Job {
+            record: &record,
+            volumes: Vec::new(),
+            address: Ipv4Addr::new(10, 0, 1, 1),
+            subnet: "10.0.1.0/24".parse().unwrap(),
+        })
+    }
+
+    fn command(text: &str) -> Program {
+        Program::Exec(text.to_owned())
+    }
+
+    fn seen(processes: &Processes) -> Seen {
+        processes.observe(&[ID])[&ID]
+    }
+
+    async fn ended(processes: &Processes) -> Seen {
+        wait_until("the workload to end", PATIENCE, || {
+            seen(processes) != Seen::Running
+        })
+        .await;
+        seen(processes)
+    }
+
+    #[test]
+    fn a_command_has_its_own_environment_and_no_other_and_its_end_is_known() {
+        run(async {
+            let ground = Ground::new("process-env");
+            let processes = ground.processes();
+            assert_eq!(seen(&processes), Seen::Nothing);
+            let text = "echo \"$WORD|$PLOYZ_ADDRESS|$CARGO_PKG_NAME|$PWD\"; echo no >&2; exit 3";
+            start(&processes, command(text)).unwrap();
+            assert_eq!(ended(&processes).await, Seen::Failed);
+            let lines = processes.logs(ID, 10).unwrap();
+            assert_eq!(lines, ["a  $B 'c'|10.0.1.1||/", "no"]);
+            // The end of the first is not the end of the second.
+            start(&processes, command("echo again")).unwrap();
+            assert_eq!(ended(&processes).await, Seen::Succeeded);
+            assert_eq!(processes.logs(ID, 1).unwrap(), ["again"]);
+            assert_eq!(processes.logs(InstanceId::new(2, 2), 1).unwrap(), [""; 0]);
+            let image = start(&processes, Program::Image("web:1".to_owned())).unwrap_err();
+            assert!(matches!(image, WorkloadError::Runtime { .. }), "{image}");
+        });
+    }
+
+    /// The daemon ends and another one comes: the process goes on, is known by it, and is stopped by it.
+    #[test]
+    fn a_process_outlives_its_daemon_and_the_next_one_stops_it_with_all_that_it_has_started() {
+        run(async {
+            let ground = Ground::new("process-adopt");
+            let first = ground.processes();
+            start(&first, command("sleep 600 & echo $!; wait")).unwrap();
+            wait_until("the child to be started", PATIENCE, || {
+                first.logs(ID, 1).unwrap().len() == 1
+            })
+            .await;
+            let child: u32 = first.logs(ID, 1).unwrap()[0].parse().unwrap();
+            drop(first);
+            let second = ground.processes();
+            assert_eq!(seen(&second), Seen::Running);
+            // Also when the daemon ended before it could write down which process it was.
+            ground.files.remove(&file(ID, "process.json")).unwrap();
+            assert_eq!(seen(&second), Seen::Running);
+            assert!(Process::of(child).is_some());
+            second.stop(ID).await.unwrap();
+            assert_ne!(seen(&second), Seen::Running);
+            wait_until("the child to be gone", PATIENCE, || {
+                Process::of(child).is_none()
+            })
+            .await;
+            second.stop(ID).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_process_whose_end_nobody_has_written_down_has_failed() {
+        run(async {
+            let ground = Ground::new("process-lost");
+            let processes = ground.processes();
+            start(&processes, command("exec sleep 600")).unwrap();
+            assert_eq!(seen(&processes), Seen::Running);
+            let process = processes.running(ID).unwrap();
+            let group = Pid::from_raw(i32::try_from(process.pid).unwrap());
+            killpg(group, Signal::SIGKILL).unwrap();
+            assert_eq!(ended(&processes).await, Seen::Failed);
+        });
+    }
+
+    #[test]
+    fn a_log_that_has_become_long_is_set_aside_and_read_on_across_the_cut() {
+        run(async {
+            let ground = Ground::new("process-log");
+            let processes = ground.processes();
+            let log = ground.files.path(&file(ID, "log"));
+            let line = "ä".repeat(50) + "\n";
+            let count = usize::try_from(LOG_LEN_MAX).unwrap() / line.len() + 1;
+            fs::write(&log, line.repeat(count) + "last\n").unwrap();
+            processes.bound_log(ID);
+            assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+            fs::write(&log, "next\n").unwrap();
+            processes.bound_log(ID);
+            assert_eq!(fs::read(&log).unwrap(), b"next\n", "a short one stays");
+            assert_eq!(processes.logs(ID, 2).unwrap(), ["last", "next"]);
+            // No answer is longer than what fits, wherever the text is cut.
+            let all = processes.logs(ID, u32::MAX).unwrap();
+            assert!(all.iter().map(|it| it.len() + 1).sum::<usize>() <= LOGS_LEN_MAX);
+            assert_eq!(all.last().unwrap(), "next");
+        });
+    }
+}

@@ -185,4 +185,15 @@ mod tests {
             assert_eq!(state(active, sub), expected, "{active} {sub}");
         }
     }
+
+    #[test]
+    fn what_systemctl_shows_of_several_units_is_told_apart() {
+        let said =
+            "Id=a.service\nActiveState=active\nSubState=running\n\nId=b=c.service\nnonsense\n";
+        let units: Vec<_> = said.split("\n\n").map(properties).collect();
+        assert_eq!(units[0]["SubState"], "running");
+        assert_eq!((units[1]["Id"], units[1].len()), ("b=c.service", 1));
+        let id = InstanceId::new(1, 1);
+        assert!(unit(id).starts_with("ployz-workload-") && unit(id).ends_with(".service"));
+    }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use ployz_api::client::connect;
 use ployz_api::{
-    CertificateName, Credential, Failure, InviteRequest, LOCAL_NETWORK, MEMBER_CREDENTIAL_FILE,
-    MachineId, MeshInitRequest, Name, Outcome, Payload, Request, Role, Secret, Token,
+    CertificateName, Code, Credential, Failure, InviteRequest, LOCAL_NETWORK,
+    MEMBER_CREDENTIAL_FILE, MachineId, MeshInitRequest, Name, Outcome, Payload, Request, Role,
+    Secret, Token,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -31,12 +32,15 @@ const PORT: u16 = 51_821;
 pub(super) struct Cluster {
     base: [u8; 2],
     directory: PathBuf,
+    runtime: Runtime,
     pub(super) hosts: Vec<Host>,
 }
 
 /// A machine, and everything that runs for it.
 pub(super) struct Host {
     pub(super) machine: Rc<Machine>,
+    /// A permit of these is taken by each request that is under way.
+    pub(super) requests: Rc<Semaphore>,
     networks: Rc<Networks>,
     tasks: TaskGroup,
 }
@@ -50,13 +54,24 @@ impl Cluster {
         Self {
             base: [second, third],
             directory: std::env::temp_dir().join(name),
+            runtime: Runtime::Host,
             hosts: Vec::new(),
         }
     }
 
     /// Machines in one network: the first has founded it, the others have joined in their order.
     pub(super) async fn founded(count: usize) -> Self {
+        Self::found(Self::new(), count).await
+    }
+
+    /// The same, of machines whose container engine does not answer: they claim workloads, and none of them runs.
+    pub(super) async fn founded_without_engines(count: usize) -> Self {
         let mut cluster = Self::new();
+        cluster.runtime = Runtime::Docker;
+        Self::found(cluster, count).await
+    }
+
+    async fn found(mut cluster: Self, count: usize) -> Self {
         cluster.add_host().await;
         let found = Request::MeshInit(cluster.network("acme"));
         cluster.hosts[0].ask(found).await.unwrap();
@@ -87,8 +102,13 @@ impl Cluster {
         // The address that it will have in the overlay: subnets are given in their order.
         let address = Ipv4Addr::new(127, second, third + number, 1);
         let directory = self.directory.join(format!("m{}", number + 1));
-        self.hosts
-            .push(Host::start(config(number, address, directory)).await);
+        self.hosts.push(
+            Host::start(Config {
+                runtime: self.runtime,
+                ..config(number, address, directory)
+            })
+            .await,
+        );
         self.hosts.last().unwrap()
     }
 
@@ -153,6 +173,7 @@ impl Host {
         tasks.spawn(async move { serving.serve(commands).await.unwrap() });
         Self {
             machine,
+            requests,
             networks,
             tasks,
         }
@@ -207,7 +228,7 @@ impl Host {
     }
 
     /// The daemon ends, as by SIGKILL: what runs beside it goes on.
-    async fn kill(&self) {
+    pub(super) async fn kill(&self) {
         self.tasks.abort().await;
         self.networks.abandon().await;
     }
@@ -236,6 +257,27 @@ fn config(number: u8, address: Ipv4Addr, data_dir: PathBuf) -> Config {
         log_format: LogFormat::Auto,
     }
 }
+
+/// Checks that a request was refused with this code, and that its message or its hint says this.
+pub(super) fn refused(outcome: Outcome, code: Code, words: &str) {
+    let refused = outcome.expect_err("a refusal");
+    assert_eq!(refused.code, code, "{refused:?}");
+    let hint = refused.hint.as_deref().unwrap_or_default();
+    let said = format!("{}; {hint}", refused.message);
+    assert!(said.contains(words), "'{words}' is not in '{said}'");
+}
+
+/// What a request has answered, of the kind that is expected.
+macro_rules! payload {
+    ($answer:expr, $kind:ident) => {{
+        let answer: ployz_api::Outcome = $answer;
+        match answer.unwrap().payload {
+            Some(ployz_api::Payload::$kind(payload)) => payload,
+            other => panic!("{other:?}"),
+        }
+    }};
+}
+pub(super) use payload;
 
 /// A token, opened.
 pub(super) fn opened(token: &Secret) -> Token {

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, Host};
 use crate::testkit::{PATIENCE, run, wait_until};
 
 /// A person's credential of this role.
-async fn certified(host: &Host, role: Role) -> (ployz_api::CredentialId, Credential) {
+pub(super) async fn certified(host: &Host, role: Role) -> (ployz_api::CredentialId, Credential) {
     let request = Request::CredentialCreate(CredentialRequest {
         role,
         ttl_secs: None,
@@ -24,7 +24,8 @@ async fn certified(host: &Host, role: Role) -> (ployz_api::CredentialId, Credent
     }
 }
 
-async fn ask(credential: &Credential, request: &Request) -> Outcome {
+/// Asks with a credential, on a connection of its own.
+pub(super) async fn ask(credential: &Credential, request: &Request) -> Outcome {
     let session = connect(credential, Instant::now() + PATIENCE)
         .await
         .unwrap();
@@ -33,7 +34,8 @@ async fn ask(credential: &Credential, request: &Request) -> Outcome {
     Outcome::from(answer)
 }
 
-fn label(machine: &str) -> Request {
+/// A change of a machine's labels.
+pub(super) fn label(machine: &str) -> Request {
     Request::MachineLabel {
         machine: machine.to_owned(),
         labels: BTreeMap::from([("a".parse().unwrap(), Some("b".parse().unwrap()))]),

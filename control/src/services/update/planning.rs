@@ -95,3 +95,25 @@ fn version_step(from: Option<&Version>, to: &Version) -> VersionStep {
         Change::Upgrade | Change::Rebuild => VersionStep::TooFar,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine is brought to the next minor version and no further, never back, and asked if it has not said what it
+    /// has.
+    #[test]
+    fn a_version_is_none_ahead_back_or_too_far() {
+        let step = |from: Option<&str>, to: &str| {
+            let from: Option<Version> = from.map(|it| it.parse().unwrap());
+            version_step(from.as_ref(), &to.parse().unwrap())
+        };
+        assert_eq!(step(None, "0.2.0"), VersionStep::Ahead);
+        assert_eq!(step(Some("0.2.0"), "0.2.0"), VersionStep::None);
+        assert_eq!(step(Some("0.2.0"), "0.2.1"), VersionStep::Ahead);
+        assert_eq!(step(Some("0.2.1"), "0.2.0"), VersionStep::Back);
+        assert_eq!(step(Some("0.2.0"), "0.1.9"), VersionStep::Back);
+        assert_eq!(step(Some("0.2.0"), "0.9.0"), VersionStep::TooFar);
+        assert_eq!(step(Some("0.2.0"), "3.0.0"), VersionStep::TooFar);
+    }
+}
