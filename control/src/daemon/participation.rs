@@ -203,7 +203,7 @@ impl Networks {
         let (machine, driven) = (Rc::clone(&self.machine), Rc::clone(network));
         let failure = self.failure.clone();
         tasks.spawn(async move {
-            if let Err(error) = driven.run(&*machine).await {
+            if let Err(error) = Box::pin(driven.run(&*machine)).await {
                 failure.send_replace(Some(error.to_string()));
             }
         });

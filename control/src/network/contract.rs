@@ -7,9 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ployz_api::{Authority, InstanceId, MachineId, RttRecord, WorkloadState};
-use ployz_core::{CredentialRecord, MachineRecord, ObservedRecord, OperationRecord, View};
+use ployz_core::{
+    Change, CredentialRecord, Input, MachineRecord, ObservedRecord, OperationRecord, View,
+};
 use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
+use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::tasks::TaskGroup;
 use crate::network::{Host, Network, NetworkError};
@@ -335,6 +338,46 @@ fn the_store_is_looked_for_where_it_was_and_at_every_holder_of_the_records() {
         write(&store, &promoted).await;
         let forgotten = || *holder.network.servers.borrow() == BTreeSet::from([known]);
         wait_until("a former holder to be forgotten", PATIENCE, forgotten).await;
+    });
+}
+
+/// The client of a store that is away takes nothing in until it is back.
+#[test]
+#[ignore = "takes the servers of scripts/setup quick"]
+fn a_new_holder_that_is_heard_of_as_the_store_goes_away_holds_nothing_up() {
+    run(async {
+        let (ground, store, other) = two().await;
+        ground.admit(std::slice::from_ref(&other));
+        let member = Running::member(&ground, &other).await;
+        member.has_peers(&[&ground.holder]).await;
+        ground.cut_power(&store).await;
+        wait_until("the member to notice", PATIENCE, || {
+            !member.network.store.is_connected()
+        })
+        .await;
+        // The control task looks again when the watchdog asks whether it is alive.
+        let hear = async |record: MachineRecord, revision| {
+            let change = Change::Machine(Box::new(record), revision);
+            let heard = Input::Changed(change);
+            member
+                .network
+                .control
+                .borrow_mut()
+                .handle(heard, clock::now());
+            let alive = member.network.heartbeat.check();
+            tokio::time::timeout(PATIENCE, alive).await.expect("alive");
+        };
+        let known = ground.membership(&other).store[0];
+        let (third, fourth) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let mut promoted = record(&third, 3);
+        promoted.authority = Authority::Storage;
+        promoted.store_port = Some(4_222);
+        let both = BTreeSet::from([known, (promoted.overlay_ip.into(), 4_222)]);
+        hear(promoted, 1_000).await;
+        let learnt = || *member.network.servers.borrow() == both;
+        wait_until("the address of the new holder", PATIENCE, learnt).await;
+        hear(record(&fourth, 4), 1_001).await;
+        member.has_peers(&[&ground.holder, &third, &fourth]).await;
     });
 }
 

@@ -26,6 +26,7 @@ impl Network {
             result = self.drive(host, receiver) => result,
             () = self.follow(sender) => Ok(()),
             () = self.report(host) => Ok(()),
+            () = self.tell_servers() => Ok(()),
             () = self.supervise() => Ok(()),
             () = self.count_refusals(host) => Ok(()),
         }
@@ -76,7 +77,7 @@ impl Network {
                 if let Err(error) = host.save(&self.view()) {
                     tracing::warn!(%error, "cannot save the view");
                 }
-                self.update_servers().await;
+                self.update_servers();
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
@@ -114,12 +115,22 @@ impl Network {
 
     /// Updates the addresses of the store from the records of its holders: a machine that was away during a change
     /// finds the store as long as one of the former holders is still one.
-    async fn update_servers(&self) {
+    fn update_servers(&self) {
         let mut servers: BTreeSet<_> = self.membership.store.iter().copied().collect();
         servers.extend(self.view().store_servers());
-        if *self.servers.borrow() != servers {
-            let all: Vec<_> = servers.iter().copied().collect();
-            self.servers.replace(servers);
+        self.servers.send_if_modified(|known| {
+            let is_new = *known != servers;
+            *known = servers;
+            is_new
+        });
+    }
+
+    /// Tells the store's client where the store is: beside the control task, because a client that is looking for the
+    /// store takes nothing in until it has found it. Never returns.
+    async fn tell_servers(&self) {
+        let mut servers = self.servers.subscribe();
+        while servers.changed().await.is_ok() {
+            let all: Vec<_> = servers.borrow_and_update().iter().copied().collect();
             self.store.set_servers(&all).await;
         }
     }

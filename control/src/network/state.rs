@@ -31,7 +31,7 @@ pub(crate) struct Network {
     pub(crate) storage: Option<Storage>,
     pub(super) control: RefCell<Control>,
     /// The addresses that the store's client connects to.
-    pub(super) servers: RefCell<BTreeSet<(IpAddr, u16)>>,
+    pub(super) servers: watch::Sender<BTreeSet<(IpAddr, u16)>>,
     /// Machines that have a peer and may use the store, once both are configured.
     pub(super) admitted: watch::Sender<BTreeSet<MachineId>>,
     /// Clients that follow the events through this machine.
@@ -73,7 +73,7 @@ impl Network {
         let servers = membership.store.iter().copied().collect();
         Self {
             own,
-            servers: RefCell::new(servers),
+            servers: watch::Sender::new(servers),
             entered_ms: clock::unix_ms(),
             membership,
             store,

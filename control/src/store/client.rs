@@ -140,7 +140,7 @@ impl Store {
         &self.health
     }
 
-    /// Uses these servers from the next connection on.
+    /// Uses these servers from the next connection on. Returns once there is a connection, however long that takes.
     pub(crate) async fn set_servers(&self, servers: &[(IpAddr, u16)]) {
         if let Err(error) = self.client.set_server_pool(urls(servers)).await {
             tracing::debug!(%error, "the store's client has ended");
