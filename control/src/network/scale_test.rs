@@ -204,7 +204,8 @@ async fn watch_resources(store: &Store, ground: &Ground, machines: &[Machine]) -
     );
     // Nobody follows with one, so there is nothing to be left behind.
     assert_eq!(most, 0, "consumers");
-    let memory = ["self".to_owned(), ground.nats.pid().to_string()].map(|it| memory_kib(&it));
+    let server = ground.nats.pid().unwrap();
+    let memory = ["self".to_owned(), server.to_string()].map(|it| memory_kib(&it));
     tell(&format!(
         "consumers, at most                              {most}"
     ));
