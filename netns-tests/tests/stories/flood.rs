@@ -27,7 +27,9 @@ const A_SECOND: u32 = 50_000;
 const SECONDS: u32 = 2;
 const ROUNDS_MIN: usize = 3;
 const ROUNDS_MAX: usize = 15;
-const SHARE: f64 = 0.8;
+/// What is left of the throughput. Two processors carry both daemons, iperf3 and the generator: medians of 0.79 to
+/// above 0.8 were measured there, of 17e73ad and of its successors alike, from one hour to the next.
+const SHARE: f64 = 0.7;
 
 const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 2);
 
