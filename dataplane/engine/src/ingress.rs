@@ -90,6 +90,13 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
         match message {
+            // One shard admits them all.
+            Some(Message::HandshakeInitiation | Message::HandshakeResponse { .. })
+                if !self.shard_map.is_handshake_shard() =>
+            {
+                let admitting = self.shard_map.handshake_shard();
+                self.hand_off(admitting, HandoffKind::Admission, from, datagram)
+            }
             Some(Message::HandshakeInitiation) => self.handle_initiation(now, from, datagram, sink),
             Some(Message::HandshakeResponse { receiver_index }) => {
                 self.handle_response(now, from, receiver_index, datagram, sink)
@@ -202,14 +209,6 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.shard_map.is_handshake_shard() {
-            return self.hand_off(
-                self.shard_map.handshake_shard(),
-                HandoffKind::Admission,
-                from,
-                datagram,
-            );
-        }
         self.admit(now, from, datagram, sink)?;
         let keys = self.keys.as_ref().ok_or(Drop::NoKey)?;
         let claim = Claim::read(&keys.identity, datagram)?;
@@ -257,14 +256,6 @@ impl Engine {
         datagram: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        if !self.shard_map.is_handshake_shard() {
-            return self.hand_off(
-                self.shard_map.handshake_shard(),
-                HandoffKind::Admission,
-                from,
-                datagram,
-            );
-        }
         self.admit(now, from, datagram, sink)?;
         let home = self.shard_map.home_of_index(receiver_index);
         if home != self.shard_map.shard() {
