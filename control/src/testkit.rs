@@ -18,8 +18,10 @@ use tokio::task::LocalSet;
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
+use crate::host::config::{BackendArgument, Config, Runtime, ServiceMode};
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
+use crate::host::logging::LogFormat;
 use crate::host::membership::Membership;
 use crate::nats::{Certificates, DIRECTORY, NatsServer, Settings, User};
 use crate::network::{Network, Storage};
@@ -264,6 +266,31 @@ impl Offline {
 impl Drop for Offline {
     fn drop(&mut self) {
         let _already_gone = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The settings of a daemon that opens nothing by itself and finds no server of the store.
+pub(crate) fn config(data_dir: PathBuf) -> Config {
+    Config {
+        data_dir,
+        name: Name::nearest("m1"),
+        region: Name::nearest("local"),
+        interface: "none".to_owned(),
+        mtu: 1_420,
+        wg_port: 51_820,
+        wg_endpoint: Vec::new(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 51_821)),
+        nats_server: PathBuf::from("/nonexistent/nats-server"),
+        nats_unit: None,
+        nats_port: 4_222,
+        metrics_listen: None,
+        io_backend: BackendArgument::Auto,
+        shards: 1,
+        runtime: Runtime::Host,
+        docker_socket: PathBuf::from("/nowhere"),
+        service_mode: ServiceMode::System,
+        release_base: None,
+        log_format: LogFormat::Auto,
     }
 }
 

@@ -15,16 +15,15 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::daemon::participation::Networks;
-use crate::host::config::{BackendArgument, Config, Runtime, ServiceMode};
+use crate::host::config::{Config, Runtime};
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
-use crate::host::logging::LogFormat;
 use crate::host::tasks::TaskGroup;
 use crate::machine::{Machine, Root};
 use crate::overlay::Overlay;
 use crate::requests::{Asker, carry_out};
 use crate::server::REQUESTS_MAX;
-use crate::testkit::{PATIENCE, program, wait_until};
+use crate::testkit::{self, PATIENCE, program, wait_until};
 
 const PORT: u16 = 51_821;
 
@@ -236,25 +235,11 @@ impl Host {
 
 fn config(number: u8, address: Ipv4Addr, data_dir: PathBuf) -> Config {
     Config {
-        data_dir,
         name: Name::nearest(&format!("m{}", number + 1)),
-        region: Name::nearest("local"),
-        interface: "none".to_owned(),
-        mtu: 1_420,
-        wg_port: 51_820,
         wg_endpoint: vec![SocketAddr::from((address, 51_820))],
         listen: SocketAddr::from((address, PORT)),
         nats_server: program("2.14.6"),
-        nats_unit: None,
-        nats_port: 4_222,
-        metrics_listen: None,
-        io_backend: BackendArgument::Auto,
-        shards: 1,
-        runtime: Runtime::Host,
-        docker_socket: PathBuf::from("/nowhere"),
-        service_mode: ServiceMode::System,
-        release_base: None,
-        log_format: LogFormat::Auto,
+        ..testkit::config(data_dir)
     }
 }
 

@@ -1,17 +1,15 @@
 //! Which store counts on a machine, by what lies on its disk. No server runs.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use ployz_api::{Code, MachineId, Name, NetworkId, StoreLocation};
+use ployz_api::{Code, MachineId, NetworkId, StoreLocation};
 use ployz_core::AddressPlan;
 
 use crate::host::ca::CertificateAuthority;
-use crate::host::config::{BackendArgument, Config, Runtime, ServiceMode};
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
-use crate::host::logging::LogFormat;
 use crate::host::membership::{AUTHORITY_FILE, FILE, Membership, VIEW_FILE};
 use crate::machine::{Machine, Root};
 use crate::nats::{DIRECTORY, FORMER_DIRECTORY, NEXT_DIRECTORY};
@@ -20,7 +18,7 @@ use crate::services::membership;
 use crate::services::store_change::directories::{PREPARED_FILE, Prepared, move_in, settle};
 use crate::services::store_change::journal::JOURNAL_FILE;
 use crate::services::store_change::member::{adopt, known};
-use crate::testkit::{member_of, run};
+use crate::testkit::{config, member_of, run};
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 101, 0, 1));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 101, 1, 1));
@@ -107,30 +105,6 @@ fn place(epoch: u32, holders: &[IpAddr]) -> StoreLocation {
 
 fn plan() -> AddressPlan {
     AddressPlan::new("10.101.0.0/16".parse().unwrap(), 24).unwrap()
-}
-
-fn config(data_dir: PathBuf) -> Config {
-    Config {
-        data_dir,
-        name: Name::nearest("m1"),
-        region: Name::nearest("local"),
-        interface: "none".to_owned(),
-        mtu: 1_420,
-        wg_port: 51_820,
-        wg_endpoint: Vec::new(),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 51_821)),
-        nats_server: PathBuf::from("/nonexistent/nats-server"),
-        nats_unit: None,
-        nats_port: PORT,
-        metrics_listen: None,
-        io_backend: BackendArgument::Auto,
-        shards: 1,
-        runtime: Runtime::Host,
-        docker_socket: PathBuf::from("/nowhere"),
-        service_mode: ServiceMode::System,
-        release_base: None,
-        log_format: LogFormat::Auto,
-    }
 }
 
 #[test]
