@@ -25,7 +25,7 @@ use crate::host::logging::LogFormat;
 use crate::host::membership::Membership;
 use crate::nats::{Certificates, DIRECTORY, NatsServer, Settings, User};
 use crate::network::{Network, Storage};
-use crate::store::Store;
+use crate::store::{MACHINES, Store, StoreError};
 
 /// Generous for everything that is not measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -200,6 +200,21 @@ impl Drop for Ground {
         self.nats.kill();
         let _already_gone = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Writes a machine's record, as often as it takes: a client that has not noticed yet that its server is gone loses
+/// what it is given.
+pub(crate) async fn write(store: &Store, record: &MachineRecord) {
+    let written = async {
+        loop {
+            match store.put(MACHINES, &key(record.id), record).await {
+                Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+                other => break other.map(drop),
+            }
+        }
+    };
+    let written = tokio::time::timeout(PATIENCE, written).await;
+    written.expect("the store takes it in time").unwrap();
 }
 
 /// A network whose store does not answer, which is all that it takes to decide things in a view.

@@ -17,7 +17,7 @@ use crate::host::identity::Identity;
 use crate::host::tasks::TaskGroup;
 use crate::network::{Host, Network, NetworkError};
 use crate::store::{CREDENTIALS, MACHINES, OBSERVED, OPERATIONS, RTT, Revised, Store};
-use crate::testkit::{Ground, Offline, PATIENCE, key, record, run, wait_until};
+use crate::testkit::{Ground, Offline, PATIENCE, key, record, run, wait_until, write};
 
 /// A data plane, and what it was last told to save.
 #[derive(Debug, Default)]
@@ -130,10 +130,6 @@ impl Running {
 
 fn public(identity: &Identity) -> PublicKey {
     identity.wireguard_key.public_key()
-}
-
-async fn write(store: &Store, record: &MachineRecord) {
-    store.put(MACHINES, &key(record.id), record).await.unwrap();
 }
 
 /// A store in which its holder and one more machine are.
