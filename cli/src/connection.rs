@@ -4,12 +4,13 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::client::{ClientError, Following, ask, ask_through, follow};
+use ployz_api::client::{Between, ClientError, Following, Relayed, ask, ask_through, follow};
 use ployz_api::{
     Answerer, Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE,
-    MEMBER_CREDENTIAL_FILE, Name, Outcome, Request,
+    MEMBER_CREDENTIAL_FILE, MachineId, MachineRow, Name, Outcome, Payload, Request, Response,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,12 +30,35 @@ pub(crate) struct Connection {
 }
 
 /// The route to the daemon that answers.
+#[derive(Clone)]
 struct Route {
     /// The credential for the daemon that is dialled.
-    credential: Credential,
+    credential: Rc<Credential>,
     /// The credential for a machine that is asked through another one, where it differs.
-    known_as: Option<Credential>,
+    known_as: Option<Rc<Credential>>,
     destination: Option<Destination>,
+    /// Whose word counts for which machine that is.
+    between: Between,
+}
+
+impl Route {
+    /// Whether the machine is named by what may be the beginning of its id or name, to a daemon that others run.
+    fn names_machine_in_part(&self) -> bool {
+        match &self.destination {
+            Some(Destination::Machine(wanted)) => {
+                self.between == Between::Untrusted && wanted.parse::<MachineId>().is_err()
+            }
+            Some(Destination::Coordinator) | None => false,
+        }
+    }
+
+    fn relayed(&self) -> Option<Relayed<'_>> {
+        self.destination.as_ref().map(|destination| Relayed {
+            known_as: self.known_as.as_ref().unwrap_or(&self.credential),
+            destination,
+            between: self.between,
+        })
+    }
 }
 
 impl Connection {
@@ -107,17 +131,47 @@ impl Connection {
     }
 
     async fn asked_by(&self, route: &Route, request: &Request) -> Outcome {
-        let patience = self.arguments.timeout;
-        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
-        let answer = match &route.destination {
-            None => ask(&route.credential, request, patience).await,
-            Some(destination) => {
-                ask_through(&route.credential, known_as, destination, request, patience).await
+        let answer = match self.asked_once(route, request).await {
+            Err(ClientError::WrongMachine(_)) if route.names_machine_in_part() => {
+                let exact = self.resolve(route).await?;
+                self.asked_once(&exact, request).await
             }
+            answer => answer,
         };
         answer
             .map_err(|error| self.unanswered(&error))
             .and_then(Outcome::from)
+    }
+
+    async fn asked_once(&self, route: &Route, request: &Request) -> Result<Response, ClientError> {
+        let patience = self.arguments.timeout;
+        match route.relayed() {
+            None => ask(&route.credential, request, patience).await,
+            Some(relayed) => ask_through(&route.credential, relayed, request, patience).await,
+        }
+    }
+
+    /// The route to the one machine that is meant, by its id: a machine that holds the store says which one that is, and
+    /// not the machine between.
+    async fn resolve(&self, route: &Route) -> Result<Route, Failure> {
+        let Some(Destination::Machine(wanted)) = &route.destination else {
+            return Ok(route.clone());
+        };
+        let to_holder = Route {
+            destination: Some(Destination::Coordinator),
+            ..route.clone()
+        };
+        let listed = self.asked_once(&to_holder, &Request::MachineList).await;
+        let listed = listed.map_err(|error| self.unanswered(&error))?;
+        let Some(Payload::MachineList(list)) = Outcome::from(listed)?.payload else {
+            let message = "the machine that holds the store sent an unexpected answer";
+            return Err(Failure::new(Code::Internal, message));
+        };
+        let id = select(wanted, &list.rows)?;
+        Ok(Route {
+            destination: Some(Destination::Machine(id.to_string())),
+            ..route.clone()
+        })
     }
 
     /// Asks, and hands over every answer as it comes, until an interrupt. An end by the daemon is a failure.
@@ -148,17 +202,13 @@ impl Connection {
     }
 
     fn stream(&self, request: &Request, mut each: impl FnMut(Outcome)) -> Result<End, Failure> {
-        let route = block_on(self.route(request, None))?;
+        let mut route = block_on(self.route(request, None))?;
+        if route.names_machine_in_part() {
+            route = block_on(self.resolve(&route))?;
+        }
         let patience = self.arguments.timeout;
-        let known_as = route.known_as.as_ref().unwrap_or(&route.credential);
         let followed = block_on(async {
-            let following = follow(
-                &route.credential,
-                known_as,
-                route.destination.as_ref(),
-                request,
-                patience,
-            );
+            let following = follow(&route.credential, route.relayed(), request, patience);
             let mut following = following.await?;
             let end = until_the_end(&mut following, &mut each).await;
             following.close().await;
@@ -212,9 +262,10 @@ impl Connection {
             }
             let needs_coordinator = request.operation().row().answered_by == Answerer::Holder;
             return Ok(Route {
-                credential,
+                credential: Rc::new(credential),
                 known_as: None,
                 destination: on.or_else(|| needs_coordinator.then_some(Destination::Coordinator)),
+                between: Between::Untrusted,
             });
         }
         if !self.arguments.connect.is_empty() {
@@ -222,7 +273,10 @@ impl Connection {
             return Err(Failure::new(Code::InvalidArgument, message)
                 .hint("ployzctl context import <file>, then add --context <name>"));
         }
-        let read = |file| read(&self.local(file)).map_err(|failure| failure.hint(self.start_it()));
+        let read = |file| {
+            let read = read(&self.local(file)).map(Rc::new);
+            read.map_err(|failure| failure.hint(self.start_it()))
+        };
         Ok(Route {
             credential: read(LOCAL_CREDENTIAL_FILE)?,
             known_as: on
@@ -230,6 +284,7 @@ impl Connection {
                 .then(|| read(MEMBER_CREDENTIAL_FILE))
                 .transpose()?,
             destination: on,
+            between: Between::Trusted,
         })
     }
 
@@ -255,9 +310,10 @@ impl Connection {
             ClientError::TimedOut(_) => Code::Timeout,
             ClientError::Busy(_) => Code::Busy,
             ClientError::Refused(_) => Code::Forbidden,
-            ClientError::Unreachable(_) | ClientError::Credential(_) | ClientError::Broken(_) => {
-                Code::DaemonUnreachable
-            }
+            ClientError::Unreachable(_)
+            | ClientError::Credential(_)
+            | ClientError::Broken(_)
+            | ClientError::WrongMachine(_) => Code::DaemonUnreachable,
         };
         let hint = match (code, self.context()) {
             (Code::Forbidden, _) => {
@@ -315,6 +371,32 @@ async fn until_the_end(
             None => return Ok(Ok(End::Complete)),
         }
     }
+}
+
+/// The machine of this id or name, or the only one of which either begins like that.
+fn select(wanted: &str, machines: &[MachineRow]) -> Result<MachineId, Failure> {
+    let lower = wanted.to_lowercase();
+    let id = |machine: &MachineRow| machine.id.to_string().to_lowercase();
+    if let Some(machine) = machines.iter().find(|it| it.name.as_str() == wanted) {
+        return Ok(machine.id);
+    }
+    let begins =
+        |it: &&MachineRow| id(it).starts_with(&lower) || it.name.as_str().starts_with(wanted);
+    let candidates: Vec<_> = machines.iter().filter(begins).collect();
+    let (code, message) = match candidates[..] {
+        [machine] if !wanted.is_empty() => return Ok(machine.id),
+        [] | [_] => (
+            Code::MachineNotFound,
+            format!("there is no machine '{wanted}'"),
+        ),
+        [..] => {
+            let names: Vec<_> = candidates.iter().map(|it| it.name.as_str()).collect();
+            let names = names.join(", ");
+            let message = format!("'{wanted}' is ambiguous: it could be {names}");
+            (Code::MachineAmbiguous, message)
+        }
+    };
+    Err(Failure::new(code, message).hint("ployzctl machine ls"))
 }
 
 fn read(path: &Path) -> Result<Credential, Failure> {

@@ -340,6 +340,7 @@ pub(crate) fn record(identity: &Identity, number: u16) -> MachineRecord {
         subnet: Some(ipnet::Ipv4Net::new(subnet, 24).unwrap()),
         wireguard_key: identity.wireguard_key.public_key().to_string(),
         nkey: identity.nkey().unwrap(),
+        certificate_key: None,
         endpoints: vec![SocketAddr::from(([192, 0, 2, 1], 51_820))],
         store_port: None,
         created_at: 0,
@@ -372,7 +373,7 @@ fn membership(
     key: &KeyPair,
     store: SocketAddr,
 ) -> Membership {
-    let certificate = authority.certify_machine(subject, &[store.ip()], key);
+    let certificate = authority.certify_store(subject.parse().unwrap(), &[store.ip()], key);
     Membership {
         network_id,
         network: Name::nearest("ground"),
@@ -389,6 +390,7 @@ fn membership(
         wg_port: None,
         endpoints: Vec::new(),
         store_epoch: 0,
+        renewed: None,
     }
 }
 

@@ -20,11 +20,13 @@ pub fn ask_as(machine: &Machine, address: [u8; 4], request: &Request) -> Result<
         Ok(serde_json::from_slice(&bytes)?)
     };
     let (network, identity) = (read("network.json")?, read("identity.json")?);
+    // Programs of earlier versions do not renew theirs.
+    let renewed = read("certificates.json").map(|it| text(&it, "/machine_pem"));
     let credential = Credential {
         endpoints: vec![(address, 51_821).into()],
         network: text(&network, "/network_id"),
         ca_pem: text(&network, "/ca_pem"),
-        certificate_pem: text(&network, "/certificate_pem"),
+        certificate_pem: renewed.unwrap_or_else(|_| text(&network, "/certificate_pem")),
         key_pem: Secret::new(text(&identity, "/certificate_key_pem")),
     };
     machine.netns.enter(|| {

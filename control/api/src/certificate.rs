@@ -1,9 +1,13 @@
-//! The identity in a certificate: one DNS name, `<subject>.<role>.<network>.ployz`.
+//! The identity in a certificate: a DNS name, `<subject>.<role>.<network>.ployz`. The certificate of a machine has more
+//! names: those that it shares with others, and the one that its operator gave it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::id::MachineId;
+use crate::name::Name;
 
 /// The role of a certificate's holder; `ployz_core::permits` has the table of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,9 +62,33 @@ pub struct CertificateName {
 }
 
 impl CertificateName {
+    /// The name of one machine.
+    pub fn machine(id: MachineId, network: &str) -> Self {
+        Self {
+            subject: id.to_string(),
+            role: Role::Machine,
+            network: network.to_owned(),
+        }
+    }
+
     /// The name under which every machine of a network answers, whichever it is.
     pub fn any_machine(network: &str) -> String {
         format!("{}.{}.ployz", Role::Machine.name(), network.to_lowercase())
+    }
+
+    /// The name under which every machine answers that holds the store, whichever it is.
+    pub fn any_holder(network: &str) -> String {
+        format!("holder.{}.ployz", network.to_lowercase())
+    }
+
+    /// The name of one machine that holds the store.
+    pub fn holder(id: MachineId, network: &str) -> String {
+        format!("{id}.holder.{network}.ployz").to_lowercase()
+    }
+
+    /// The name that an operator gave a machine.
+    pub fn named(name: &Name, network: &str) -> String {
+        format!("{name}.named.{network}.ployz").to_lowercase()
     }
 }
 

@@ -53,15 +53,15 @@ pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
 pub use removal::{CleanupStep, MachineRemove, MachineRetired};
 pub use request::{
-    CredentialRequest, Destination, InviteRequest, MeshInitRequest, ProvisionReport, RedeemRequest,
-    Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
+    CredentialRequest, Destination, InviteRequest, KeyProofs, MeshInitRequest, ProvisionReport,
+    RedeemRequest, Request, TTL_SECS_DEFAULT, TTL_SECS_MAX,
 };
 pub use request_table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 pub use response::{
     Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
     MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown, MachineRow,
     MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome, Payload, Redeemed,
-    Response, Status, StorageState, Success,
+    Renewed, Response, Status, StorageState, Success,
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;
@@ -69,7 +69,7 @@ pub use storage::{
     FailedPromotion, NextStore, StorageList, StoragePromotion, StorageReport, StorageRequest,
     StorageRow, StorageStep, StoreLocation,
 };
-pub use token::{InvalidToken, SECRET_LEN, Token, fingerprint};
+pub use token::{Coordinators, InvalidToken, SECRET_LEN, Token, fingerprint};
 pub use update::{
     FailedMachine, MachineHealth, MachineUpdate, RELEASE_PIECE_LEN, ReleaseFetched, ReleaseFile,
     ReleasePiece, ReleaseSource, Switch, UpdateRequest, UpdateStep, UpdatedMachine,

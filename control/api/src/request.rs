@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::certificate::Role;
 use crate::code::Code;
-use crate::id::{CredentialId, InviteId, MachineId, OperationId};
+use crate::id::{CredentialId, InviteId, MachineId, NetworkId, OperationId};
 use crate::label::{LabelKey, LabelValue};
 use crate::migration::{MigrateRequest, VolumeRequest};
 use crate::name::Name;
@@ -102,7 +103,12 @@ pub enum Request {
     },
     /// Get out of the network, and take down what there is of it and of the daemon. Only who holds the store may ask
     /// that of another machine, which it is about to remove.
-    MachineRetire,
+    MachineRetire {
+        /// The network's decision to remove this very machine, signed by its authority: ECDSA over P-256 with SHA-256,
+        /// ASN.1, in hexadecimal digits. Earlier versions do not send one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decision: Option<String>,
+    },
     /// Place a workload on a machine.
     WorkloadDeploy(DeployRequest),
     /// Which workloads do machines hold?
@@ -194,6 +200,8 @@ pub enum Request {
         /// How many of those that were.
         limit: u32,
     },
+    /// From a machine: sign its certificate anew, for the key that the connection was made with.
+    CertificateRenew,
     /// Which long work is there?
     OperationList,
     /// How far is one of them?
@@ -349,4 +357,46 @@ pub struct RedeemRequest {
     pub certificate_key: String,
     /// The endpoints of its WireGuard.
     pub endpoints: Vec<SocketAddr>,
+    /// That it holds the private halves of the three keys. An invite of an earlier version does not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proofs: Option<KeyProofs>,
+}
+
+/// Proofs that a machine holds the private halves of the keys that it shows, each over [`RedeemRequest::digest`], in
+/// hexadecimal digits.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyProofs {
+    /// HMAC-SHA256 under the X25519 secret that the WireGuard key shares with the key of the invite.
+    pub wireguard: String,
+    /// Ed25519, by the key for the store.
+    pub nkey: String,
+    /// ECDSA over P-256 with SHA-256, ASN.1, by the certificate's key.
+    pub certificate: String,
+}
+
+impl RedeemRequest {
+    /// SHA-256 over everything that identifies the machine and the invite. Each part is preceded by its length.
+    pub fn digest(&self, network: NetworkId) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        let ids = [
+            network.to_string(),
+            self.invite_id.to_string(),
+            self.machine_id.to_string(),
+        ];
+        let parts = ["ployz: keys of a joining machine"]
+            .into_iter()
+            .chain(ids.iter().map(String::as_str))
+            .chain([
+                self.secret.expose(),
+                &self.wireguard_key,
+                &self.nkey,
+                &self.certificate_key,
+            ]);
+        for part in parts {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
 }

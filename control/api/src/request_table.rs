@@ -161,6 +161,7 @@ requests! {
     CredentialCreate (request)    Admins     Change (request.role.name().to_owned()),  Holder, One;
     CredentialList ()             Admins     Read,                                     Holder, One;
     CredentialRevoke { credential_id } Admins Change (credential_id.to_string()),      Holder, One;
+    CertificateRenew ()           Machines   Read,                                     Holder, One;
     Doctor ()                     Known      Read,                                     Any,    One;
     PairReport ()                 Known      Read,                                     Any,    One;
     RttReport ()                  Machines   Read,                                     Any,    One;

@@ -177,6 +177,7 @@ pub enum Payload {
     InviteList(InviteList),
     MachineJoin(MachineJoin),
     Redeemed(Box<Redeemed>),
+    Renewed(Renewed),
     Credential(Box<NewCredential>),
     CredentialList(CredentialList),
     Doctor(Doctor),
@@ -460,6 +461,18 @@ pub struct Redeemed {
     pub store_epoch: u32,
     /// The records of all machines, the joiner's among them.
     pub machines: Vec<Value>,
+    /// The joiner's certificate for the store's servers, which see no other of its certificates.
+    #[serde(default)]
+    pub store_certificate_pem: Option<String>,
+}
+
+/// A machine's certificates, signed anew.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The certificate for the management protocol.
+    pub certificate_pem: String,
+    /// The certificate for the store's servers.
+    pub store_certificate_pem: String,
 }
 
 /// A new credential.

@@ -1,6 +1,6 @@
 //! The token of an invite: all that a machine needs to find a network, to trust it, and to be let in once.
 //!
-//! `ployz1.` and then, in base64 for URLs, JSON followed by the first eight bytes of its SHA-256. The checksum is for
+//! `ployz2.` and then, in base64 for URLs, JSON followed by the first eight bytes of its SHA-256. The checksum is for
 //! people, who cut and mistype; what protects the network is the secret.
 
 use std::net::SocketAddr;
@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::id::{InviteId, NetworkId};
+use crate::id::{InviteId, MachineId, NetworkId};
 use crate::secret::Secret;
 
 /// 128 bits cannot be guessed.
 pub const SECRET_LEN: usize = 16;
 
-const PREFIX: &str = "ployz1.";
+const PREFIX: &str = "ployz2.";
+/// Of the version before, whose tokens name no coordinators.
+const FORMER_PREFIX: &str = "ployz1.";
 const CHECKSUM_LEN: usize = 8;
 /// Some 400 bytes with two endpoints; a daemon has a handful of addresses.
 const LEN_MAX: usize = 8 * 1024;
@@ -38,6 +40,21 @@ pub struct Token {
     pub secret: Secret,
     /// Seconds since 1970.
     pub expires_at: u64,
+    /// The machines that may answer. A token of the version before names none, and any machine of the network may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinators: Option<Coordinators>,
+}
+
+/// The machines that may let the holder of a token in, and what it has to prove to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coordinators {
+    /// Those that held the store when the token was made.
+    pub machines: Vec<MachineId>,
+    /// The invite's X25519 public key, in base64: the joiner proves to it that it holds its own WireGuard key.
+    pub proof_key: String,
+    /// When the token was made, by the store's clock: no certificate may have expired before. Seconds since 1970.
+    pub created_at: u64,
 }
 
 /// Text that is no token.
@@ -52,7 +69,11 @@ impl Token {
         let mut bytes = Zeroizing::new(serde_json::to_vec(self).expect("a token is JSON"));
         let checksum = Sha256::digest(&*bytes);
         bytes.extend_from_slice(&checksum[..CHECKSUM_LEN]);
-        Secret::new(format!("{PREFIX}{}", BASE64.encode(&*bytes)))
+        let prefix = match self.coordinators {
+            Some(_) => PREFIX,
+            None => FORMER_PREFIX,
+        };
+        Secret::new(format!("{prefix}{}", BASE64.encode(&*bytes)))
     }
 
     /// From one word.
@@ -64,7 +85,9 @@ impl Token {
         if text.len() > LEN_MAX {
             return Err(InvalidToken);
         }
-        let word = text.strip_prefix(PREFIX).ok_or(InvalidToken)?;
+        let current = text.strip_prefix(PREFIX);
+        let word = current.or_else(|| text.strip_prefix(FORMER_PREFIX));
+        let word = word.ok_or(InvalidToken)?;
         let bytes = Zeroizing::new(BASE64.decode(word).map_err(|_| InvalidToken)?);
         let (json, checksum) = bytes
             .split_last_chunk::<CHECKSUM_LEN>()
@@ -72,7 +95,11 @@ impl Token {
         if Sha256::digest(json)[..CHECKSUM_LEN] != checksum[..] {
             return Err(InvalidToken);
         }
-        serde_json::from_slice(json).map_err(|_| InvalidToken)
+        let token: Self = serde_json::from_slice(json).map_err(|_| InvalidToken)?;
+        if token.coordinators.is_some() != current.is_some() {
+            return Err(InvalidToken);
+        }
+        Ok(token)
     }
 }
 
@@ -96,6 +123,11 @@ mod tests {
             invite_id: InviteId::new(3, 4),
             secret: Secret::new("ab".repeat(SECRET_LEN)),
             expires_at: 5,
+            coordinators: Some(Coordinators {
+                machines: vec![MachineId::new(5, 6)],
+                proof_key: "0nscWCo5g1p1G9ujcm+rwlQJSvDNqL644p4GpCpAWlI=".to_owned(),
+                created_at: 4,
+            }),
         }
     }
 
@@ -141,7 +173,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_else_is_no_token_either(text in "(ployz1\\.)?[ -~]{0,80}") {
+        fn anything_else_is_no_token_either(text in "(ployz[12]\\.)?[ -~]{0,80}") {
             prop_assert!(Token::decode(&text).is_err());
         }
     }

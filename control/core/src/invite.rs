@@ -43,6 +43,12 @@ pub struct InviteRecord {
     standby: bool,
     #[serde(default)]
     consumed_by: Option<MachineId>,
+    /// SHA-256 of the three public keys of that machine: whoever names it with others is another.
+    #[serde(default)]
+    consumed_keys: Option<String>,
+    /// Whether the machine that uses it has to prove that it holds its keys; earlier versions do not ask for it.
+    #[serde(default)]
+    asks_for_proofs: bool,
     /// The revision in `machines` by which that machine had been removed before, if it had been.
     #[serde(default)]
     removed_before: Option<u64>,
@@ -61,6 +67,22 @@ pub enum Redemption {
     Again,
 }
 
+/// A machine that shows the secret of an invite.
+#[derive(Clone, Copy, Debug)]
+pub struct Redeemer<'a> {
+    /// The id that it gives.
+    pub machine: MachineId,
+    /// SHA-256 of its three public keys, in hexadecimal digits.
+    pub keys: &'a str,
+    /// Whether it has proven that it holds their private halves.
+    pub has_proven_keys: bool,
+    /// Whether the network has a machine of this id.
+    pub is_member: bool,
+    /// The revision in `machines` by which a machine of this id was removed, if one was: only a removal that the invite
+    /// has not seen makes it of no more use.
+    pub removed: Option<u64>,
+}
+
 /// The reason why an invite admits no machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InviteRefusal {
@@ -76,6 +98,12 @@ pub enum InviteRefusal {
     /// The invite was revoked.
     #[error("the invite has been revoked")]
     Revoked,
+    /// The keys are not proven, or not all of them.
+    #[error("the machine has not proven that it holds the private halves of its keys")]
+    Unproven,
+    /// The machine is in the network already, by another invite.
+    #[error("the network has a machine of this id already")]
+    Member,
 }
 
 impl From<InviteRefusal> for Failure {
@@ -85,9 +113,22 @@ impl From<InviteRefusal> for Failure {
             InviteRefusal::Expired => Code::InviteExpired,
             InviteRefusal::Consumed => Code::InviteConsumed,
             InviteRefusal::Revoked => Code::InviteRevoked,
+            InviteRefusal::Unproven => Code::Forbidden,
+            InviteRefusal::Member => Code::Conflict,
         };
-        Self::new(code, refusal.to_string())
-            .hint("ployzctl machine invite create (on a machine of the network)")
+        let hint = match refusal {
+            InviteRefusal::Unproven => "update ployzd on the joining machine",
+            InviteRefusal::Member => {
+                "join with the token that it joined with, or remove it first: ployzctl machine rm <machine>"
+            }
+            InviteRefusal::Invalid
+            | InviteRefusal::Expired
+            | InviteRefusal::Consumed
+            | InviteRefusal::Revoked => {
+                "ployzctl machine invite create (on a machine of the network)"
+            }
+        };
+        Self::new(code, refusal.to_string()).hint(hint)
     }
 }
 
@@ -110,6 +151,8 @@ impl InviteRecord {
             labels: request.labels,
             standby: request.standby,
             consumed_by: None,
+            consumed_keys: None,
+            asks_for_proofs: true,
             removed_before: None,
             revoked_at: None,
             unknown: Map::new(),
@@ -129,36 +172,46 @@ impl InviteRecord {
         }
     }
 
-    /// A machine shows a secret. If it has been removed from the network, `removed` is the revision in `machines` that
-    /// says so: only a removal that the invite has not seen makes it of no more use.
+    /// A machine shows a secret.
     ///
     /// # Errors
     /// [`InviteRefusal`].
     pub fn redeem(
         &self,
-        machine: MachineId,
+        by: &Redeemer<'_>,
         secret: &str,
-        removed: Option<u64>,
         unix_secs: u64,
     ) -> Result<Redemption, InviteRefusal> {
         if secret_digest(secret) != self.secret_digest {
             return Err(InviteRefusal::Invalid);
         }
         match self.status(unix_secs) {
+            InviteStatus::Active | InviteStatus::Consumed
+                if self.asks_for_proofs && !by.has_proven_keys =>
+            {
+                Err(InviteRefusal::Unproven)
+            }
+            // An invite makes a new machine, and never another certificate of one that there is.
+            InviteStatus::Active if by.is_member => Err(InviteRefusal::Member),
             InviteStatus::Active => Ok(Redemption::Consume(Box::new(Self {
-                consumed_by: Some(machine),
-                removed_before: removed,
+                consumed_by: Some(by.machine),
+                consumed_keys: Some(by.keys.to_owned()),
+                removed_before: by.removed,
                 ..self.clone()
             }))),
-            InviteStatus::Consumed
-                if self.consumed_by == Some(machine) && removed <= self.removed_before =>
-            {
-                Ok(Redemption::Again)
-            }
+            InviteStatus::Consumed if self.is_consumed_by(by) => Ok(Redemption::Again),
             InviteStatus::Consumed => Err(InviteRefusal::Consumed),
             InviteStatus::Revoked => Err(InviteRefusal::Revoked),
             InviteStatus::Expired => Err(InviteRefusal::Expired),
         }
+    }
+
+    /// Whether this very machine has consumed it, and has not been removed since.
+    fn is_consumed_by(&self, by: &Redeemer<'_>) -> bool {
+        let keys = self.consumed_keys.as_deref();
+        // An earlier version has not noted the keys, nor asked for proofs.
+        let is_same = keys.map_or(by.has_proven_keys, |keys| keys == by.keys);
+        self.consumed_by == Some(by.machine) && is_same && by.removed <= self.removed_before
     }
 
     /// An operator takes it back. `None` when there is nothing to write: it is revoked already.
@@ -242,10 +295,22 @@ mod tests {
     }
 
     fn consumed() -> InviteRecord {
-        let Ok(Redemption::Consume(record)) = fresh().redeem(ALICE, "right", None, EARLY) else {
+        let Ok(Redemption::Consume(record)) = fresh().redeem(&machine(ALICE), "right", EARLY)
+        else {
             unreachable!()
         };
         *record
+    }
+
+    /// One that is not in the network and has proven its keys.
+    const fn machine(id: MachineId) -> Redeemer<'static> {
+        Redeemer {
+            machine: id,
+            keys: "its own",
+            has_proven_keys: true,
+            is_member: false,
+            removed: None,
+        }
     }
 
     fn revoked() -> InviteRecord {
@@ -271,8 +336,8 @@ mod tests {
             (revoked(),  LATE,  S::Revoked,   Err(Revoked),  Err(Revoked),   Err(Invalid), again),
         ];
         for (record, at, status, alice, bob, wrong, revoke) in table {
-            let redeem = |machine, secret| {
-                let redemption = record.redeem(machine, secret, None, at);
+            let redeem = |id, secret| {
+                let redemption = record.redeem(&machine(id), secret, at);
                 redemption.map(|done| matches!(done, Redemption::Consume(_)))
             };
             assert_eq!(record.status(at), status);
@@ -293,12 +358,16 @@ mod tests {
     #[test]
     fn a_removal_ends_what_the_invite_was_good_for() {
         let never = consumed();
-        let Ok(Redemption::Consume(invited_anew)) = fresh().redeem(ALICE, "right", Some(7), EARLY)
-        else {
+        let removed = |removed| Redeemer {
+            removed,
+            ..machine(ALICE)
+        };
+        let invited = fresh().redeem(&removed(Some(7)), "right", EARLY);
+        let Ok(Redemption::Consume(invited_anew)) = invited else {
             unreachable!()
         };
         let refused = Err(InviteRefusal::Consumed);
-        for (record, removed, expected) in [
+        for (record, revision, expected) in [
             (&never, None, Ok(Redemption::Again)),
             (&never, Some(7), refused.clone()),
             (&invited_anew, None, Ok(Redemption::Again)),
@@ -306,10 +375,51 @@ mod tests {
             (&invited_anew, Some(8), refused),
         ] {
             assert_eq!(
-                record.redeem(ALICE, "right", removed, LATE),
+                record.redeem(&removed(revision), "right", LATE),
                 expected,
-                "{removed:?}"
+                "{revision:?}"
             );
+        }
+    }
+
+    /// Whoever has the secret and names another machine gets nothing of it, before the invite is used and after.
+    #[test]
+    fn an_invite_makes_a_new_machine_or_lets_in_the_one_that_it_made() {
+        let own = machine(ALICE);
+        let unproven = Redeemer {
+            has_proven_keys: false,
+            ..own
+        };
+        let member = Redeemer {
+            is_member: true,
+            ..own
+        };
+        let other_keys = Redeemer {
+            keys: "of an attacker",
+            is_member: true,
+            ..own
+        };
+        let mut former = fresh();
+        former.asks_for_proofs = false;
+        let Ok(Redemption::Consume(of_former)) = former.redeem(&unproven, "right", EARLY) else {
+            panic!("a joining machine of the earlier version is let in");
+        };
+        let mut noted_by_none = of_former.clone();
+        noted_by_none.consumed_keys = None;
+        use InviteRefusal::{Consumed, Member, Unproven};
+        for (record, by, expected) in [
+            (&fresh(), unproven, Err(Unproven)),
+            (&fresh(), member, Err(Member)),
+            (&former, member, Err(Member)),
+            (&consumed(), member, Ok(Redemption::Again)),
+            (&consumed(), unproven, Err(Unproven)),
+            (&consumed(), other_keys, Err(Consumed)),
+            (&of_former, other_keys, Err(Consumed)),
+            (&of_former, unproven, Ok(Redemption::Again)),
+            (&noted_by_none, unproven, Err(Consumed)),
+            (&noted_by_none, own, Ok(Redemption::Again)),
+        ] {
+            assert_eq!(record.redeem(&by, "right", EARLY), expected, "{by:?}");
         }
     }
 
@@ -321,7 +431,11 @@ mod tests {
         ) {
             prop_assume!(shown != "right");
             for record in [fresh(), consumed(), revoked()] {
-                let answer = record.redeem(MachineId::new(0, number), &shown, removed, at);
+                let by = Redeemer {
+                    removed,
+                    ..machine(MachineId::new(0, number))
+                };
+                let answer = record.redeem(&by, &shown, at);
                 prop_assert_eq!(answer, Err(InviteRefusal::Invalid));
             }
         }

@@ -32,7 +32,7 @@ pub use addresses::{
 };
 pub use control::{Change, Control, Effect, Input, Now};
 pub use credentials::CredentialRecord;
-pub use invite::{InviteRecord, InviteRefusal, Redemption, secret_digest};
+pub use invite::{InviteRecord, InviteRefusal, Redeemer, Redemption, secret_digest};
 pub use lease::{HolderState, Lease, NAME_REST_SECS, SUBNET_REST_SECS};
 pub use lifecycle::{Transition, TransitionRefusal, may_place};
 pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
@@ -48,7 +48,7 @@ pub use removal::{RemovalRefusal, may_remove};
 pub use storage::{StoragePlan, StorageWish, plan_storage};
 pub use supervision::{Seen, Supervision};
 pub use update::{Candidate, UpdatePlan, VersionStep, compare_health, plan_update};
-pub use view::{SavedView, SelectError, View};
+pub use view::{ROOT_PREFIX, SavedView, SelectError, View};
 pub use workloads::{HELD_MAX, InstanceRecord, ServiceRecord, pick, void_claims};
 
 pub use rtt::peer_rtt;

@@ -32,6 +32,9 @@ pub struct MachineRecord {
     pub subnet: Option<Ipv4Net>,
     pub wireguard_key: String,
     pub nkey: String,
+    /// SHA-256 of the public key of its certificate; none until an earlier version's certificate has been renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_key: Option<String>,
     /// The endpoints of its WireGuard, the best first.
     pub endpoints: Vec<SocketAddr>,
     /// The port of its store, if it has one.
@@ -112,6 +115,7 @@ pub(crate) mod examples {
             subnet: Ipv4Net::new(Ipv4Addr::new(10, 101, number, 0), 24).ok(),
             wireguard_key: key.to_string(),
             nkey: String::new(),
+            certificate_key: None,
             endpoints: vec![SocketAddr::from(([192, 0, 2, number], port))],
             store_port: None,
             created_at: 0,

@@ -73,6 +73,7 @@ mod tests {
             (O::CredentialCreate, [true,  false,   false, false,  false]),
             (O::CredentialList,   [true,  false,   false, false,  false]),
             (O::CredentialRevoke, [true,  false,   false, false,  false]),
+            (O::CertificateRenew, [false, false,   false, true,   false]),
             (O::Doctor,           [true,  true,    true,  true,   false]),
             (O::PairReport,       [true,  true,    true,  true,   false]),
             (O::RttReport,        [false, false,   false, true,   false]),

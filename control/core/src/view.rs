@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::machines::{MachineRecord, ObservedRecord};
 use crate::peers::{changes, plan};
 
+/// The subject of root of a machine that holds the store is this and the machine's id.
+pub const ROOT_PREFIX: &str = "root-";
+
 /// The records that have been seen, by machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -108,17 +111,23 @@ impl View {
         clock.checked_sub(i64::try_from(at).ok()?)
     }
 
-    /// Whether a certificate still says who its holder is: a person's until it is revoked, a machine's while the
-    /// machine is in the network.
-    pub fn believes(&self, holder: &CertificateName) -> bool {
+    /// Whether a certificate still says who its holder is: a person's until it is revoked, that of root of a machine
+    /// while the machine holds the store, and a machine's while the machine is in the network with this key. `key` is
+    /// the SHA-256 of the certificate's public key.
+    pub fn believes(&self, holder: &CertificateName, key: &str) -> bool {
         match holder.role {
             Role::Admin | Role::Operator | Role::Reader => {
+                if let Some(id) = holder.subject.strip_prefix(ROOT_PREFIX) {
+                    let machine = id.parse().ok().and_then(|id| self.machine(id));
+                    return machine.is_some_and(|it| it.authority == Authority::Storage);
+                }
                 let id = holder.subject.parse::<CredentialId>();
                 !id.is_ok_and(|id| self.revoked.contains(&id))
             }
             Role::Machine => {
-                let id = holder.subject.parse::<MachineId>();
-                id.is_ok_and(|id| self.machines.contains_key(&id))
+                let id = holder.subject.parse().ok();
+                let machine = id.and_then(|id| self.machine(id));
+                machine.is_some_and(|it| it.certificate_key.as_deref().is_none_or(|own| own == key))
             }
             Role::Stranger => true,
         }

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ployz_api::{Code, Failure, MEMBER_CREDENTIAL_FILE, NetworkState};
+use quinn::Endpoint;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::host::heartbeat::Heartbeat;
@@ -21,7 +22,7 @@ use crate::nats::Certificates;
 use crate::network::{Network, Storage};
 use crate::overlay::reflector;
 use crate::server::Server;
-use crate::services::{membership, migration, removal, store_change, update};
+use crate::services::{membership, migration, removal, renewal, store_change, update};
 use crate::store::Store;
 
 /// The root's part in networks.
@@ -176,7 +177,8 @@ impl Networks {
                 tracing::warn!(%error, "starting without a saved view");
                 None
             });
-        let member = machine.member_credential(&membership, storage.as_ref())?;
+        let certificate_pem = membership.machine_certificate();
+        let member = machine.member_credential(&membership, certificate_pem, storage.as_ref())?;
         machine.files.write(MEMBER_CREDENTIAL_FILE, &member)?;
         tracing::info!(network = %membership.network, id = %membership.network_id, "entered network");
         let label = membership.network_id.to_string();
@@ -184,7 +186,7 @@ impl Networks {
         let network = Rc::new(Network::new(own, membership, store, storage, saved));
         machine.set_network(Some(Rc::clone(&network)));
         let tasks = TaskGroup::default();
-        self.begin_tasks(&tasks, &network);
+        self.begin_tasks(&tasks, &network, &management);
         let name = "the management server";
         let server = Server::start(machine, &self.under_way, management, label, name);
         self.running.replace(Some(Running {
@@ -196,7 +198,7 @@ impl Networks {
     }
 
     /// Everything that runs as long as the machine is in the network.
-    fn begin_tasks(&self, tasks: &TaskGroup, network: &Rc<Network>) {
+    fn begin_tasks(&self, tasks: &TaskGroup, network: &Rc<Network>, management: &Endpoint) {
         let membership = &network.membership;
         let own_addresses = [membership.overlay_ip.into(), membership.overlay_ip6.into()];
         tasks.spawn(reflector::serve(own_addresses));
@@ -214,6 +216,9 @@ impl Networks {
         });
         let (machine, watched) = (Rc::clone(&self.machine), Rc::clone(network));
         tasks.spawn(async move { removal::watch(&machine, &watched).await });
+        let (machine, renewed) = (Rc::clone(&self.machine), Rc::clone(network));
+        let management = management.clone();
+        tasks.spawn(async move { renewal::keep(&machine, &renewed, &management).await });
         let (machine, announcing) = (Rc::clone(&self.machine), Rc::clone(network));
         tasks.spawn(async move { store_change::announce_to_silent(&machine, &announcing).await });
         // Long work of the daemon before this one.
@@ -310,10 +315,11 @@ impl Networks {
         let machine = &self.machine;
         let authority = machine.authority()?;
         let nats = machine.nats_server();
+        let certificate_pem = machine.store_certificate(membership, &authority)?;
         // They follow from what we have: a damaged one must not keep the store down.
         nats.write_certificates(Certificates {
             ca_pem: &membership.ca_pem,
-            certificate_pem: &membership.certificate_pem,
+            certificate_pem: &certificate_pem,
             key_pem: machine.identity.certificate_key_pem.expose(),
         })?;
         // The mesh does without it, and it is tried again and again.

@@ -145,8 +145,7 @@ async fn open_overlay(
 async fn open_local(machine: &Rc<Machine>, under_way: &Rc<Semaphore>) -> anyhow::Result<Server> {
     let authority = CertificateAuthority::generate(LOCAL_NETWORK)?;
     let (server_key, client_key) = (KeyPair::generate()?, KeyPair::generate()?);
-    let subject = machine.identity.machine_id.to_string();
-    let certificate = authority.certify_machine(&subject, &[], &server_key)?;
+    let certificate = authority.certify_host(machine.identity.machine_id, &server_key)?;
     let endpoint = listener::bind(
         (Ipv4Addr::LOCALHOST, 0).into(),
         Presence {

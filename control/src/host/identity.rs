@@ -1,8 +1,8 @@
 //! The identity of this machine: an id and three keys, generated once. They never leave the data directory.
 
-use ployz_api::{MachineId, Secret};
+use ployz_api::{MachineId, Secret, fingerprint};
 use ployz_engine::PrivateKey;
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -63,6 +63,18 @@ impl Identity {
             .map_err(HostError::key(CERTIFICATE_KEY))
     }
 
+    /// SHA-256 of the public half of that key, in hexadecimal digits, by which the machine's record names it.
+    pub(crate) fn certificate_fingerprint(&self) -> Result<String, HostError> {
+        Ok(fingerprint(self.certificate_key()?.der_bytes()))
+    }
+
+    /// Signs with the key for the store: Ed25519, 64 bytes.
+    pub(crate) fn sign_for_store(&self, message: &[u8]) -> Result<Vec<u8>, HostError> {
+        let pair = nkeys::KeyPair::from_seed(self.nkey_seed.expose());
+        let pair = pair.map_err(HostError::key(STORE_KEY))?;
+        pair.sign(message).map_err(HostError::key(STORE_KEY))
+    }
+
     /// The public key by which the store identifies this machine.
     pub(crate) fn nkey(&self) -> Result<String, HostError> {
         let pair = nkeys::KeyPair::from_seed(self.nkey_seed.expose());
@@ -105,6 +117,12 @@ impl TryFrom<Saved> for Identity {
 /// Hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of hexadecimal digits; none if there is anything else.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 #[cfg(test)]

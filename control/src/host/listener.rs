@@ -35,15 +35,7 @@ pub(crate) async fn bind(
     listen: SocketAddr,
     presence: Presence<'_>,
 ) -> Result<Endpoint, HostError> {
-    let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS_MAX))));
-    config.transport_config(Arc::new(transport));
+    let config = configuration(presence)?;
     let attempts = RELEASE_WAIT.as_millis() / RELEASE_POLL.as_millis();
     for _ in 0..attempts {
         match open(config.clone(), listen) {
@@ -54,6 +46,20 @@ pub(crate) async fn bind(
         }
     }
     open(config, listen).map_err(|cause| cannot_listen(listen, cause))
+}
+
+/// The configuration of a server, which takes effect for connections from then on.
+pub(crate) fn configuration(presence: Presence<'_>) -> Result<ServerConfig, HostError> {
+    let mut config = ServerConfig::with_crypto(Arc::new(tls::server(presence)?));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS_MAX))));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 fn cannot_listen(address: SocketAddr, cause: std::io::Error) -> HostError {

@@ -8,10 +8,15 @@ use ployz_api::{Name, NetworkId, NetworkState, StoreLocation};
 use ployz_core::AddressPlan;
 use serde::{Deserialize, Serialize};
 
+use crate::host::error::HostError;
+use crate::host::files::DataDirectory;
+
 /// The file of a [`Membership`].
 pub(crate) const FILE: &str = "network.json";
 /// The file of the network's authority, on machines that hold the store.
 pub(crate) const AUTHORITY_FILE: &str = "ca.json";
+/// The file of this machine's certificates as they are by now.
+pub(crate) const CERTIFICATES_FILE: &str = "certificates.json";
 /// The file of the last good view.
 pub(crate) const VIEW_FILE: &str = "view.json";
 
@@ -29,6 +34,8 @@ pub(crate) struct Membership {
     pub(crate) overlay_ip6: std::net::Ipv6Addr,
     pub(crate) subnet: Ipv4Net,
     pub(crate) ca_pem: String,
+    /// The certificate with which it joined. It stays in the file for an earlier version, to which this machine may be
+    /// rolled back.
     pub(crate) certificate_pem: String,
     /// The store's servers, by their addresses in the overlay.
     pub(crate) store: Vec<(IpAddr, u16)>,
@@ -44,9 +51,45 @@ pub(crate) struct Membership {
     /// The endpoints of this machine's WireGuard, if the operator set them when the network was created.
     #[serde(default)]
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// The certificates that have replaced that one; none before the first renewal by this version.
+    #[serde(skip)]
+    pub(crate) renewed: Option<OwnCertificates>,
+}
+
+/// This machine's certificates in a network, which are renewed: in a file of their own, since that of the membership is
+/// read by earlier versions as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnCertificates {
+    pub(crate) network_id: NetworkId,
+    /// For the management protocol.
+    pub(crate) machine_pem: String,
+    /// For the store.
+    pub(crate) store_pem: String,
 }
 
 impl Membership {
+    /// Reads the membership, with this machine's certificates as they are by now.
+    pub(crate) fn read(files: &DataDirectory) -> Result<Option<Self>, HostError> {
+        let Some(mut membership) = files.read::<Self>(FILE)? else {
+            return Ok(None);
+        };
+        let renewed: Option<OwnCertificates> = files.read(CERTIFICATES_FILE)?;
+        membership.renewed = renewed.filter(|it| it.network_id == membership.network_id);
+        Ok(Some(membership))
+    }
+
+    /// The certificate for the management protocol.
+    pub(crate) fn machine_certificate(&self) -> &str {
+        let renewed = self.renewed.as_ref();
+        renewed.map_or(&self.certificate_pem, |it| &it.machine_pem)
+    }
+
+    /// The certificate for the store.
+    pub(crate) fn store_certificate(&self) -> &str {
+        let renewed = self.renewed.as_ref();
+        renewed.map_or(&self.certificate_pem, |it| &it.store_pem)
+    }
+
     /// Whether this machine holds the store.
     pub(crate) const fn is_storage(&self) -> bool {
         self.addresses.is_some()
@@ -67,7 +110,6 @@ mod tests {
 
     use super::*;
     use crate::host::ca::CertificateAuthority;
-    use crate::host::files::DataDirectory;
     use crate::host::identity::Identity;
     use crate::testkit::member_of;
 

@@ -13,6 +13,7 @@ pub(crate) mod local_addresses;
 pub(crate) mod logging;
 pub(crate) mod membership;
 pub(crate) mod permits;
+pub(crate) mod possession;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod refusals;

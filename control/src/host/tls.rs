@@ -1,15 +1,19 @@
 //! TLS of servers and of the store's clients: the certificates that are accepted, and the holder that they name.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ployz_api::client::Facts;
 use ployz_api::{ALPN, CertificateName, Role};
 use quinn::crypto::rustls::QuicServerConfig;
-use rustls::RootCertStore;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use crate::host::error::HostError;
 
@@ -62,21 +66,115 @@ pub(crate) fn store_client(presence: Presence<'_>) -> Result<rustls::ClientConfi
         .map_err(HostError::tls)
 }
 
-/// The holder that a verified certificate names; `None` without a certificate, or if it is not one of this network.
-pub(crate) fn role(chain: &[CertificateDer<'_>], network: &str) -> Option<CertificateName> {
-    let certificate = webpki::EndEntityCert::try_from(chain.first()?).ok()?;
-    certificate
-        .valid_dns_names()
-        .filter_map(|name| name.parse::<CertificateName>().ok())
-        .find(|name| name.network.eq_ignore_ascii_case(network))
+/// A client, as its certificate says who it is. Whether the certificate has expired is for each request to judge: a
+/// connection may be older than that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    name: CertificateName,
+    /// None without a certificate.
+    pub(crate) certificate: Option<Facts>,
 }
 
-/// The name of a client without a certificate.
-pub(crate) fn stranger(network: &str) -> CertificateName {
-    CertificateName {
-        subject: String::new(),
-        role: Role::Stranger,
-        network: network.to_owned(),
+impl Deref for Caller {
+    type Target = CertificateName;
+
+    fn deref(&self) -> &CertificateName {
+        &self.name
+    }
+}
+
+impl Caller {
+    /// The holder of a verified certificate; `None` if it is not one of this network.
+    pub(crate) fn of(chain: &[CertificateDer<'_>], network: &str) -> Option<Self> {
+        let facts = Facts::read(chain.first()?)?;
+        let names = facts.names.iter();
+        let name = names
+            .filter_map(|name| name.parse::<CertificateName>().ok())
+            .find(|name| name.network.eq_ignore_ascii_case(network))?;
+        Some(Self {
+            name,
+            certificate: Some(facts),
+        })
+    }
+
+    /// A client without a certificate.
+    pub(crate) fn stranger(network: &str) -> Self {
+        Self {
+            name: CertificateName {
+                subject: String::new(),
+                role: Role::Stranger,
+                network: network.to_owned(),
+            },
+            certificate: None,
+        }
+    }
+
+    /// A client by its name, with or without a certificate.
+    #[cfg(test)]
+    pub(crate) const fn named(name: CertificateName, certificate: Option<Facts>) -> Self {
+        Self { name, certificate }
+    }
+
+    /// Whether the certificate says that the machine holds the store. Those of earlier versions, which have no end, say
+    /// nothing of that.
+    pub(crate) fn may_hold_store(&self) -> bool {
+        let Some(facts) = &self.certificate else {
+            return false;
+        };
+        let holder = CertificateName::any_holder(&self.network);
+        facts.expires_at.is_none() || facts.names.contains(&holder)
+    }
+}
+
+/// Verifies certificates as they were before they expired.
+#[derive(Debug)]
+struct WithoutEnd(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for WithoutEnd {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let end = Facts::read(end_entity).and_then(|facts| facts.expires_at);
+        let end = end.map(|end| UnixTime::since_unix_epoch(Duration::from_secs(end)));
+        let at = end.map_or(now, |end| end.min(now));
+        self.0.verify_client_cert(end_entity, intermediates, at)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
@@ -91,7 +189,8 @@ fn verifier(
     } else {
         builder
     };
-    builder.build().map_err(HostError::tls)
+    let verifier = builder.build().map_err(HostError::tls)?;
+    Ok(Arc::new(WithoutEnd(verifier)))
 }
 
 /// This machine's certificate and the authority's: a joining machine has only the hash of the latter.
@@ -106,6 +205,20 @@ pub(crate) fn certificate(pem: &str) -> Result<CertificateDer<'static>, HostErro
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(HostError::key("a certificate"))
 }
 
+/// What a certificate says, if this authority has signed it.
+pub(crate) fn verified(pem: &str, authority: &CertificateDer<'_>) -> Option<Facts> {
+    let certificate = certificate(pem).ok()?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone().into_owned()).ok()?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = WithoutEnd(verifier.build().ok()?);
+    verifier
+        .verify_client_cert(&certificate, &[], UnixTime::now())
+        .ok()?;
+    Facts::read(&certificate)
+}
+
 fn key(pem: &str) -> Result<PrivateKeyDer<'static>, HostError> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(HostError::key("a private key"))
 }
@@ -118,6 +231,7 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use ployz_api::MachineId;
     use rcgen::KeyPair;
 
     use super::*;
@@ -129,25 +243,25 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let pem = authority.certify_person("ann", Role::Operator, None, &key);
         let chain = [certificate(&pem.unwrap()).unwrap()];
-        let holder = role(&chain, "N1").unwrap();
+        let holder = Caller::of(&chain, "N1").unwrap();
         assert_eq!(
             (holder.subject.as_str(), holder.role),
             ("ann", Role::Operator)
         );
-        assert_eq!(role(&chain, "n2"), None);
-        assert_eq!(role(&[], "n1"), None);
+        assert_eq!(Caller::of(&chain, "n2"), None);
+        assert_eq!(Caller::of(&[], "n1"), None);
         let garbage = [CertificateDer::from(vec![0x30, 0x03, 0x02, 0x01, 0x00])];
-        assert_eq!(role(&garbage, "n1"), None);
+        assert_eq!(Caller::of(&garbage, "n1"), None);
         // The authority itself is nobody.
         let own = [certificate(authority.certificate_pem()).unwrap()];
-        assert_eq!(role(&own, "n1"), None);
+        assert_eq!(Caller::of(&own, "n1"), None);
     }
 
     #[test]
     fn what_is_no_certificate_or_no_key_is_told_apart() {
         let authority = CertificateAuthority::generate("n1").unwrap();
         let key = KeyPair::generate().unwrap();
-        let pem = authority.certify_machine("m1", &[], &key).unwrap();
+        let pem = authority.certify_host(MachineId::new(1, 1), &key).unwrap();
         let key_pem = key.serialize_pem();
         let presence = Presence {
             ca_pem: authority.certificate_pem(),

@@ -13,7 +13,7 @@ use crate::host::config::Config;
 use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
-use crate::host::membership::{AUTHORITY_FILE, FILE, Membership};
+use crate::host::membership::{AUTHORITY_FILE, Membership};
 use crate::host::refusals::Refusals;
 use crate::host::tasks::TaskGroup;
 use crate::host::tls::Presence;
@@ -149,7 +149,7 @@ impl Machine {
 
     /// The network that this machine is a member of, whether it takes part or not.
     pub(crate) fn membership(&self) -> Result<Option<Membership>, HostError> {
-        self.files.read(FILE)
+        Membership::read(&self.files)
     }
 
     /// The endpoints of this machine's WireGuard on `wg_port`.
@@ -192,14 +192,19 @@ impl Machine {
         &self,
         membership: &Membership,
     ) -> Result<Endpoint, HostError> {
-        listener::bind(self.config.listen, self.presence(membership)).await
+        let presence = self.presence(membership, membership.machine_certificate());
+        listener::bind(self.config.listen, presence).await
     }
 
     /// The certificates of the management server, and the authority that it trusts.
-    pub(crate) fn presence<'a>(&'a self, membership: &'a Membership) -> Presence<'a> {
+    pub(crate) fn presence<'a>(
+        &'a self,
+        membership: &'a Membership,
+        certificate_pem: &'a str,
+    ) -> Presence<'a> {
         Presence {
             ca_pem: &membership.ca_pem,
-            certificate_pem: &membership.certificate_pem,
+            certificate_pem,
             key_pem: self.identity.certificate_key_pem.expose(),
             strangers: membership.is_storage(),
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::client::{ClientError, Session, connect};
+use ployz_api::client::{ClientError, Peer, Session, connect_to};
 use ployz_api::{Credential, MEMBER_CREDENTIAL_FILE, MachineId, Outcome, Request, Secret, Success};
 use tokio::time::Instant;
 
@@ -48,8 +48,8 @@ impl Client {
     /// # Errors
     /// [`NetworkError::Unreachable`].
     pub(crate) async fn reach(&self, machine: MachineId) -> Result<Session, NetworkError> {
-        let credential = self.own_credential();
-        dial(machine, self.endpoints(machine), credential).await
+        self.dial(machine, self.endpoints(machine), self.own_credential())
+            .await
     }
 
     /// Connects to a machine as root of this host, who is an admin where the network's authority is kept.
@@ -63,7 +63,8 @@ impl Client {
             .map_err(|error| unanswered(machine, &error))?;
         let credential =
             credential.ok_or_else(|| unanswered(machine, &"this daemon is stopping"))?;
-        dial(machine, self.endpoints(machine), credential).await
+        self.dial(machine, self.endpoints(machine), credential)
+            .await
     }
 
     /// Asks a machine as root of this host.
@@ -92,10 +93,34 @@ impl Client {
         request: &Request,
     ) -> Result<Success, NetworkError> {
         let first = self.endpoints(machine).into_iter().take(1);
-        let session = dial(machine, first.collect(), credential).await?;
+        let session = self.dial(machine, first.collect(), credential).await?;
         let outcome = ask_once(&session, machine, request).await;
         session.close().await;
         outcome
+    }
+
+    /// Connects to that machine and no other, whatever answers at the endpoints.
+    async fn dial(
+        &self,
+        machine: MachineId,
+        endpoints: Vec<SocketAddr>,
+        credential: Credential,
+    ) -> Result<Session, NetworkError> {
+        let credential = Credential {
+            endpoints,
+            ..credential
+        };
+        let time = Some(self.network.certificate_time());
+        let deadline = Instant::now() + CONNECT_WAIT;
+        let session = connect_to(&credential, &Peer::Machine(machine), time, deadline)
+            .await
+            .map_err(|error| NetworkError::Unreachable {
+                machine,
+                cause: error.to_string(),
+            })?;
+        let issued_at = session.peer().and_then(|facts| facts.issued_at());
+        self.network.note_issue(issued_at.unwrap_or_default());
+        Ok(session)
     }
 
     /// The credential of this machine, without endpoints.
@@ -105,7 +130,7 @@ impl Client {
             endpoints: Vec::new(),
             network: membership.network_id.to_string(),
             ca_pem: membership.ca_pem.clone(),
-            certificate_pem: membership.certificate_pem.clone(),
+            certificate_pem: self.network.certificate(),
             key_pem: Secret::new(self.identity.certificate_key_pem.expose().to_owned()),
         }
     }
@@ -150,23 +175,6 @@ pub(crate) async fn ask_once(
         unanswered(machine, &error)
     });
     Outcome::from(response?).map_err(NetworkError::Answered)
-}
-
-async fn dial(
-    machine: MachineId,
-    endpoints: Vec<SocketAddr>,
-    credential: Credential,
-) -> Result<Session, NetworkError> {
-    let credential = Credential {
-        endpoints,
-        ..credential
-    };
-    connect(&credential, Instant::now() + CONNECT_WAIT)
-        .await
-        .map_err(|error| NetworkError::Unreachable {
-            machine,
-            cause: error.to_string(),
-        })
 }
 
 fn unanswered(machine: MachineId, cause: &dyn Display) -> NetworkError {

@@ -399,7 +399,7 @@ fn whoever_was_revoked_is_not_believed_from_then_on() {
                 network: String::new(),
                 subject: id.to_string(),
             };
-            holder.network.view().believes(&name)
+            holder.network.view().believes(&name, "")
         };
         wait_until("the listing", PATIENCE, || holder.network.listed.get()).await;
         assert!(believes());

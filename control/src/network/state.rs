@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use ployz_api::client::Facts;
 use ployz_api::{InstanceId, MachineId, WorkloadName, WorkloadState};
 use ployz_core::{Control, Input, MachineRecord, SESSION_SECS, STALE_SECS, SavedView, View};
 use ployz_engine::PublicKey;
@@ -15,6 +16,7 @@ use crate::host::clock;
 use crate::host::heartbeat::Heartbeat;
 use crate::host::membership::Membership;
 use crate::host::permits::Permits;
+use crate::host::tls;
 use crate::nats::NatsServer;
 use crate::network::error::NetworkError;
 use crate::store::Store;
@@ -26,6 +28,11 @@ pub(crate) struct Network {
     /// Milliseconds since 1970.
     pub(super) entered_ms: u64,
     pub(crate) membership: Membership,
+    /// This machine's certificate for the management protocol, as it is by now.
+    certificate: RefCell<String>,
+    /// When the newest certificate of a machine was issued that was seen here, in seconds since 1970: so late it is at
+    /// least, and without news nothing expires.
+    evidence: Cell<u64>,
     pub(crate) store: Store,
     /// The store's server, on a holder.
     pub(crate) storage: Option<Storage>,
@@ -75,6 +82,8 @@ impl Network {
             own,
             servers: watch::Sender::new(servers),
             entered_ms: clock::unix_ms(),
+            evidence: Cell::new(issued_at(membership.machine_certificate())),
+            certificate: RefCell::new(membership.machine_certificate().to_owned()),
             membership,
             store,
             storage,
@@ -93,6 +102,29 @@ impl Network {
     /// The view of the network. It must not be held across an await.
     pub(crate) fn view(&self) -> Ref<'_, View> {
         Ref::map(self.control.borrow(), Control::view)
+    }
+
+    /// This machine's certificate for the management protocol.
+    pub(crate) fn certificate(&self) -> String {
+        self.certificate.borrow().clone()
+    }
+
+    /// Uses another certificate from now on.
+    pub(crate) fn set_certificate(&self, pem: &str) {
+        pem.clone_into(&mut self.certificate.borrow_mut());
+        self.note_issue(issued_at(pem));
+    }
+
+    /// Notes when a machine's certificate was issued that has been verified.
+    pub(crate) fn note_issue(&self, unix_secs: u64) {
+        self.evidence.set(self.evidence.get().max(unix_secs));
+    }
+
+    /// The time by which certificates of machines are judged, in seconds since 1970: not later than the newest that was
+    /// seen, for with nobody left who signs, membership would end by a clock; and not later than this host's clock, for
+    /// a signer's may be wrong.
+    pub(crate) fn certificate_time(&self) -> u64 {
+        self.evidence.get().min(clock::now().unix_secs)
     }
 
     /// The id of this machine.
@@ -201,6 +233,15 @@ impl Network {
     pub(crate) fn require_storage(&self) -> Result<&Storage, NetworkError> {
         self.storage.as_ref().ok_or(NetworkError::NotHolder)
     }
+}
+
+/// When a certificate was issued; 0 if it has no end, as those of earlier versions.
+fn issued_at(pem: &str) -> u64 {
+    let facts = tls::certificate(pem).ok();
+    let facts = facts.and_then(|certificate| Facts::read(&certificate));
+    facts
+        .and_then(|facts| facts.issued_at())
+        .unwrap_or_default()
 }
 
 /// Whether a peer with this age of handshake has a session.

@@ -232,7 +232,7 @@ fn whoever_was_revoked_before_the_start_stays_so() {
                 network: String::new(),
                 subject: id.to_string(),
             };
-            network.view().believes(&name)
+            network.view().believes(&name, "")
         };
         assert!(believes(good) && !believes(revoked));
     });

@@ -1,8 +1,9 @@
 //! Making, listing and taking back invites.
 
 use ployz_api::{
-    Code, Failure, Invite, InviteId, InviteList, InviteRequest, InviteStatus, Outcome, Payload,
-    SECRET_LEN, Secret, Success, TTL_SECS_MAX, Token, fingerprint,
+    Authority, Code, Coordinators, Failure, Invite, InviteId, InviteList, InviteRequest,
+    InviteStatus, MachineId, Outcome, Payload, SECRET_LEN, Secret, Success, TTL_SECS_MAX, Token,
+    fingerprint,
 };
 use ployz_core::{InviteRecord, secret_digest};
 use zeroize::Zeroizing;
@@ -12,6 +13,7 @@ use crate::host::identity::hex;
 use crate::host::local_addresses;
 use crate::host::tls;
 use crate::machine::Machine;
+use crate::network::Network;
 use crate::store::{INVITES, Revised};
 
 pub(super) async fn create(here: &Machine, request: InviteRequest) -> Outcome {
@@ -35,6 +37,16 @@ pub(super) async fn make(here: &Machine, request: InviteRequest) -> Result<Invit
     let digest = secret_digest(secret.expose());
     let record = InviteRecord::new(invite_id, digest, created_at, request);
     let authority = tls::certificate(&network.membership.ca_pem)?;
+    let storage = network.require_storage()?;
+    let coordinators = Coordinators {
+        machines: holders(&network),
+        proof_key: storage
+            .authority
+            .proof_key(invite_id)
+            .public_key()
+            .to_string(),
+        created_at,
+    };
     let token = Token {
         network_id: network.membership.network_id,
         ca_fingerprint: fingerprint(&authority),
@@ -42,6 +54,7 @@ pub(super) async fn make(here: &Machine, request: InviteRequest) -> Result<Invit
         invite_id,
         secret,
         expires_at: record.expires_at(),
+        coordinators: Some(coordinators),
     };
     let created = network
         .store
@@ -56,6 +69,16 @@ pub(super) async fn make(here: &Machine, request: InviteRequest) -> Result<Invit
         expires_at: token.expires_at,
         token: token.encode(),
     })
+}
+
+/// The machines that hold the store, this one among them whatever the view has heard.
+fn holders(network: &Network) -> Vec<MachineId> {
+    let view = network.view();
+    let others = view
+        .machines()
+        .filter(|it| it.authority == Authority::Storage && it.id != network.own())
+        .map(|it| it.id);
+    std::iter::once(network.own()).chain(others).collect()
 }
 
 pub(super) async fn list(here: &Machine, all: bool) -> Outcome {

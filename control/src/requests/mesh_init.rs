@@ -5,7 +5,7 @@ use std::rc::Rc;
 use ployz_api::{Code, Failure, MeshInitRequest, NetworkId, NetworkState, Outcome, Success};
 use ployz_core::{AddressPlan, CLUSTER_CIDR_DEFAULT, SUBNET_PREFIX_LEN_DEFAULT};
 
-use crate::host::ca::CertificateAuthority;
+use crate::host::ca::{CertificateAuthority, Subject};
 use crate::host::clock;
 use crate::host::error::HostError;
 use crate::host::local_addresses;
@@ -128,9 +128,14 @@ fn plan_membership(
     })?;
     let id = here.identity.machine_id;
     let authority = CertificateAuthority::generate(&network_id.to_string())?;
+    let subject = Subject {
+        id,
+        name: &here.config.name,
+        holds_store: true,
+    };
     let certificate_pem = authority.certify_machine(
-        &id.to_string(),
-        &[own.overlay_ip.into(), own.overlay_ip6.into()],
+        &subject,
+        clock::now().unix_secs,
         &here.identity.certificate_key()?,
     )?;
     let membership = Membership {
@@ -149,6 +154,7 @@ fn plan_membership(
         state: NetworkState::Created,
         wg_port: request.wg_port,
         endpoints: request.endpoints,
+        renewed: None,
     };
     Ok((membership, authority))
 }

@@ -1,6 +1,7 @@
 //! What each request does: parse, call a service, shape the payload. Who may ask for it has been decided by then.
 
 mod asker;
+mod certificates;
 mod credentials;
 mod doctor;
 mod events;
@@ -55,7 +56,7 @@ pub(crate) async fn carry_out(here: Rc<Machine>, asker: Asker, request: Request)
         Request::MachineRemove { machine, force } => {
             remove::remove(&here, asker, &machine, force).await
         }
-        Request::MachineRetire => retiring::retire(&here).await,
+        Request::MachineRetire { decision } => retiring::retire(&here, decision.as_deref()).await,
         Request::WorkloadDeploy(request) => workloads::deploy(&here, request).await,
         Request::WorkloadList => workloads::list(&here),
         Request::WorkloadInspect { workload } => workloads::inspect(&here, &workload).await,
@@ -80,6 +81,7 @@ pub(crate) async fn carry_out(here: Rc<Machine>, asker: Asker, request: Request)
         Request::CredentialRevoke { credential_id } => {
             credentials::revoke(&here, credential_id).await
         }
+        Request::CertificateRenew => certificates::renew(&here, asker).await,
         Request::Doctor { machine } => doctor::doctor(&here, machine.as_deref()).await,
         Request::PairReport { machine } => pair::report(&here, machine).await,
         Request::RttReport { peers, count } => measure::report(&here, &peers, count).await,

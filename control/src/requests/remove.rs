@@ -19,7 +19,7 @@ use crate::machine::{Machine, peer};
 use crate::network::{Network, is_session};
 use crate::requests::asker::Asker;
 use crate::services::placement::{release, remove_service, service};
-use crate::services::retiring::step;
+use crate::services::retiring::{decision, step};
 use crate::store::{MACHINES, OBSERVED, Revised};
 
 /// The news of it takes milliseconds; a watch that has died is noticed later than this.
@@ -84,8 +84,11 @@ async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<Clea
         .reach(id)
         .await
         .map_err(|error| Failure::from(error).hint(&mend))?;
+    let request = Request::MachineRetire {
+        decision: Some(decide(here, id)?),
+    };
     let asking = async {
-        let mut answers = session.open(&Request::MachineRetire).await?;
+        let mut answers = session.open(&request).await?;
         answers.next().await
     };
     let lost = |cause: String| {
@@ -101,6 +104,16 @@ async fn clean_up(here: &Machine, id: MachineId, name: &Name) -> Result<Vec<Clea
         Some(Payload::MachineRetired(retired)) => all_done(name, retired.cleanup, mend),
         Some(_) | None => Err(lost("the answer was unexpected".to_owned())),
     }
+}
+
+/// The network's decision, which the machine checks for itself.
+fn decide(here: &Machine, id: MachineId) -> Result<String, Failure> {
+    let network = here.running_network()?;
+    let storage = network.require_storage()?;
+    let view = network.view();
+    let target = view.select(&id.to_string())?;
+    let decision = decision(network.membership.network_id, target);
+    Ok(storage.authority.sign(&decision)?)
 }
 
 fn all_done(

@@ -104,6 +104,7 @@ fn made(payload: Option<&Payload>) -> Option<String> {
         | Payload::MachineLifecycle(_)
         | Payload::MachineRemove(_)
         | Payload::MachineRetired(_)
+        | Payload::Renewed(_)
         | Payload::MachineUpdate(_)
         | Payload::StoragePromotion(_)
         | Payload::StorageReport(_)

@@ -1,12 +1,14 @@
 //! Whether a caller may make a request. This is the one place that decides it, for every stream and every relayed
 //! session.
 
+use ployz_api::client::Facts;
 use ployz_api::{
-    Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId, Request,
-    Role, WorkloadName,
+    Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId,
+    Operation, Request, Role, WorkloadName,
 };
 use ployz_core::permits;
 
+use crate::host::tls::Caller;
 use crate::machine::Machine;
 use crate::network::Network;
 
@@ -18,19 +20,24 @@ use crate::network::Network;
 /// yet.
 pub(super) fn authorise(
     network: Option<&Network>,
-    caller: &CertificateName,
+    caller: &Caller,
     request: &Request,
 ) -> Result<(), Failure> {
-    // Connections may be older than the news of whose certificate is believed no more, and a relayed session is new
-    // here.
-    network.map_or(Ok(()), |network| still_believed(network, caller))?;
     let row = request.operation().row();
+    // Connections may be older than the end of a certificate, or the news of whose is believed no more, and a relayed
+    // session is new here.
+    if let Some(network) = network {
+        still_believed(network, caller, row.operation)?;
+    }
     if !permits(caller.role, row.operation) {
         let (role, name) = (caller.role.name(), row.operation.name());
         return Err(forbidden(format!("role {role} may not ask for {name}")));
     }
     match (row.circle, request) {
-        (Circle::Holders, _) if !network.is_some_and(|it| holds_store(it, caller)) => {
+        // Its own certificate says so, and the view still does.
+        (Circle::Holders, _)
+            if !caller.may_hold_store() || !network.is_some_and(|it| holds_store(it, caller)) =>
+        {
             let message = "only a machine that holds the store may make this request";
             return Err(forbidden(message.to_owned()));
         }
@@ -44,17 +51,62 @@ pub(super) fn authorise(
     }
 }
 
-/// Whether the network still believes the caller's certificate.
+/// Whether the network still believes the caller's certificate, for this request.
 ///
 /// # Errors
 /// `FORBIDDEN`.
-pub(super) fn still_believed(network: &Network, caller: &CertificateName) -> Result<(), Failure> {
+pub(super) fn still_believed(
+    network: &Network,
+    caller: &Caller,
+    operation: Operation,
+) -> Result<(), Failure> {
     // What the host's own authority certifies is not the network's to decide.
-    if caller.network == LOCAL_NETWORK || network.view().believes(caller) {
+    if caller.network == LOCAL_NETWORK {
         return Ok(());
     }
-    let message = "this credential has been revoked, or its machine was removed";
-    Err(forbidden(message.to_owned()))
+    let key = caller.certificate.as_ref().map(Facts::key);
+    if !network.view().believes(caller, &key.unwrap_or_default()) {
+        let message = "this credential has been revoked, or its machine was removed";
+        return Err(forbidden(message.to_owned()));
+    }
+    refuse_expired(network, caller, operation)
+}
+
+/// A person's certificate ends by the clock. That of a machine ends by the newest one that was seen, and a machine
+/// with an expired one may still have it renewed. One without an end is of an earlier version, and counts until the
+/// machine's record names its key.
+fn refuse_expired(network: &Network, caller: &Caller, operation: Operation) -> Result<(), Failure> {
+    let Some(facts) = &caller.certificate else {
+        return Ok(());
+    };
+    if caller.role != Role::Machine {
+        let now = network.unix_secs();
+        return match facts.expires_at {
+            Some(end) if end <= now => {
+                let message = format!("this credential expired {} s ago", now - end);
+                Err(forbidden(message))
+            }
+            Some(_) | None => Ok(()),
+        };
+    }
+    network.note_issue(facts.issued_at().unwrap_or_default());
+    let has_ended = match facts.expires_at {
+        Some(end) => end <= network.certificate_time(),
+        None => names_key(network, caller),
+    };
+    if has_ended && operation != Operation::CertificateRenew {
+        let message = "the certificate of this machine has expired; it is renewed once a machine that holds the store answers";
+        return Err(forbidden(message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether the record of the calling machine names the key of its certificate.
+fn names_key(network: &Network, caller: &Caller) -> bool {
+    let id = caller.subject.parse().ok();
+    let view = network.view();
+    let record = id.and_then(|id| view.machine(id));
+    record.is_some_and(|record| record.certificate_key.is_some())
 }
 
 /// Whether a caller is let in at all: a machine has to be a member of the network.

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{BUSY, CertificateName, NO_MEMBER, Request, Role};
+use ployz_api::{BUSY, NO_MEMBER, Request, Role};
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::host::clock;
-use crate::host::tls;
+use crate::host::tls::Caller;
 use crate::machine::Machine;
 use crate::server::admission::{Admission, Handshake};
 use crate::server::authorise::admits;
@@ -45,7 +45,7 @@ pub(super) async fn serve(
             patience: HANDSHAKE_WAIT,
         })?
         .inspect_err(|error| failed(&error.to_string()))?;
-    let Some(caller) = caller(&connection, network) else {
+    let Some(caller) = identify(&connection, network) else {
         let why = "the certificate does not name its holder";
         close(machine, &connection, why);
         return Ok(());
@@ -85,12 +85,12 @@ fn close(machine: &Machine, connection: &Connection, why: &str) {
 }
 
 /// The holder of the certificate that the handshake has verified; none if it does not say.
-fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
+fn identify(connection: &Connection, network: &str) -> Option<Caller> {
     match connection.peer_identity() {
-        None => Some(tls::stranger(network)),
+        None => Some(Caller::stranger(network)),
         Some(identity) => {
             let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-            tls::role(&chain, network)
+            Caller::of(&chain, network)
         }
     }
 }
@@ -99,7 +99,7 @@ fn caller(connection: &Connection, network: &str) -> Option<CertificateName> {
 async fn answer_one(
     responder: &Responder,
     connection: &Connection,
-    caller: &CertificateName,
+    caller: &Caller,
 ) -> Result<(), StreamError> {
     let (send, receive) = connection.accept_bi().await?;
     let address = connection.remote_address().ip();
@@ -109,7 +109,7 @@ async fn answer_one(
 async fn answer_streams(
     responder: &Responder,
     connection: &Connection,
-    caller: CertificateName,
+    caller: Caller,
 ) -> Result<(), StreamError> {
     let address = connection.remote_address().ip();
     let caller = Rc::new(caller);
@@ -138,7 +138,7 @@ async fn answer_streams(
 
 async fn answer_stream(
     responder: &Responder,
-    caller: &CertificateName,
+    caller: &Caller,
     address: IpAddr,
     send: SendStream,
     receive: RecvStream,

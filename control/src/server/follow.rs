@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ployz_api::{CertificateName, Code, EventList, Failure, Outcome, Payload, Response};
+use ployz_api::{Code, EventList, Failure, Operation, Outcome, Payload, Response};
 use tokio::io::AsyncWrite;
 
+use crate::host::tls::Caller;
 use crate::machine::Machine;
 use crate::server::authorise::still_believed;
 use crate::server::error::StreamError;
@@ -22,7 +23,7 @@ const FOLLOWERS_MAX: usize = 16;
 /// If the client takes no answer in time; the inner failure is the last answer.
 pub(super) async fn follow(
     machine: &Machine,
-    caller: &CertificateName,
+    caller: &Caller,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Result<(), Failure>, StreamError> {
@@ -41,7 +42,7 @@ pub(super) async fn follow(
     let list = Outcome::Ok(Payload::EventList(EventList { events }).into());
     send(stream, &Response::from(list)).await?;
     loop {
-        if let Err(failure) = still_believed(&network, caller) {
+        if let Err(failure) = still_believed(&network, caller, Operation::Events) {
             return Ok(Err(failure));
         }
         match tokio::time::timeout(FOLLOW_STEP, following.next()).await {

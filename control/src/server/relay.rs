@@ -15,7 +15,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
 use tokio_rustls::TlsAcceptor;
 
-use crate::host::tls;
+use crate::host::tls::{self, Caller};
 use crate::machine::Machine;
 use crate::network::Host as _;
 use crate::server::error::StreamError;
@@ -35,12 +35,13 @@ pub(super) async fn forward(
 ) -> Result<(), StreamError> {
     let machine = &responder.machine;
     let path = match resolve(machine, destination).await {
-        Ok(id) if id == machine.identity.machine_id => Ok(None),
-        Ok(id) => reach(machine, id).await.map(Some),
+        Ok(id) if id == machine.identity.machine_id => Ok((id, None)),
+        Ok(id) => reach(machine, id).await.map(|session| (id, Some(session))),
         Err(failure) => Err(failure),
     };
-    let outcome = path.as_ref().map(|_| Success {
-        message: String::new(),
+    let outcome = path.as_ref().map(|(id, _)| Success {
+        // Root of this host has it from here; everybody else has the certificate say it.
+        message: id.to_string(),
         payload: None,
     });
     let response = Response::from(outcome.map_err(Failure::clone));
@@ -48,8 +49,8 @@ pub(super) async fn forward(
         .write_all(&encode(&response, RESPONSE_LEN_MAX)?)
         .await?;
     match path {
-        Ok(None) => Box::pin(accept(responder, address, stream)).await,
-        Ok(Some(session)) => {
+        Ok((_, None)) => Box::pin(accept(responder, address, stream)).await,
+        Ok((_, Some(session))) => {
             let mut onward = session.pipe().await?;
             tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
             Ok(())
@@ -66,7 +67,8 @@ pub(super) async fn accept(
 ) -> Result<(), StreamError> {
     let machine = &responder.machine;
     let network = machine.network().ok_or(StreamError::NoNetwork)?;
-    let presence = machine.presence(&network.membership);
+    let certificate = network.certificate();
+    let presence = machine.presence(&network.membership, &certificate);
     let acceptor = TlsAcceptor::from(Arc::new(tls::relayed(presence)?));
     let label = network.membership.network_id.to_string();
     let accepting = acceptor.accept(stream);
@@ -80,7 +82,7 @@ pub(super) async fn accept(
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| tls::role(chain, &label))
+        .and_then(|chain| Caller::of(chain, &label))
         .ok_or(StreamError::Unnamed)?;
     responder.answer(&caller, address, &mut session).await
 }

@@ -4,13 +4,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{
-    CertificateName, Code, EVENTS_LIMIT_MAX, Failure, Outcome, Payload, Request, Response,
-};
+use ployz_api::{Code, EVENTS_LIMIT_MAX, Failure, Outcome, Payload, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::host::clock;
+use crate::host::tls::Caller;
 use crate::machine::Machine;
 use crate::requests::{self, Asker};
 use crate::server::audit::Attempt;
@@ -37,7 +36,7 @@ impl Responder {
     /// Answers the one request of a stream.
     pub(super) async fn answer(
         &self,
-        caller: &CertificateName,
+        caller: &Caller,
         address: IpAddr,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), StreamError> {
@@ -61,7 +60,7 @@ impl Responder {
     /// Reads a request, and refuses it if the caller may not make it.
     pub(super) async fn receive(
         &self,
-        caller: &CertificateName,
+        caller: &Caller,
         stream: &mut (impl AsyncRead + Unpin),
     ) -> Result<Request, Failure> {
         let request = read(stream).await?;
@@ -72,7 +71,7 @@ impl Responder {
     /// Carries out a request that is the caller's to make, and sends what came of it.
     pub(super) async fn reply(
         &self,
-        caller: &CertificateName,
+        caller: &Caller,
         address: IpAddr,
         request: Result<Request, Failure>,
         stream: &mut (impl AsyncWrite + Unpin),
@@ -107,12 +106,7 @@ impl Responder {
         Ok(stream.shutdown().await?)
     }
 
-    async fn carry_out(
-        &self,
-        caller: &CertificateName,
-        address: IpAddr,
-        request: Request,
-    ) -> Outcome {
+    async fn carry_out(&self, caller: &Caller, address: IpAddr, request: Request) -> Outcome {
         let attempt = Attempt::of(&request);
         let asker = Asker::new(caller, address);
         let carrying_out = requests::carry_out(Rc::clone(&self.machine), asker, request);
@@ -128,7 +122,7 @@ impl Responder {
         outcome
     }
 
-    fn count_refusal(&self, caller: &CertificateName, address: IpAddr, failure: &Failure) {
+    fn count_refusal(&self, caller: &Caller, address: IpAddr, failure: &Failure) {
         let who = format!("{} {} at {address}", caller.role.name(), caller.subject);
         let (code, now) = (failure.code.to_string(), clock::now().instant);
         self.machine.refusals.note(&code, who, failure, now);

@@ -7,17 +7,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ployz_api::{
-    Authority as Held, Code, Failure, Name, Outcome, Payload, RedeemRequest, Redeemed, RegionRole,
+    Authority as Held, Code, Failure, MachineId, Name, Outcome, Payload, RedeemRequest, Redeemed,
+    RegionRole, fingerprint,
 };
-use ployz_core::{InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Redemption};
+use ployz_core::{
+    InviteRecord, InviteRefusal, MachineRecord, RECORD_VERSION, Redeemer, Redemption,
+};
 use ployz_engine::PublicKey;
 use serde_json::Map;
 
 use crate::host::ca::PublicPoint;
 use crate::host::error::HostError;
+use crate::host::possession;
 use crate::machine::Machine;
 use crate::network::{Network, Storage};
 use crate::services::leases::{claim_name, claim_subnet};
+use crate::services::renewal::certify;
 use crate::store::operations::OperationLog;
 use crate::store::{INVITES, MACHINES, Revised, Slot};
 
@@ -32,18 +37,32 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let network = here.running_network()?;
     let storage = network.require_storage()?;
     let certificate_key = well_formed(&request)?;
+    let keys = Keys::of(&request, &certificate_key);
     let key = request.machine_id.to_string();
     let now = network.store.unix_secs().await?;
     let slot: Slot<MachineRecord> = network.store.slot(MACHINES, &key).await?;
-    let invite = consume(&network, &request, &slot, now).await?;
+    let proof_key = storage.authority.proof_key(request.invite_id);
+    let id = network.membership.network_id;
+    let redeemer = Redeemer {
+        machine: request.machine_id,
+        keys: &keys.digest(),
+        has_proven_keys: possession::is_proven(&request, id, &proof_key),
+        is_member: matches!(slot, Slot::Record(_)),
+        removed: match &slot {
+            Slot::Deleted { revision, .. } => Some(*revision),
+            Slot::Nothing | Slot::Record(_) => None,
+        },
+    };
+    let invite = consume(&network, &request, &redeemer, now).await?;
     let record = match slot.record().map(|found| found.value) {
-        Some(record) if record.wireguard_key == request.wireguard_key => record,
+        Some(record) if keys.are_those_of(&record) => record,
         Some(_) => {
-            let message = "the network has a machine of this id with another WireGuard key";
+            let message = "the network has a machine of this id with other keys";
             return Err(Failure::new(Code::Conflict, message)
                 .hint("restore identity.json, or join with a new data directory"));
         }
         None => {
+            refuse_taken(&network, &keys, request.machine_id).await?;
             let (target, store) = (request.machine_id.to_string(), &network.store);
             let mut work = OperationLog::begin(
                 here.identity.machine_id,
@@ -52,13 +71,13 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
                 target,
                 JOIN_AGAIN,
             );
-            let admitted = admit(&network, request, &invite, now, &mut work).await;
+            let admitted = admit(&network, request, keys, &invite, now, &mut work).await;
             work.end(admitted.as_ref().err()).await;
             admitted?
         }
     };
     tracing::info!(id = %record.id, name = %record.name, "machine joined");
-    let answer = answer(&network, storage, &record, &certificate_key).await;
+    let answer = answer(&network, storage, &record, now, &certificate_key).await;
     Ok(Payload::Redeemed(Box::new(answer?)).into())
 }
 
@@ -77,23 +96,67 @@ fn well_formed(request: &RedeemRequest) -> Result<PublicPoint, Failure> {
     PublicPoint::from_hex(&request.certificate_key).ok_or_else(|| refused("certificate_key"))
 }
 
+/// The public halves of a machine's keys.
+struct Keys {
+    wireguard: String,
+    nkey: String,
+    certificate: String,
+}
+
+impl Keys {
+    fn of(request: &RedeemRequest, certificate_key: &PublicPoint) -> Self {
+        Self {
+            wireguard: request.wireguard_key.clone(),
+            nkey: request.nkey.clone(),
+            certificate: certificate_key.fingerprint(),
+        }
+    }
+
+    /// SHA-256 of all three, in hexadecimal digits. None of them has a blank in it.
+    fn digest(&self) -> String {
+        let all = [&*self.wireguard, &self.nkey, &self.certificate].join(" ");
+        fingerprint(all.as_bytes())
+    }
+
+    fn are_those_of(&self, record: &MachineRecord) -> bool {
+        let certificate = record.certificate_key.as_ref();
+        record.wireguard_key == self.wireguard
+            && record.nkey == self.nkey
+            && certificate.is_none_or(|it| *it == self.certificate)
+    }
+
+    fn has_one_of(&self, record: &MachineRecord) -> bool {
+        record.wireguard_key == self.wireguard
+            || record.nkey == self.nkey
+            || record.certificate_key.as_ref() == Some(&self.certificate)
+    }
+}
+
+/// Two machines with one key would be one peer, or one user of the store.
+async fn refuse_taken(network: &Network, keys: &Keys, id: MachineId) -> Result<(), Failure> {
+    let machines: Vec<MachineRecord> = network.store.list(MACHINES).await?;
+    let others = machines.iter().filter(|it| it.id != id);
+    let Some(other) = others.into_iter().find(|it| keys.has_one_of(it)) else {
+        return Ok(());
+    };
+    let message = format!("machine {} has one of these keys", other.id);
+    Err(Failure::new(Code::Conflict, message)
+        .hint("join with a new data directory: an identity must not be copied"))
+}
+
 /// Exactly one machine gets past this, as often as it likes.
 async fn consume(
     network: &Network,
     request: &RedeemRequest,
-    slot: &Slot<MachineRecord>,
+    redeemer: &Redeemer<'_>,
     now: u64,
 ) -> Result<InviteRecord, Failure> {
-    let removed = match slot {
-        Slot::Deleted { revision, .. } => Some(*revision),
-        Slot::Nothing | Slot::Record(_) => None,
-    };
     let key = request.invite_id.to_string();
     loop {
         let found: Option<Revised<InviteRecord>> = network.store.get(INVITES, &key).await?;
         let redemption = found.map_or(Err(InviteRefusal::Invalid), |found| {
             let secret = request.secret.expose();
-            let redemption = found.value.redeem(request.machine_id, secret, removed, now);
+            let redemption = found.value.redeem(redeemer, secret, now);
             redemption.map(|redemption| (redemption, found))
         });
         let (redemption, found) = match redemption {
@@ -123,6 +186,7 @@ async fn consume(
 async fn admit(
     network: &Network,
     request: RedeemRequest,
+    keys: Keys,
     invite: &InviteRecord,
     now: u64,
     work: &mut OperationLog,
@@ -146,8 +210,9 @@ async fn admit(
         overlay_ip: addresses.overlay_ip,
         overlay_ip6: addresses.overlay_ip6,
         subnet: Some(addresses.subnet),
-        wireguard_key: request.wireguard_key,
-        nkey: request.nkey,
+        wireguard_key: keys.wireguard,
+        nkey: keys.nkey,
+        certificate_key: Some(keys.certificate),
         endpoints: request.endpoints,
         store_port: None,
         created_at: now,
@@ -170,13 +235,10 @@ async fn answer(
     network: &Network,
     storage: &Storage,
     record: &MachineRecord,
+    now: u64,
     certificate_key: &PublicPoint,
 ) -> Result<Redeemed, Failure> {
-    let certificate_pem = storage.authority.certify_machine(
-        &record.id.to_string(),
-        &[record.overlay_ip.into(), record.overlay_ip6.into()],
-        certificate_key,
-    )?;
+    let signed = certify(&storage.authority, record, now, certificate_key)?;
     let membership = &network.membership;
     let mut machines: Vec<MachineRecord> = network.store.list(MACHINES).await?;
     // Any server answers, and may not have heard of it yet.
@@ -190,7 +252,8 @@ async fn answer(
         network: membership.network.clone(),
         cluster_cidr: membership.cluster_cidr,
         ca_pem: membership.ca_pem.clone(),
-        certificate_pem,
+        certificate_pem: signed.certificate_pem,
+        store_certificate_pem: Some(signed.store_certificate_pem),
         store: membership.store.clone(),
         store_epoch: membership.store_epoch,
         machines,

@@ -12,11 +12,12 @@ use serde_json::Map;
 
 use crate::host::ca::CertificateAuthority;
 use crate::host::clock;
-use crate::host::membership::{FILE, Membership, VIEW_FILE};
+use crate::host::membership::{CERTIFICATES_FILE, FILE, Membership, OwnCertificates, VIEW_FILE};
 use crate::machine::{Command, Entry, Machine, addresses};
 use crate::nats::{Certificates, NatsServer, Settings, User};
 use crate::network::Storage;
 use crate::services::leases::claim_first;
+use crate::services::renewal::certify;
 use crate::store::{MACHINES, Store};
 
 /// From the start of the process to its first answer takes half a second.
@@ -28,6 +29,9 @@ pub(crate) async fn found(
     authority: CertificateAuthority,
 ) -> Result<(), Failure> {
     let record = first_record(here, &membership)?;
+    let certificates = certificates(here, &membership, &record, &authority)?;
+    here.files.write(CERTIFICATES_FILE, &certificates)?;
+    membership.renewed = Some(certificates);
     let nats = here.nats_server();
     nats.version().await?;
     // Before anything is made: a port that is taken is the most likely of all mistakes.
@@ -64,6 +68,22 @@ pub(crate) async fn found(
     here.ask_root(Command::Enter(Box::new(entry))).await
 }
 
+/// Those of the first machine, however long ago the network was drawn up.
+fn certificates(
+    here: &Machine,
+    membership: &Membership,
+    record: &MachineRecord,
+    authority: &CertificateAuthority,
+) -> Result<OwnCertificates, Failure> {
+    let key = here.identity.certificate_key()?;
+    let signed = certify(authority, record, clock::now().unix_secs, &key)?;
+    Ok(OwnCertificates {
+        network_id: membership.network_id,
+        machine_pem: signed.certificate_pem,
+        store_pem: signed.store_certificate_pem,
+    })
+}
+
 fn first_record(here: &Machine, membership: &Membership) -> Result<MachineRecord, Failure> {
     let endpoints = if membership.endpoints.is_empty() {
         here.endpoints(membership.wg_port.unwrap_or(here.config.wg_port))
@@ -84,6 +104,7 @@ fn first_record(here: &Machine, membership: &Membership) -> Result<MachineRecord
         subnet: Some(membership.subnet),
         wireguard_key: here.identity.wireguard_key.public_key().to_string(),
         nkey: here.identity.nkey()?,
+        certificate_key: Some(here.identity.certificate_fingerprint()?),
         endpoints,
         store_port: Some(here.config.nats_port),
         created_at: clock::now().unix_secs,
@@ -116,7 +137,7 @@ async fn start_store(
     };
     let certificates = Certificates {
         ca_pem: &membership.ca_pem,
-        certificate_pem: &membership.certificate_pem,
+        certificate_pem: membership.store_certificate(),
         key_pem: here.identity.certificate_key_pem.expose(),
     };
     nats.set_up(&settings, certificates)?;

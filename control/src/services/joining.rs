@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use ployz_api::client::{ClientError, ask_invited};
 use ployz_api::{
-    Code, Failure, MachineJoin, NetworkState, Outcome, Payload, RedeemRequest, Redeemed, Request,
-    Secret, Success, Token,
+    CertificateName, Code, Failure, MachineJoin, NetworkState, Outcome, Payload, RedeemRequest,
+    Redeemed, Request, Secret, Success, Token, fingerprint,
 };
 use ployz_core::{MachineRecord, SavedView};
+use ployz_engine::PublicKey;
 use rcgen::PublicKeyData as _;
 
 use crate::host::clock;
 use crate::host::error::HostError;
 use crate::host::identity::hex;
-use crate::host::membership::{FILE, Membership, VIEW_FILE};
+use crate::host::membership::{CERTIFICATES_FILE, FILE, Membership, OwnCertificates, VIEW_FILE};
+use crate::host::{possession, tls};
 use crate::machine::{Command, Entry, Machine};
 use crate::overlay::interface_addresses;
 use crate::store::Store;
@@ -40,7 +42,14 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
         return Ok(joined(here, &membership, "had joined before"));
     }
     let _entering = here.begin_entering()?;
-    let request = Request::InviteRedeem(introduction(here, &token)?);
+    let mut introduction = introduction(here, &token)?;
+    if let Some(named) = &token.coordinators {
+        let proof_key = PublicKey::from_base64(&named.proof_key)
+            .map_err(|error| Failure::new(Code::InviteInvalid, error.to_string()))?;
+        let proofs = possession::prove(&here.identity, &introduction, token.network_id, &proof_key);
+        introduction.proofs = Some(proofs?);
+    }
+    let request = Request::InviteRedeem(introduction);
     let response = ask_invited(&token, &request, REDEEM_WAIT)
         .await
         .map_err(unredeemed)?;
@@ -49,6 +58,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
             "the coordinator sent an unexpected answer; its ployzd may be of another version";
         return Err(Failure::new(Code::Internal, message));
     };
+    check(here, &token, &redeemed)?;
     let membership = enter_network(here, *redeemed).await?;
     let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
@@ -84,7 +94,40 @@ fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure>
         nkey: identity.nkey()?,
         certificate_key: hex(identity.certificate_key()?.der_bytes()),
         endpoints: here.endpoints(here.config.wg_port),
+        proofs: None,
     })
+}
+
+/// Nothing that comes back is taken on the word of who sent it: the network and its authority are those of the token,
+/// and both certificates are that authority's and for this machine's own key.
+fn check(here: &Machine, token: &Token, redeemed: &Redeemed) -> Result<(), Failure> {
+    let refused = |what: &str| {
+        let message = format!("the answer is not from the network of the token: {what}");
+        Failure::new(Code::NetworkMismatch, message)
+            .hint("ployzctl machine invite create (on a machine of the network that you mean)")
+    };
+    if redeemed.network_id != token.network_id {
+        return Err(refused("it has another id"));
+    }
+    let authority = tls::certificate(&redeemed.ca_pem)?;
+    if fingerprint(&authority) != token.ca_fingerprint {
+        return Err(refused("it has another CA"));
+    }
+    let label = redeemed.network_id.to_string();
+    let own = CertificateName::machine(here.identity.machine_id, &label).to_string();
+    let key = here.identity.certificate_fingerprint()?;
+    let store = redeemed.store_certificate_pem.as_ref();
+    for pem in std::iter::once(&redeemed.certificate_pem).chain(store) {
+        let facts = tls::verified(pem, &authority)
+            .ok_or_else(|| refused("a certificate is not signed by its CA"))?;
+        if facts.key() != key {
+            return Err(refused("a certificate is for another key"));
+        }
+        if pem == &redeemed.certificate_pem && !facts.names.contains(&own) {
+            return Err(refused("the certificate names another machine"));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the place that the coordinator has given.
@@ -99,6 +142,13 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
         .iter()
         .find(|machine| machine.id == here.identity.machine_id)
         .ok_or_else(|| unusable(&"the record of this machine is missing"))?;
+    let renewed = redeemed
+        .store_certificate_pem
+        .map(|store_pem| OwnCertificates {
+            network_id: redeemed.network_id,
+            machine_pem: redeemed.certificate_pem.clone(),
+            store_pem,
+        });
     let membership = Membership {
         network_id: redeemed.network_id,
         network: redeemed.network,
@@ -117,6 +167,7 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
         state: NetworkState::Running,
         wg_port: None,
         endpoints: Vec::new(),
+        renewed,
     };
     let addresses = interface_addresses(
         membership.cluster_cidr,
@@ -134,6 +185,9 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
     here.overlay.add_addresses(&addresses).await?;
     let commit = || -> Result<(), HostError> {
         here.files.write(VIEW_FILE, &view)?;
+        if let Some(renewed) = &membership.renewed {
+            here.files.write(CERTIFICATES_FILE, renewed)?;
+        }
         here.files.write(FILE, &membership)
     };
     if let Err(error) = commit() {
@@ -170,7 +224,7 @@ fn unredeemed(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Unreachable(_) => Code::MachineUnreachable,
         ClientError::Credential(_) | ClientError::Refused(_) => Code::InviteInvalid,
-        ClientError::Broken(_) => Code::MachineUnreachable,
+        ClientError::Broken(_) | ClientError::WrongMachine(_) => Code::MachineUnreachable,
         ClientError::Busy(_) => Code::Busy,
         ClientError::TimedOut(_) => Code::Timeout,
     };

@@ -10,6 +10,7 @@ pub(crate) mod migration;
 pub(crate) mod pair;
 pub(crate) mod placement;
 pub(crate) mod removal;
+pub(crate) mod renewal;
 pub(crate) mod retiring;
 pub(crate) mod runner;
 pub(crate) mod store_change;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use ployz_api::client::{ClientError, Session};
+use ployz_api::client::{Between, ClientError, Relayed, Session};
 use ployz_api::{
     Check, Code, Credential, Destination, Failure, MachineId, Outcome, PairReport, Payload,
     PeerReport, Request,
@@ -240,8 +240,17 @@ impl Path {
             }
             Some(known_as) => {
                 let destination = Destination::Machine(other.to_string());
-                let relayed = self.session.relay(known_as, &destination, request);
-                match relayed.await.map_err(failed)? {
+                let relayed = Relayed {
+                    known_as,
+                    destination: &destination,
+                    between: Between::Untrusted,
+                };
+                match self
+                    .session
+                    .relay(&relayed, request)
+                    .await
+                    .map_err(failed)?
+                {
                     Ok(mut answers) => answers.next().await.map_err(failed)?,
                     Err(refusal) => Some(*refusal),
                 }

@@ -3,15 +3,29 @@
 //! What lies on the disk goes before the answer, so that a power cut leaves no member behind. What carries the answer
 //! goes once it has been heard.
 
-use ployz_api::{CleanupStep, Failure, MachineRetired, Name, Outcome, Payload};
+use ployz_api::{CleanupStep, Code, Failure, MachineRetired, Name, NetworkId, Outcome, Payload};
+use ployz_core::MachineRecord;
 use ployz_install::Layout;
 
+use crate::host::ca;
 use crate::host::installation;
 use crate::host::membership::FILE;
 use crate::host::program::blocking;
 use crate::machine::{Command, Machine};
 
-pub(crate) async fn retire(here: &Machine) -> Outcome {
+/// The network's decision to remove a machine, as its authority signs it: this machine, as it was let in then.
+pub(crate) fn decision(network: NetworkId, machine: &MachineRecord) -> Vec<u8> {
+    let (id, created_at) = (machine.id, machine.created_at);
+    format!("ployz: removal from network {network} of machine {id}, let in at {created_at}")
+        .into_bytes()
+}
+
+/// Obeys the network's decision, and nobody's word.
+///
+/// # Errors
+/// `FORBIDDEN` without one for this very machine; `CONFLICT` while it holds the store.
+pub(crate) async fn retire(here: &Machine, signature: Option<&str>) -> Outcome {
+    check_decision(here, signature)?;
     let network = here.running_network()?.membership.network.clone();
     let _entering = here.begin_entering()?;
     let stopped = match here.workloads.stop_all().await {
@@ -28,6 +42,27 @@ pub(crate) async fn retire(here: &Machine) -> Outcome {
             Ok(retired(vec![stopped, failed]))
         }
     }
+}
+
+fn check_decision(here: &Machine, signature: Option<&str>) -> Result<(), Failure> {
+    let network = here.running_network()?;
+    let membership = &network.membership;
+    let view = network.view();
+    let decided = view.machine(network.own()).is_some_and(|own| {
+        let decision = decision(membership.network_id, own);
+        signature.is_some_and(|it| ca::has_signed(&membership.ca_pem, &decision, it))
+    });
+    if !decided {
+        let message = "the network has not decided to remove this machine";
+        return Err(Failure::new(Code::Forbidden, message)
+            .hint("update ployzd on the machines that hold the store"));
+    }
+    if network.storage.is_some() {
+        let message = "this machine holds the store";
+        return Err(Failure::new(Code::Conflict, message)
+            .hint("ployzctl machine storage demote <machine>, then remove it"));
+    }
+    Ok(())
 }
 
 /// Both steps or none; which one failed.

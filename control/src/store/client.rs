@@ -95,7 +95,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let tls = tls::store_client(Presence {
             ca_pem: &membership.ca_pem,
-            certificate_pem: &membership.certificate_pem,
+            certificate_pem: membership.store_certificate(),
             key_pem: identity.certificate_key_pem.expose(),
             strangers: false,
         })?;

@@ -8,7 +8,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use x25519_dalek as x25519;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of every key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -109,6 +109,16 @@ impl PrivateKey {
     /// The public half.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(x25519::PublicKey::from(&x25519::StaticSecret::from(self.0)).to_bytes())
+    }
+
+    /// The secret that this key and another one's public half share (RFC 7748, section 6.1); none if that is of low order,
+    /// for then everybody knows it.
+    pub fn agree(&self, other: &PublicKey) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+        let secret = x25519::StaticSecret::from(self.0);
+        let shared = secret.diffie_hellman(&x25519::PublicKey::from(other.0));
+        shared
+            .was_contributory()
+            .then(|| Zeroizing::new(shared.to_bytes()))
     }
 
     /// The secret itself.

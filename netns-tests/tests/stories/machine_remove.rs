@@ -56,7 +56,11 @@ fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
 
 /// A machine that does not hold the store has no say over another one.
 fn nobody_else_may_ask(second: &Machine, third: &Machine) -> Outcome {
-    let answer = ask_as(third, [10, 0, 0, 2], &Request::MachineRetire)?;
+    let answer = ask_as(
+        third,
+        [10, 0, 0, 2],
+        &Request::MachineRetire { decision: None },
+    )?;
     ensure!(answer.code == Code::Forbidden, "{answer:?}");
     ensure!(second.code("mesh ready")? == "OK");
     Ok(())

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ployz_api::client::{ClientError, ask_invited};
-use ployz_api::{Code, MachineId, Name, RedeemRequest, Request, Response, Secret, Token};
+use ployz_api::{Code, MachineId, Request, Response, Token};
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
+use ployz_netns_tests::joiner::Joiner;
 use ployz_netns_tests::machine_client::ask_as;
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
@@ -135,31 +136,15 @@ fn knock(token: &str, share: u32) -> Result<Vec<Result<Response, ClientError>>> 
         .filter(|number| number % u32::from(ADDRESSES) == share)
         .map(|number| {
             let token = Token::decode(token)?;
-            Ok(runtime.spawn(async move {
-                let request = Request::InviteRedeem(somebody(number, &token));
-                ask_invited(&token, &request, REDEEM_WAIT).await
-            }))
+            let joiner = Joiner::new(MachineId::new(1, number.into()))?;
+            let request = Request::InviteRedeem(joiner.introduction(&token)?);
+            Ok(runtime.spawn(async move { ask_invited(&token, &request, REDEEM_WAIT).await }))
         })
         .collect::<Result<_>>()?;
     knocking
         .into_iter()
         .map(|knocked| Ok(runtime.block_on(knocked)?))
         .collect()
-}
-
-fn somebody(number: u32, token: &Token) -> RedeemRequest {
-    RedeemRequest {
-        invite_id: token.invite_id,
-        secret: Secret::new(token.secret.expose().to_owned()),
-        machine_id: MachineId::new(1, number.into()),
-        name: Name::nearest("crowd"),
-        region: "local".to_owned(),
-        wireguard_key: "0nscWCo5g1p1G9ujcm+rwlQJSvDNqL644p4GpCpAWlI=".to_owned(),
-        nkey: "UBMPTSOW4XX6FH27VLVTZQS7CTEQJEQBF6HI53WYWUPDNQ4LT2FUJHGZ".to_owned(),
-        // Nobody looks at the point before its holder does.
-        certificate_key: format!("04{}", "00".repeat(64)),
-        endpoints: Vec::new(),
-    }
 }
 
 fn refuse_to_remove(machines: &[Machine]) -> Result<()> {
@@ -266,13 +251,14 @@ fn the_addresses_of_the_removed_rest(machines: &[Machine]) -> Result<()> {
     let answer = machines[1].netns.enter(|| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build()?;
-        let request = Request::InviteRedeem(somebody(CROWD, &token));
+        let joiner = Joiner::new(MachineId::new(1, CROWD.into()))?;
+        let request = Request::InviteRedeem(joiner.introduction(&token)?);
         Ok(runtime.block_on(ask_invited(&token, &request, REDEEM_WAIT))?)
     })?;
     ensure!(answer.code == Code::Ok, "{answer:?}");
     let list = machines[0].json("machine ls")?;
     let rows = list["payload"]["rows"].as_array().context("rows")?;
-    let newcomer = rows.iter().find(|row| text(row, "/name") == "crowd");
+    let newcomer = rows.iter().find(|row| text(row, "/name") == "joiner");
     let subnet = text(newcomer.context("the newcomer")?, "/subnet");
     // The founder has the first; the race, m2 and m3 have had up to three more.
     let ever_given = (0..3).map(|number| format!("10.101.{number}.0/24"));

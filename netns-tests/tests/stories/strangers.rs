@@ -92,6 +92,7 @@ fn redeemed(
         nkey: "UBMPTSOW4XX6FH27VLVTZQS7CTEQJEQBF6HI53WYWUPDNQ4LT2FUJHGZ".to_owned(),
         certificate_key: format!("04{}", "00".repeat(64)),
         endpoints: Vec::new(),
+        proofs: None,
     });
     let word = token.encode();
     let answer = invited(from, word.expose(), |_| {}, guess)?;

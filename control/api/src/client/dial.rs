@@ -9,14 +9,15 @@ use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig,
     TransportErrorCode, VarInt,
 };
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::answers::{self, Answers};
 use super::error::ClientError;
-use super::trust;
+use super::facts::Facts;
+use super::trust::{self, Peer};
 use crate::certificate::CertificateName;
 use crate::credential::Credential;
 use crate::request::{Destination, Request};
@@ -39,12 +40,79 @@ pub struct Session {
     connection: Connection,
 }
 
+/// Another machine to be asked, through the one that is dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Relayed<'a> {
+    /// The credential that the other machine sees.
+    pub known_as: &'a Credential,
+    /// The machine that is asked.
+    pub destination: &'a Destination,
+    /// Whose word counts for which machine that is.
+    pub between: Between,
+}
+
+/// The trust in the machine that relays a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// It is some machine of the network: the certificate of the machine behind it has to say that it is the one.
+    Untrusted,
+    /// It is the daemon of this host, which says which machine is meant.
+    Trusted,
+}
+
+impl Destination {
+    /// The machine that has to answer.
+    fn peer(&self) -> Result<Peer, ClientError> {
+        match self {
+            Self::Coordinator => Ok(Peer::Holder),
+            Self::Machine(wanted) => {
+                if let Ok(id) = wanted.parse() {
+                    return Ok(Peer::Machine(id));
+                }
+                let named = wanted.parse().map(Peer::Named);
+                named.map_err(|_| ClientError::WrongMachine(wanted.clone()))
+            }
+        }
+    }
+}
+
+/// A session with a machine that is not the one, told apart from one that broke.
+fn wrong_machine(error: std::io::Error, peer: &Peer) -> ClientError {
+    let cause = error.get_ref().and_then(|it| it.downcast_ref());
+    let is_other = matches!(
+        cause,
+        Some(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::NotValidForName
+                | rustls::CertificateError::NotValidForNameContext { .. }
+        ))
+    );
+    if is_other {
+        ClientError::WrongMachine(peer.to_string())
+    } else {
+        answers::broken(error)
+    }
+}
+
 /// Connects with a credential to the first of its endpoints that answers before the deadline.
 ///
 /// # Errors
 /// [`ClientError`].
 pub async fn connect(credential: &Credential, deadline: Instant) -> Result<Session, ClientError> {
-    let tls = trust::certified(credential)?;
+    connect_to(credential, &Peer::Any, None, deadline).await
+}
+
+/// As [`connect`], to one machine, whatever else answers at the endpoints. `evidence` is a clock for its certificate
+/// besides this host's: the earlier of the two counts, in seconds since 1970.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn connect_to(
+    credential: &Credential,
+    peer: &Peer,
+    evidence: Option<u64>,
+    deadline: Instant,
+) -> Result<Session, ClientError> {
+    let tls = trust::certified(credential, peer, evidence)?;
     dial(tls, &credential.endpoints, &credential.network, deadline).await
 }
 
@@ -53,7 +121,7 @@ pub(super) async fn connect_invited(
     token: &Token,
     deadline: Instant,
 ) -> Result<Session, ClientError> {
-    let tls = trust::invited(&token.ca_fingerprint);
+    let tls = trust::invited(token)?;
     let network = token.network_id.to_string();
     let dialled = dial(tls.clone(), &token.endpoints, &network, deadline).await;
     match dialled {
@@ -81,11 +149,14 @@ impl Session {
     /// [`ClientError`].
     pub async fn relay(
         &self,
-        known_as: &Credential,
-        destination: &Destination,
+        relayed: &Relayed<'_>,
         request: &Request,
     ) -> Result<Result<Answers, Box<Response>>, ClientError> {
-        let tls = TlsConnector::from(Arc::new(trust::certified(known_as)?));
+        let Relayed {
+            known_as,
+            destination,
+            between,
+        } = *relayed;
         let name = ServerName::try_from(CertificateName::any_machine(&known_as.network))
             .map_err(|e| ClientError::Credential(e.to_string()))?;
         let (send, receive) = self.connection.open_bi().await.map_err(answers::closed)?;
@@ -101,8 +172,22 @@ impl Session {
         if !response.ok {
             return Ok(Err(Box::new(response)));
         }
-        let inner = tls.connect(name, stream).await.map_err(answers::broken)?;
+        let peer = match between {
+            Between::Untrusted => destination.peer()?,
+            // A daemon of an earlier version does not say which one it has found.
+            Between::Trusted => response.message.parse().map_or(Peer::Any, Peer::Machine),
+        };
+        let tls = TlsConnector::from(Arc::new(trust::certified(known_as, &peer, None)?));
+        let connecting = tls.connect(name, stream).await;
+        let inner = connecting.map_err(|error| wrong_machine(error, &peer))?;
         Answers::to(Box::new(inner), request).await.map(Ok)
+    }
+
+    /// The certificate of the machine at the other end.
+    pub fn peer(&self) -> Option<Facts> {
+        let identity = self.connection.peer_identity()?;
+        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        Facts::read(chain.first()?)
     }
 
     /// Says goodbye: a connection that is merely left keeps its place at the daemon until it is missed.

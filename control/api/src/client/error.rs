@@ -17,6 +17,9 @@ pub enum ClientError {
     /// The daemon does not take the credential.
     #[error("the daemon refused this credential: {0}")]
     Refused(String),
+    /// The certificate of the machine behind a relay does not say that it is this one.
+    #[error("the machine that was reached is not {0}, by its certificate")]
+    WrongMachine(String),
     /// The connection broke while we waited for the answer.
     #[error("the daemon did not answer: {0}")]
     Broken(String),

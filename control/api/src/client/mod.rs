@@ -3,6 +3,7 @@
 mod answers;
 mod dial;
 mod error;
+mod facts;
 mod trust;
 
 use std::time::Duration;
@@ -10,13 +11,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::credential::Credential;
-use crate::request::{Destination, Request};
+use crate::request::Request;
 use crate::response::Response;
 use crate::token::Token;
 
 pub use answers::Answers;
-pub use dial::{Session, connect};
+pub use dial::{Between, Relayed, Session, connect, connect_to};
 pub use error::ClientError;
+pub use facts::{CERTIFICATE_SECS, Facts};
+pub use trust::Peer;
 
 /// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.
 const BUSY_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -43,21 +46,20 @@ pub async fn ask(
 }
 
 /// As [`ask`], but another machine answers: the daemon that is dialled relays everything, and can neither read
-/// nor change it. `known_as` is the credential that the other machine sees.
+/// nor change it.
 ///
 /// # Errors
 /// [`ClientError`].
 pub async fn ask_through(
     credential: &Credential,
-    known_as: &Credential,
-    destination: &Destination,
+    relayed: Relayed<'_>,
     request: &Request,
     patience: Duration,
 ) -> Result<Response, ClientError> {
     until_heard(patience, move |deadline| async move {
         let session = connect(credential, deadline).await?;
         let asking = async {
-            match session.relay(known_as, destination, request).await? {
+            match session.relay(&relayed, request).await? {
                 Ok(answers) => answers.only().await,
                 Err(refusal) => Ok(*refusal),
             }
@@ -76,16 +78,15 @@ pub async fn ask_through(
 /// [`ClientError`].
 pub async fn follow(
     credential: &Credential,
-    known_as: &Credential,
-    destination: Option<&Destination>,
+    relayed: Option<Relayed<'_>>,
     request: &Request,
     patience: Duration,
 ) -> Result<Following, ClientError> {
     until_heard(patience, move |deadline| async move {
         let session = connect(credential, deadline).await?;
-        let answers = match destination {
+        let answers = match &relayed {
             None => Ok(session.open(request).await?),
-            Some(destination) => session.relay(known_as, destination, request).await?,
+            Some(relayed) => session.relay(relayed, request).await?,
         };
         let (answers, first) = match answers {
             Ok(mut answers) => {

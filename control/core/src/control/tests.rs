@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use ployz_api::{CertificateName, CredentialId, Role};
+use ployz_api::{Authority, CertificateName, CredentialId, Role};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::machines::examples::{id, machine};
-use crate::{RECORD_VERSION, SelectError};
+use crate::{RECORD_VERSION, ROOT_PREFIX, SelectError};
 
 const OWN: MachineId = MachineId::new(0, 0);
 
@@ -208,7 +208,7 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     let id = CredentialId::new(1, 1);
     let record = CredentialRecord::new(id, Role::Operator, None, 1, None);
     control.handle(Input::Changed(Change::Credential(record.clone())), now);
-    assert!(control.view().believes(&holder(id, Role::Operator)));
+    assert!(control.view().believes(&holder(id, Role::Operator), ""));
     let revoked = record.revoke(2).unwrap();
     control.handle(Input::Changed(Change::Credential(revoked)), now);
     let effects = drain(&mut control);
@@ -218,9 +218,31 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     let mut restarted = Control::new(OWN, now);
     restarted.handle(Input::Restored(saved), now);
     for control in [control, restarted] {
-        assert!(!control.view().believes(&holder(id, Role::Operator)));
-        assert!(control.view().believes(&holder("root", Role::Admin)));
+        assert!(!control.view().believes(&holder(id, Role::Operator), ""));
+        assert!(control.view().believes(&holder("root", Role::Admin), ""));
     }
+}
+
+#[test]
+fn a_machine_is_believed_by_the_key_in_its_record_and_root_while_it_holds_the_store() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let mut known = machine(0, 1);
+    known.certificate_key = Some("its key".to_owned());
+    known.authority = Authority::Storage;
+    let former = machine(1, 1);
+    control.handle(Input::Listed(vec![(known, 1), (former, 2)]), now);
+    let view = control.view();
+    let believes = |number, key| view.believes(&holder(id(number), Role::Machine), key);
+    assert!(believes(0, "its key") && !believes(0, "another key"));
+    assert!(believes(1, "any key"), "its record names none yet");
+    let root = |number| {
+        let subject = format!("{ROOT_PREFIX}{}", id(number));
+        view.believes(&holder(subject.to_lowercase(), Role::Admin), "any key")
+    };
+    assert!(root(0), "it holds the store");
+    assert!(!root(1), "it does not");
+    assert!(!root(2), "there is no such machine");
 }
 
 #[test]
@@ -229,7 +251,7 @@ fn a_machine_is_believed_while_it_is_in_the_network() {
     let mut control = Control::new(OWN, now);
     let is_believed = |control: &Control| {
         let view = control.view();
-        [0, 1].map(|number| view.believes(&holder(id(number), Role::Machine)))
+        [0, 1].map(|number| view.believes(&holder(id(number), Role::Machine), ""))
     };
     assert_eq!(is_believed(&control), [false, false]);
     control.handle(

@@ -19,6 +19,7 @@ use crate::host::config::{Config, Runtime};
 use crate::host::files::DataDirectory;
 use crate::host::identity::Identity;
 use crate::host::tasks::TaskGroup;
+use crate::host::tls::Caller;
 use crate::machine::{Machine, Root};
 use crate::overlay::Overlay;
 use crate::requests::{Asker, carry_out};
@@ -195,6 +196,7 @@ impl Host {
             role: Role::Admin,
             network: LOCAL_NETWORK.to_owned(),
         };
+        let root = Caller::named(root, None);
         let asker = Asker::new(&root, IpAddr::from(Ipv4Addr::LOCALHOST));
         Box::pin(carry_out(Rc::clone(&self.machine), asker, request)).await
     }

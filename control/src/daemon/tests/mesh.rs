@@ -24,7 +24,7 @@ async fn assert_in_none(host: &Host, hint: &str) {
             machine: machine(),
             force: true,
         },
-        Request::MachineRetire,
+        Request::MachineRetire { decision: None },
         Request::WorkloadList,
         Request::StorageList,
         Request::InviteList { all: true },

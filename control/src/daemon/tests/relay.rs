@@ -1,6 +1,6 @@
 //! Requests that another machine passes on: whoever passes them on has no part in what is allowed.
 
-use ployz_api::client::{Session, connect};
+use ployz_api::client::{Between, Relayed, Session, connect};
 use ployz_api::{Code, Credential, Destination, Outcome, Request, Role};
 use tokio::time::Instant;
 
@@ -24,7 +24,12 @@ async fn relayed(
     to: &Destination,
     request: &Request,
 ) -> Outcome {
-    match session.relay(known_as, to, request).await.unwrap() {
+    let relayed = Relayed {
+        known_as,
+        destination: to,
+        between: Between::Untrusted,
+    };
+    match session.relay(&relayed, request).await.unwrap() {
         Ok(answers) => answers.only().await.unwrap().into(),
         Err(refusal) => (*refusal).into(),
     }
@@ -88,7 +93,7 @@ fn the_role_that_counts_is_the_inner_callers_whoever_has_made_the_connection() {
         };
         let network = founder.machine.network().unwrap();
         wait_until("the revocation to be known", PATIENCE, || {
-            !network.view().believes(&known)
+            !network.view().believes(&known, "")
         })
         .await;
         for between in [&admins, &machines] {

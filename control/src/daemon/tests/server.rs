@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ployz_api::client::connect;
+use ployz_api::client::{Between, Relayed, connect};
 use ployz_api::{
     Code, Credential, CredentialRequest, Destination, Outcome, Payload, Request, Role,
 };
@@ -78,7 +78,7 @@ fn each_role_does_what_it_may_until_its_credential_is_revoked() {
             };
             let network = host.machine.network().unwrap();
             wait_until("the revocation to be known", PATIENCE, || {
-                !network.view().believes(&known)
+                !network.view().believes(&known, "")
             })
             .await;
             let answer = session
@@ -143,12 +143,24 @@ fn a_member_forwards_to_a_machine_that_holds_the_store_and_answers_none_of_it_it
         );
         let session = connect(&operator, Instant::now() + PATIENCE).await.unwrap();
         let request = label("m1");
-        let relayed = session.relay(&operator, &Destination::Coordinator, &request);
-        let answer = relayed.await.unwrap().unwrap().only().await.unwrap();
+        let to = |destination| Relayed {
+            known_as: &operator,
+            destination,
+            between: Between::Untrusted,
+        };
+        let relayed = to(&Destination::Coordinator);
+        let answer = session
+            .relay(&relayed, &request)
+            .await
+            .unwrap()
+            .unwrap()
+            .only()
+            .await
+            .unwrap();
         assert!(Outcome::from(answer).is_ok());
         let nowhere = Destination::Machine("m9".to_owned());
         let refused = session
-            .relay(&operator, &nowhere, &Request::Status)
+            .relay(&to(&nowhere), &Request::Status)
             .await
             .unwrap();
         let refused = Outcome::from(*refused.unwrap_err()).unwrap_err();

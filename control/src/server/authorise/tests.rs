@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ployz_api::{InstanceId, Operation, REQUESTS, Row};
+use ployz_api::{CertificateName, InstanceId, REQUESTS, Row, fingerprint};
 use ployz_core::MachineRecord;
 
 use super::*;
@@ -17,12 +17,28 @@ fn requests() -> Vec<Request> {
         .collect()
 }
 
-fn caller(subject: &str, role: Role, network: &Network) -> CertificateName {
+fn name(subject: &str, role: Role, network: &Network) -> CertificateName {
     CertificateName {
         subject: subject.to_owned(),
         role,
         network: network.membership.network_id.to_string(),
     }
+}
+
+/// A caller with a certificate that ends at this time, and says that its machine holds the store, or does not.
+fn certified(name: CertificateName, expires_at: Option<u64>, holds_store: bool) -> Caller {
+    let holder = CertificateName::any_holder(&name.network);
+    let facts = Facts {
+        public_key: b"a key".to_vec(),
+        expires_at,
+        names: holds_store.then_some(holder).into_iter().collect(),
+    };
+    Caller::named(name, Some(facts))
+}
+
+fn caller(subject: &str, role: Role, network: &Network) -> Caller {
+    let end = network.unix_secs() + 60;
+    certified(name(subject, role, network), Some(end), false)
 }
 
 /// A network of a machine that holds the store, one that does not, and one that claims the workload of the volume
@@ -112,24 +128,100 @@ fn only_the_machine_that_is_meant_retires_others_or_gets_volumes() {
         let ground = Network3::new();
         let network = ground.seen_by_member().await;
         let [holder, other, claimant] = ground.records.each_ref().map(|it| it.id.to_string());
-        let code = |request: Operation, subject: &str| {
+        let code = |request: Operation, subject: &str, holds_store: bool| {
             let request = requests().into_iter().find(|it| it.operation() == request);
-            let caller = caller(subject, Role::Machine, &network);
+            let name = name(subject, Role::Machine, &network);
+            let caller = certified(name, Some(network.unix_secs() + 60), holds_store);
             authorise(Some(&network), &caller, &request.unwrap())
                 .err()
                 .map(|it| it.code)
         };
-        assert_eq!(code(Operation::MachineRetire, &holder), None);
+        assert_eq!(code(Operation::MachineRetire, &holder, true), None);
+        assert_eq!(
+            code(Operation::MachineRetire, &holder, false),
+            Some(Code::Forbidden),
+            "its certificate does not say so"
+        );
         for subject in [&other, &claimant, &"x".to_owned()] {
             assert_eq!(
-                code(Operation::MachineRetire, subject),
+                code(Operation::MachineRetire, subject, true),
                 Some(Code::Forbidden)
             );
         }
-        assert_eq!(code(Operation::Volume, &claimant), None);
+        assert_eq!(code(Operation::Volume, &claimant, false), None);
         for subject in [&holder, &other] {
-            assert_eq!(code(Operation::Volume, subject), Some(Code::Busy));
+            assert_eq!(code(Operation::Volume, subject, false), Some(Code::Busy));
         }
+    });
+}
+
+/// A credential of six seconds made invites after 24, on a connection that was open: the end is looked at each time.
+#[test]
+fn a_credential_that_has_ended_is_refused_everything_on_the_connection_that_it_has() {
+    run(async {
+        let offline = Offline::new();
+        let network = offline.network(true, Vec::new()).await;
+        let subject = ployz_api::CredentialId::new(1, 1).to_string();
+        let now = network.unix_secs();
+        for role in [Role::Admin, Role::Operator, Role::Reader] {
+            let caller = |end| certified(name(&subject, role, &network), end, false);
+            for request in &requests() {
+                let refused = authorise(Some(&network), &caller(Some(now)), request).unwrap_err();
+                assert_eq!(refused.code, Code::Forbidden, "{:?}", request.operation());
+                assert!(refused.message.contains("expired"), "{refused:?}");
+            }
+            for end in [Some(now + 60), None] {
+                assert!(authorise(Some(&network), &caller(end), &Request::Status).is_ok());
+            }
+        }
+    });
+}
+
+/// A machine that was away for long has one thing left to ask for, unless it was removed.
+#[test]
+fn a_machine_whose_certificate_has_ended_may_have_it_renewed_and_nothing_else() {
+    use ployz_api::client::CERTIFICATE_SECS;
+    run(async {
+        let ground = Network3::new();
+        let network = ground.seen_by_holder().await;
+        let subject = ground.records[1].id.to_string();
+        let (renew, status) = (Request::CertificateRenew, Request::Status);
+        let asks = |name: &CertificateName, end, request| {
+            let caller = certified(name.clone(), end, false);
+            authorise(Some(&network), &caller, request).is_ok()
+        };
+        let member = name(&subject, Role::Machine, &network);
+        let removed = name(&MachineId::new(9, 9).to_string(), Role::Machine, &network);
+        // Nobody has signed anything since: without news, nothing ends.
+        let end = network.unix_secs() - 1;
+        assert!(asks(&member, Some(end), &status));
+        // Another machine shows what was signed today.
+        let today = network.unix_secs() + CERTIFICATE_SECS;
+        let other = name(&ground.records[2].id.to_string(), Role::Machine, &network);
+        assert!(asks(&other, Some(today), &status));
+        assert!(!asks(&member, Some(end), &status) && asks(&member, Some(end), &renew));
+        assert!(!asks(&removed, Some(end), &renew) && !asks(&removed, Some(today), &renew));
+        // A signer whose clock is a year ahead ends no other machine's certificate.
+        assert!(asks(&other, Some(today + 365 * 24 * 3600), &status));
+        assert!(asks(&member, Some(network.unix_secs() + 60), &status));
+    });
+}
+
+/// The certificates of the version before have no end. Each counts until the machine has one that does.
+#[test]
+fn a_certificate_without_an_end_counts_until_the_record_names_the_machines_key() {
+    run(async {
+        let mut ground = Network3::new();
+        let (former, renewed) = (ground.records[1].id, ground.records[2].id);
+        ground.records[2].certificate_key = Some(fingerprint(b"a key"));
+        let network = ground.seen_by_holder().await;
+        let asks = |id: MachineId, request| {
+            let name = name(&id.to_string(), Role::Machine, &network);
+            authorise(Some(&network), &certified(name, None, false), &request).is_ok()
+        };
+        assert!(asks(former, Request::Status));
+        assert!(!asks(renewed, Request::Status));
+        assert!(asks(renewed, Request::CertificateRenew));
     });
 }
 
@@ -140,22 +232,27 @@ fn a_credential_that_was_revoked_is_refused_everything_and_root_of_this_host_is_
         let revoked = ployz_api::CredentialId::new(1, 1);
         let revocations = BTreeSet::from([revoked]);
         let network = offline.network_without(true, Vec::new(), revocations).await;
-        let mut caller = caller(&revoked.to_string(), Role::Admin, &network);
+        let caller = caller(&revoked.to_string(), Role::Admin, &network);
         for request in &requests() {
             let refused = authorise(Some(&network), &caller, request).unwrap_err();
             assert_eq!(refused.code, Code::Forbidden, "{:?}", request.operation());
         }
-        LOCAL_NETWORK.clone_into(&mut caller.network);
+        let mut name = name(&revoked.to_string(), Role::Admin, &network);
+        LOCAL_NETWORK.clone_into(&mut name.network);
+        let caller = Caller::named(name, None);
         assert!(authorise(Some(&network), &caller, &Request::Status).is_ok());
     });
 }
 
 #[test]
 fn without_a_network_each_role_asks_what_the_table_gives_it() {
-    let caller = |role| CertificateName {
-        subject: "root".to_owned(),
-        role,
-        network: LOCAL_NETWORK.to_owned(),
+    let caller = |role| {
+        let name = CertificateName {
+            subject: "root".to_owned(),
+            role,
+            network: LOCAL_NETWORK.to_owned(),
+        };
+        Caller::named(name, None)
     };
     for request in &requests() {
         let row = request.operation().row();

@@ -108,9 +108,10 @@ pub(crate) async fn prepare(
         Some(prepared.coordinator),
         machines.iter(),
     )?;
+    let certificate_pem = here.store_certificate(membership, &prepared.authority)?;
     let certificates = Certificates {
         ca_pem: &membership.ca_pem,
-        certificate_pem: &membership.certificate_pem,
+        certificate_pem: &certificate_pem,
         key_pem: here.identity.certificate_key_pem.expose(),
     };
     next.set_up(&settings, certificates)?;
