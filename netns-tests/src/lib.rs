@@ -29,6 +29,7 @@ pub mod pair;
 pub mod peer_swarm;
 pub mod relay;
 pub mod release;
+pub mod rogue;
 pub mod routed;
 pub mod rtt_pair;
 pub mod stage;

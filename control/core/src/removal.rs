@@ -10,6 +10,9 @@ pub enum RemovalRefusal {
     /// A machine cannot remove itself.
     #[error("a machine cannot remove itself")]
     Own,
+    /// The store counts on the machine, which would clean up while it does.
+    #[error("the machine holds the store, which counts on it")]
+    Holder,
     /// The store would have no majority.
     #[error(
         "the machine holds the store, and a majority needs {needed} machines: without it {remaining} would remain"
@@ -27,6 +30,10 @@ impl From<RemovalRefusal> for Failure {
         match refusal {
             RemovalRefusal::Own => Self::new(Code::CannotRemoveSelf, refusal.to_string())
                 .hint("run this on another machine, or ask another one: ployzctl --connect quic://…"),
+            RemovalRefusal::Holder => Self::new(Code::Conflict, refusal.to_string()).hint(
+                "have others hold the store first: ployzctl machine storage promote or demote; \
+                 a machine that is gone for good: ployzctl machine rm --force",
+            ),
             RemovalRefusal::Quorum { .. } => Self::new(Code::QuorumAtRisk, refusal.to_string())
                 .hint("let other machines hold the store first: ployzctl machine storage promote <machine...>"),
         }
@@ -34,7 +41,7 @@ impl From<RemovalRefusal> for Failure {
 }
 
 /// Decides on the removal of `target` by machine `own`; `asked_there` if the request came from the target or through
-/// it. `answers` tells which machines can be reached. The store has `replicas` servers: those that were removed since
+/// it, `force` if it is not to be asked to clean up. `answers` tells which machines can be reached. The store has `replicas` servers: those that were removed since
 /// it was made still count for its majority.
 ///
 /// # Errors
@@ -42,6 +49,7 @@ impl From<RemovalRefusal> for Failure {
 pub fn may_remove<'a>(
     own: MachineId,
     asked_there: bool,
+    force: bool,
     target: &MachineRecord,
     replicas: usize,
     machines: impl Iterator<Item = &'a MachineRecord>,
@@ -65,6 +73,9 @@ pub fn may_remove<'a>(
     if target.id == own {
         return Err(RemovalRefusal::Own);
     }
+    if !force {
+        return Err(RemovalRefusal::Holder);
+    }
     Ok(())
 }
 
@@ -83,6 +94,33 @@ mod tests {
         evaluate_with_replicas(usize::from(storage), asked_there, storage, target, silent)
     }
 
+    fn machines(storage: u8) -> Vec<MachineRecord> {
+        let authority = |number| {
+            if number < storage {
+                Authority::Storage
+            } else {
+                Authority::Compute
+            }
+        };
+        let machine = |number| MachineRecord {
+            authority: authority(number),
+            ..machine(number, 1)
+        };
+        (0..5).map(machine).collect()
+    }
+
+    #[test]
+    fn a_machine_that_cleans_up_does_not_hold_the_store() {
+        let machines = machines(3);
+        let evaluate = |target: usize, force| {
+            let all = machines.iter();
+            may_remove(id(0), false, force, &machines[target], 3, all, |_| true)
+        };
+        assert_eq!(evaluate(1, false), Err(RemovalRefusal::Holder));
+        assert_eq!(evaluate(1, true), Ok(()));
+        assert_eq!(evaluate(4, false), Ok(()));
+    }
+
     fn evaluate_with_replicas(
         replicas: usize,
         asked_there: bool,
@@ -90,19 +128,11 @@ mod tests {
         target: u8,
         silent: &[u8],
     ) -> Result<(), RemovalRefusal> {
-        let machines: Vec<MachineRecord> = (0..5)
-            .map(|number| MachineRecord {
-                authority: if number < storage {
-                    Authority::Storage
-                } else {
-                    Authority::Compute
-                },
-                ..machine(number, 1)
-            })
-            .collect();
+        let machines = machines(storage);
         may_remove(
             id(0),
             asked_there,
+            true,
             &machines[usize::from(target)],
             replicas,
             machines.iter(),

@@ -112,14 +112,13 @@ impl View {
     }
 
     /// Whether a certificate still says who its holder is: a person's until it is revoked, that of root of a machine
-    /// while the machine holds the store, and a machine's while the machine is in the network with this key. `key` is
-    /// the SHA-256 of the certificate's public key.
+    /// while the machine is in the network, and a machine's while it is there with this key. `key` is the SHA-256 of the
+    /// certificate's public key.
     pub fn believes(&self, holder: &CertificateName, key: &str) -> bool {
         match holder.role {
             Role::Admin | Role::Operator | Role::Reader => {
-                if let Some(id) = holder.subject.strip_prefix(ROOT_PREFIX) {
-                    let machine = id.parse().ok().and_then(|id| self.machine(id));
-                    return machine.is_some_and(|it| it.authority == Authority::Storage);
+                if let Some(of_root) = self.root_of(holder) {
+                    return of_root.is_some();
                 }
                 let id = holder.subject.parse::<CredentialId>();
                 !id.is_ok_and(|id| self.revoked.contains(&id))
@@ -131,6 +130,12 @@ impl View {
             }
             Role::Stranger => true,
         }
+    }
+
+    /// The machine that this is root of, if the name is one of root: certified where the network's authority is.
+    pub fn root_of(&self, holder: &CertificateName) -> Option<Option<&MachineRecord>> {
+        let id = holder.subject.strip_prefix(ROOT_PREFIX)?;
+        Some(id.parse().ok().and_then(|id| self.machine(id)))
     }
 
     /// A machine that holds the store: the first by id of those that are there, or of all if none is.

@@ -41,6 +41,7 @@ pub(super) async fn remove(here: &Machine, asker: Asker, wanted: &str, force: bo
         may_remove(
             own,
             asker.sits_at(own, target),
+            force,
             target,
             network.membership.store.len(),
             view.machines(),

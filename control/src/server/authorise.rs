@@ -4,7 +4,7 @@
 use ployz_api::client::Facts;
 use ployz_api::{
     Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId,
-    Operation, Request, Role, WorkloadName,
+    Operation, Request, Role, StorageStep, WorkloadName,
 };
 use ployz_core::permits;
 
@@ -32,6 +32,9 @@ pub(super) fn authorise(
     if !permits(caller.role, row.operation) {
         let (role, name) = (caller.role.name(), row.operation.name());
         return Err(forbidden(format!("role {role} may not ask for {name}")));
+    }
+    if let Some(network) = network {
+        refuse_former_root(network, caller, request)?;
     }
     match (row.circle, request) {
         // Its own certificate says so, and the view still does.
@@ -96,6 +99,27 @@ fn refuse_expired(network: &Network, caller: &Caller, operation: Operation) -> R
     };
     if has_ended && operation != Operation::CertificateRenew {
         let message = "the certificate of this machine has expired; it is renewed once a machine that holds the store answers";
+        return Err(forbidden(message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Root of a machine is an admin while the machine holds the store. One that has handed the store over has one thing
+/// left to do in the network: to have what there is of the former store deleted.
+fn refuse_former_root(
+    network: &Network,
+    caller: &Caller,
+    request: &Request,
+) -> Result<(), Failure> {
+    let view = network.view();
+    let is_former = view
+        .root_of(caller)
+        .flatten()
+        .is_some_and(|machine| machine.authority != Authority::Storage);
+    let is_left = request.operation().row().circle == Circle::Known
+        || matches!(request, Request::StorageStep(StorageStep::Settle { .. }));
+    if is_former && !is_left {
+        let message = "the machine of this caller does not hold the store any more";
         return Err(forbidden(message.to_owned()));
     }
     Ok(())

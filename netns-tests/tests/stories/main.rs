@@ -20,6 +20,7 @@ mod fwmark;
 mod handover;
 mod hostile;
 mod hostile_machine;
+mod identities;
 mod interop;
 mod joiner_dies;
 mod joining;

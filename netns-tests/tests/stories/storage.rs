@@ -192,22 +192,29 @@ fn the_founder_is_removed(machines: &mut [Machine]) -> Outcome {
     Ok(())
 }
 
-/// Then one of them leaves by itself: there are enough again.
+/// One that the store counts on does not leave by itself; once it does no more, it does.
 fn another_one_takes_its_place(machines: &[Machine]) -> Outcome {
     let promoted = machines[1].json("machine storage promote m4 --replicas 3")?;
     ensure!(promoted["ok"] == true, "{promoted}");
     wait_holders(&machines[1], &["m2", "m3", "m4"])?;
-    let removed = machines[1].json("machine rm m3 --yes")?;
-    ensure!(removed["ok"] == true, "{removed}");
+    let refused = machines[1].json("machine rm m3 --yes")?;
+    ensure!(refused["code"] == "CONFLICT", "{refused}");
+    ensure!(
+        text(&refused, "/hint").contains("machine storage promote or demote"),
+        "{refused}"
+    );
     let mut demoted = Value::Null;
-    wait_until("m4 to hold the store no more", ELECTION_WAIT, || {
+    wait_until("m2 to hold the store alone", ELECTION_WAIT, || {
         demoted = machines[1]
-            .json("machine storage demote m4")
+            .json("machine storage demote m3 m4")
             .unwrap_or_default();
         demoted["ok"] == true
     })
     .with_context(|| demoted.to_string())?;
-    wait_holders(&machines[1], &["m2"])
+    wait_holders(&machines[1], &["m2"])?;
+    let removed = machines[1].json("machine rm m3 --yes")?;
+    ensure!(removed["ok"] == true, "{removed}");
+    Ok(())
 }
 
 /// What there is on the coordinator's disk when it is killed: a journal, a next store, a part of its copy, and the word

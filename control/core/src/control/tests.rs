@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use ployz_api::{Authority, CertificateName, CredentialId, Role};
+use ployz_api::{CertificateName, CredentialId, Role};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 
@@ -224,12 +224,11 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
 }
 
 #[test]
-fn a_machine_is_believed_by_the_key_in_its_record_and_root_while_it_holds_the_store() {
+fn a_machine_is_believed_by_the_key_in_its_record_and_root_while_the_machine_is_there() {
     let now = now();
     let mut control = Control::new(OWN, now);
     let mut known = machine(0, 1);
     known.certificate_key = Some("its key".to_owned());
-    known.authority = Authority::Storage;
     let former = machine(1, 1);
     control.handle(Input::Listed(vec![(known, 1), (former, 2)]), now);
     let view = control.view();
@@ -240,8 +239,7 @@ fn a_machine_is_believed_by_the_key_in_its_record_and_root_while_it_holds_the_st
         let subject = format!("{ROOT_PREFIX}{}", id(number));
         view.believes(&holder(subject.to_lowercase(), Role::Admin), "any key")
     };
-    assert!(root(0), "it holds the store");
-    assert!(!root(1), "it does not");
+    assert!(root(0) && root(1));
     assert!(!root(2), "there is no such machine");
 }
 

@@ -207,6 +207,37 @@ fn a_machine_whose_certificate_has_ended_may_have_it_renewed_and_nothing_else() 
     });
 }
 
+#[test]
+fn root_of_a_machine_that_has_handed_the_store_over_is_an_admin_no_more() {
+    run(async {
+        let ground = Network3::new();
+        let network = ground.seen_by_holder().await;
+        let code = |id: MachineId, request: &Request| {
+            let subject = format!("root-{id}");
+            let caller = caller(&subject, Role::Admin, &network);
+            authorise(Some(&network), &caller, request)
+                .err()
+                .map(|it| it.code)
+        };
+        let [holder, former, _] = ground.records.each_ref().map(|it| it.id);
+        let settle = Request::StorageStep(StorageStep::Settle { epoch: 1 });
+        for request in &requests() {
+            let is_admins = matches!(
+                request.operation().row().circle,
+                Circle::Known | Circle::Operators | Circle::Admins
+            );
+            let reads = request.operation().row().circle == Circle::Known;
+            let of_holder = (!is_admins).then_some(Code::Forbidden);
+            assert_eq!(code(holder, request), of_holder, "{request:?}");
+            let of_former = (!reads).then_some(Code::Forbidden);
+            assert_eq!(code(former, request), of_former, "{request:?}");
+            let removed = MachineId::new(9, 9);
+            assert_eq!(code(removed, request), Some(Code::Forbidden));
+        }
+        assert_eq!(code(former, &settle), None);
+    });
+}
+
 /// The certificates of the version before have no end. Each counts until the machine has one that does.
 #[test]
 fn a_certificate_without_an_end_counts_until_the_record_names_the_machines_key() {
