@@ -29,8 +29,6 @@ pub enum Circle {
     Known,
     /// Machines of the network.
     Machines,
-    /// Machines that hold the store, and with it the network's authority.
-    Holders,
     /// The machine that a coordinator has had claim the workload.
     Claimant,
     /// Admins and operators.
@@ -134,7 +132,8 @@ requests! {
     MachineDrain { machine }      Operators  Change (machine.clone()),                 Holder, One;
     MachineStandby { machine }    Operators  Change (machine.clone()),                 Holder, One;
     MachineRemove { machine }     Operators  Change (machine.clone()),                 Holder, One;
-    MachineRetire ()              Holders    Change,                                   Any,    One;
+    // Whichever brings it: what counts is the network's decision, which the machine checks for itself.
+    MachineRetire ()              Machines   Change,                                   Any,    One;
     WorkloadDeploy (request)      Operators  Change (request.workload.to_string()),    Holder, One;
     WorkloadList ()               Known      Read,                                     Any,    One;
     WorkloadInspect ()            Operators  Read,                                     Holder, One;
@@ -255,7 +254,6 @@ mod tests {
         let who_may = match row.circle {
             Circle::Known => "every certificate",
             Circle::Machines => "machines",
-            Circle::Holders => "machines that hold the store",
             Circle::Claimant => "the machine that claims the workload",
             Circle::Operators => "admins, operators",
             Circle::Admins => "admins",

@@ -7,13 +7,13 @@ use ployz_api::{Circle, Operation, Role};
 pub const fn permits(role: Role, operation: Operation) -> bool {
     match (operation.row().circle, role) {
         (Circle::Known, Role::Admin | Role::Operator | Role::Reader | Role::Machine)
-        | (Circle::Machines | Circle::Holders | Circle::Claimant, Role::Machine)
+        | (Circle::Machines | Circle::Claimant, Role::Machine)
         | (Circle::Operators, Role::Admin | Role::Operator)
         | (Circle::Admins, Role::Admin)
         | (Circle::Strangers, Role::Stranger) => true,
         (Circle::Known, Role::Stranger)
         | (
-            Circle::Machines | Circle::Holders | Circle::Claimant,
+            Circle::Machines | Circle::Claimant,
             Role::Admin | Role::Operator | Role::Reader | Role::Stranger,
         )
         | (Circle::Operators, Role::Reader | Role::Machine | Role::Stranger)

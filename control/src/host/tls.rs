@@ -114,16 +114,6 @@ impl Caller {
     pub(crate) const fn named(name: CertificateName, certificate: Option<Facts>) -> Self {
         Self { name, certificate }
     }
-
-    /// Whether the certificate says that the machine holds the store. Those of earlier versions, which have no end, say
-    /// nothing of that.
-    pub(crate) fn may_hold_store(&self) -> bool {
-        let Some(facts) = &self.certificate else {
-            return false;
-        };
-        let holder = CertificateName::any_holder(&self.network);
-        facts.expires_at.is_none() || facts.names.contains(&holder)
-    }
 }
 
 /// Verifies certificates as they were before they expired.

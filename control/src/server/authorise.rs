@@ -36,16 +36,8 @@ pub(super) fn authorise(
     if let Some(network) = network {
         refuse_former_root(network, caller, request)?;
     }
-    match (row.circle, request) {
-        // Its own certificate says so, and the view still does.
-        (Circle::Holders, _)
-            if !caller.may_hold_store() || !network.is_some_and(|it| holds_store(it, caller)) =>
-        {
-            let message = "only a machine that holds the store may make this request";
-            return Err(forbidden(message.to_owned()));
-        }
-        (Circle::Claimant, Request::Volume(asked)) => claims(network, caller, &asked.workload)?,
-        (_, _) => {}
+    if let (Circle::Claimant, Request::Volume(asked)) = (row.circle, request) {
+        claims(network, caller, &asked.workload)?;
     }
     match (row.answered_by, network) {
         (Answerer::Holder, Some(network)) => Ok(network.require_storage().map(drop)?),
@@ -136,15 +128,6 @@ fn names_key(network: &Network, caller: &Caller) -> bool {
 /// Whether a caller is let in at all: a machine has to be a member of the network.
 pub(super) fn admits(machine: &Machine, caller: &CertificateName) -> bool {
     caller.role != Role::Machine || machine.has_member(&caller.subject)
-}
-
-fn holds_store(network: &Network, caller: &CertificateName) -> bool {
-    let Ok(id) = caller.subject.parse::<MachineId>() else {
-        return false;
-    };
-    let view = network.view();
-    let machine = view.machine(id);
-    machine.is_some_and(|machine| machine.authority == Authority::Storage)
 }
 
 /// A coordinator has had the caller's machine claim the workload; the news of it may not have arrived here yet.

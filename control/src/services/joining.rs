@@ -183,14 +183,7 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
         roamed: BTreeMap::new(),
     };
     here.overlay.add_addresses(&addresses).await?;
-    let commit = || -> Result<(), HostError> {
-        here.files.write(VIEW_FILE, &view)?;
-        if let Some(renewed) = &membership.renewed {
-            here.files.write(CERTIFICATES_FILE, renewed)?;
-        }
-        here.files.write(FILE, &membership)
-    };
-    if let Err(error) = commit() {
+    if let Err(error) = commit(here, &view, &membership) {
         here.overlay.remove_addresses(&addresses).await?;
         return Err(error.into());
     }
@@ -202,6 +195,15 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
     };
     here.ask_root(Command::Enter(Box::new(entry))).await?;
     Ok(membership)
+}
+
+/// The file that says that this machine is a member comes last.
+fn commit(here: &Machine, view: &SavedView, membership: &Membership) -> Result<(), HostError> {
+    here.files.write(VIEW_FILE, view)?;
+    if let Some(renewed) = &membership.renewed {
+        here.files.write(CERTIFICATES_FILE, renewed)?;
+    }
+    here.files.write(FILE, membership)
 }
 
 fn joined(here: &Machine, membership: &Membership, status: &str) -> Success {

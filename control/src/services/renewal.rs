@@ -26,9 +26,10 @@ use crate::network::{Host as _, Network, ask_once};
 
 /// How old a certificate gets.
 const AGE_SECS_MAX: u64 = 24 * 3600;
-/// How often the certificate is compared with the record. A change of the record is seen no later.
-const CHECK: Duration = Duration::from_secs(5);
-/// The longest wait after an attempt that failed. With 200 machines, a store that is away is asked twice a second.
+/// How often the certificate is compared with the record: a machine that has begun to hold the store says so by then.
+const CHECK: Duration = Duration::from_secs(1);
+/// The shortest and the longest wait after an attempt that failed. With 200 machines, a store that is away is asked twice a second.
+const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(100);
 
 /// Signs a machine's certificates as its record says, at a time in seconds since 1970.
@@ -52,7 +53,7 @@ pub(crate) fn certify(
 
 /// Keeps them renewed. Never returns.
 pub(crate) async fn keep(here: &Machine, network: &Network, management: &Endpoint) {
-    let mut wait = CHECK;
+    let mut wait = RETRY_MIN;
     loop {
         let due = {
             let view = network.view();
@@ -67,7 +68,7 @@ pub(crate) async fn keep(here: &Machine, network: &Network, management: &Endpoin
         match Box::pin(renew(here, network, &record, management)).await {
             Ok(()) => {
                 tracing::debug!("certificate renewed");
-                wait = CHECK;
+                wait = RETRY_MIN;
             }
             Err(error) => {
                 tracing::debug!(%error, "certificate not renewed");

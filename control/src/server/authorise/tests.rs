@@ -25,20 +25,19 @@ fn name(subject: &str, role: Role, network: &Network) -> CertificateName {
     }
 }
 
-/// A caller with a certificate that ends at this time, and says that its machine holds the store, or does not.
-fn certified(name: CertificateName, expires_at: Option<u64>, holds_store: bool) -> Caller {
-    let holder = CertificateName::any_holder(&name.network);
+/// A caller with a certificate that ends at this time.
+fn certified(name: CertificateName, expires_at: Option<u64>) -> Caller {
     let facts = Facts {
         public_key: b"a key".to_vec(),
         expires_at,
-        names: holds_store.then_some(holder).into_iter().collect(),
+        names: Vec::new(),
     };
     Caller::named(name, Some(facts))
 }
 
 fn caller(subject: &str, role: Role, network: &Network) -> Caller {
     let end = network.unix_secs() + 60;
-    certified(name(subject, role, network), Some(end), false)
+    certified(name(subject, role, network), Some(end))
 }
 
 /// A network of a machine that holds the store, one that does not, and one that claims the workload of the volume
@@ -111,8 +110,6 @@ fn expected(row: &Row, role: Role, holds: bool) -> Option<Code> {
         Circle::Admins => &[Role::Admin],
         Circle::Machines => &[Role::Machine],
         Circle::Strangers => &[Role::Stranger],
-        // The machine that asks is neither.
-        Circle::Holders => &[],
         Circle::Claimant if role == Role::Machine => return Some(Code::Busy),
         Circle::Claimant => &[],
     };
@@ -123,34 +120,22 @@ fn expected(row: &Row, role: Role, holds: bool) -> Option<Code> {
 }
 
 #[test]
-fn only_the_machine_that_is_meant_retires_others_or_gets_volumes() {
+fn only_the_machine_that_is_meant_gets_volumes() {
     run(async {
         let ground = Network3::new();
         let network = ground.seen_by_member().await;
         let [holder, other, claimant] = ground.records.each_ref().map(|it| it.id.to_string());
-        let code = |request: Operation, subject: &str, holds_store: bool| {
+        let code = |request: Operation, subject: &str| {
             let request = requests().into_iter().find(|it| it.operation() == request);
             let name = name(subject, Role::Machine, &network);
-            let caller = certified(name, Some(network.unix_secs() + 60), holds_store);
+            let caller = certified(name, Some(network.unix_secs() + 60));
             authorise(Some(&network), &caller, &request.unwrap())
                 .err()
                 .map(|it| it.code)
         };
-        assert_eq!(code(Operation::MachineRetire, &holder, true), None);
-        assert_eq!(
-            code(Operation::MachineRetire, &holder, false),
-            Some(Code::Forbidden),
-            "its certificate does not say so"
-        );
-        for subject in [&other, &claimant, &"x".to_owned()] {
-            assert_eq!(
-                code(Operation::MachineRetire, subject, true),
-                Some(Code::Forbidden)
-            );
-        }
-        assert_eq!(code(Operation::Volume, &claimant, false), None);
+        assert_eq!(code(Operation::Volume, &claimant), None);
         for subject in [&holder, &other] {
-            assert_eq!(code(Operation::Volume, subject, false), Some(Code::Busy));
+            assert_eq!(code(Operation::Volume, subject), Some(Code::Busy));
         }
     });
 }
@@ -164,7 +149,7 @@ fn a_credential_that_has_ended_is_refused_everything_on_the_connection_that_it_h
         let subject = ployz_api::CredentialId::new(1, 1).to_string();
         let now = network.unix_secs();
         for role in [Role::Admin, Role::Operator, Role::Reader] {
-            let caller = |end| certified(name(&subject, role, &network), end, false);
+            let caller = |end| certified(name(&subject, role, &network), end);
             for request in &requests() {
                 let refused = authorise(Some(&network), &caller(Some(now)), request).unwrap_err();
                 assert_eq!(refused.code, Code::Forbidden, "{:?}", request.operation());
@@ -187,7 +172,7 @@ fn a_machine_whose_certificate_has_ended_may_have_it_renewed_and_nothing_else() 
         let subject = ground.records[1].id.to_string();
         let (renew, status) = (Request::CertificateRenew, Request::Status);
         let asks = |name: &CertificateName, end, request| {
-            let caller = certified(name.clone(), end, false);
+            let caller = certified(name.clone(), end);
             authorise(Some(&network), &caller, request).is_ok()
         };
         let member = name(&subject, Role::Machine, &network);
@@ -248,7 +233,7 @@ fn a_certificate_without_an_end_counts_until_the_record_names_the_machines_key()
         let network = ground.seen_by_holder().await;
         let asks = |id: MachineId, request| {
             let name = name(&id.to_string(), Role::Machine, &network);
-            authorise(Some(&network), &certified(name, None, false), &request).is_ok()
+            authorise(Some(&network), &certified(name, None), &request).is_ok()
         };
         assert!(asks(former, Request::Status));
         assert!(!asks(renewed, Request::Status));
