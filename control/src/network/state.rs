@@ -34,6 +34,8 @@ pub(crate) struct Network {
     pub(super) servers: watch::Sender<BTreeSet<(IpAddr, u16)>>,
     /// Machines that have a peer and may use the store, once both are configured.
     pub(super) admitted: watch::Sender<BTreeSet<MachineId>>,
+    /// Says when somebody is believed no more.
+    pub(super) distrust: watch::Sender<()>,
     /// Clients that follow the events through this machine.
     pub(crate) followers: Permits,
     /// Examinations of pairs by this machine.
@@ -80,6 +82,7 @@ impl Network {
             storage,
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
+            distrust: watch::Sender::default(),
             followers: Permits::default(),
             examinations: Permits::default(),
             listed: Cell::new(false),
