@@ -176,6 +176,11 @@ impl Network {
         let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
     }
 
+    /// The news that somebody is believed no more.
+    pub(crate) fn disbelief(&self) -> watch::Receiver<()> {
+        self.distrust.subscribe()
+    }
+
     /// The seconds by which this clock is ahead of the store's; none before the first report.
     pub(crate) fn clock_offset_secs(&self) -> Option<i64> {
         self.view().clock_offset_secs(self.own)

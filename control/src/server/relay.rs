@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ployz_api::{Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success, encode};
+use ployz_api::{
+    Code, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success, encode,
+};
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
 use tokio_rustls::TlsAcceptor;
@@ -82,6 +84,12 @@ pub(super) async fn accept(
         .peer_certificates()
         .and_then(|chain| tls::role(chain, &label))
         .ok_or(StreamError::Unnamed)?;
+    // A caller holds no more by way of other machines than by itself.
+    let Ok(_permit) = responder.admission.connect(&caller, address) else {
+        let message = "this certificate has as many connections as it may have at a time";
+        let busy = Err(Failure::new(Code::Busy, message));
+        return responder.reply(&caller, address, busy, &mut session).await;
+    };
     responder.answer(&caller, address, &mut session).await
 }
 

@@ -13,8 +13,10 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use crate::host::clock;
 use crate::machine::Machine;
 use crate::requests::{self, Asker};
+use crate::server::admission::Admission;
 use crate::server::audit::Attempt;
 use crate::server::authorise::authorise;
+use crate::server::belief::disbelieved;
 use crate::server::error::StreamError;
 use crate::server::follow;
 use crate::server::frame::{read, send};
@@ -31,6 +33,7 @@ const RESULTS_MAX: usize = 1;
 pub(super) struct Responder {
     pub(super) machine: Rc<Machine>,
     pub(super) under_way: Rc<Semaphore>,
+    pub(super) admission: Admission,
 }
 
 impl Responder {
@@ -89,9 +92,11 @@ impl Responder {
             Ok(Request::MachineRtt { machines, count }) => {
                 let (results, received) = mpsc::channel(RESULTS_MAX);
                 let measuring = requests::stream_rtt(&self.machine, &machines, count, results);
-                send_each(Box::pin(measuring), received, stream)
-                    .await?
-                    .map(|()| None)
+                let network = self.machine.network();
+                tokio::select! {
+                    sent = send_each(Box::pin(measuring), received, stream) => sent?.map(|()| None),
+                    failure = disbelieved(network.as_deref(), caller) => Err(failure),
+                }
             }
             Ok(request) => self.carry_out(caller, address, request).await.map(Some),
             Err(failure) => Err(failure),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ployz_api::client::connect;
+use ployz_api::client::{ClientError, connect};
 use ployz_api::{
     Code, Credential, CredentialRequest, Destination, Outcome, Payload, Request, Role,
 };
@@ -81,14 +81,22 @@ fn each_role_does_what_it_may_until_its_credential_is_revoked() {
                 !network.view().believes(&known)
             })
             .await;
-            let answer = session
-                .open(&Request::MachineList)
-                .await
-                .unwrap()
-                .only()
+            let asking = async { session.open(&Request::MachineList).await?.only().await };
+            let answer = asking.await;
+            assert!(
+                matches!(answer, Err(ClientError::Refused(_))),
+                "{role:?}: {answer:?}"
+            );
+            // And on a new one.
+            let session = connect(&credential, Instant::now() + PATIENCE)
                 .await
                 .unwrap();
-            assert_eq!(code(Outcome::from(answer)), refused, "{role:?}");
+            let asking = async { session.open(&Request::MachineList).await?.only().await };
+            let answer = asking.await;
+            assert!(
+                matches!(answer, Err(ClientError::Refused(_))),
+                "{role:?}: {answer:?}"
+            );
         }
     });
 }
