@@ -36,8 +36,6 @@ pub(crate) struct Network {
     pub(super) admitted: watch::Sender<BTreeSet<MachineId>>,
     /// Says when somebody is believed no more.
     pub(super) distrust: watch::Sender<()>,
-    /// Clients that follow the events through this machine.
-    pub(crate) followers: Permits,
     /// Examinations of pairs by this machine.
     pub(crate) examinations: Permits,
     /// Whether the store has been listed since the daemon was started.
@@ -83,7 +81,6 @@ impl Network {
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
             distrust: watch::Sender::default(),
-            followers: Permits::default(),
             examinations: Permits::default(),
             listed: Cell::new(false),
             removed: Cell::new(false),

@@ -3,7 +3,8 @@
 //! A client is an address until its handshake is over, and the holder of a certificate from then on:
 //!
 //! ```text
-//!   admit(address) ─▶ Permit ─▶ connect(caller, address) ─▶ Permit
+//!   admit(address) ─▶ Handshake ─▶ connect(caller, address) ─▶ Permit ─┬─ follow(caller)   ─▶ Permit
+//!                                                                     └─ forward(caller)  ─▶ Permit
 //! ```
 //!
 //! Each role has connections of its own, so that no number of readers leaves an admin, a machine or a joiner outside.
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
-use ployz_api::{CertificateName, LOCAL_NETWORK, Role};
+use ployz_api::{CertificateName, LOCAL_NETWORK, MachineId, Role};
 
 /// Connections at a time: every machine of the largest network, half as many joiners, and a hundred people.
 pub(crate) const CONNECTIONS_MAX: usize = 400;
@@ -24,6 +25,21 @@ const UNVALIDATED_MAX: usize = 32;
 /// Handshakes at a time from one address. A round of machines behind one address comes in within two round trips each;
 /// an address that never goes on with them holds a twenty-fifth of all.
 const ADDRESS_HANDSHAKES_MAX: usize = 16;
+/// Followers of the events at a time: each has a subscription of the store's news.
+const FOLLOWERS_MAX: usize = 16;
+/// Of these, the ones that are no admins: four are left for admins.
+const COMMON_FOLLOWERS_MAX: usize = 12;
+/// Followers of one holder.
+const HOLDER_FOLLOWERS_MAX: usize = 4;
+/// Streams that are forwarded at a time: each has a connection to another machine.
+const FORWARDS_MAX: usize = 64;
+/// Of these, the ones of callers that are no admins.
+const COMMON_FORWARDS_MAX: usize = 48;
+/// Forwarded streams of one holder.
+const HOLDER_FORWARDS_MAX: usize = 4;
+/// Forwarded streams to one machine: half of the connections that it lets this one have.
+const DESTINATION_FORWARDS_MAX: usize = bounds(Role::Machine).holder / 2;
+
 /// The connections that a role may have at a time.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
@@ -83,6 +99,13 @@ enum Count {
     ConnectionsOf(&'static str),
     ConnectionsOfHolder(&'static str, String),
     ConnectionsFrom(&'static str, IpAddr),
+    Followers,
+    CommonFollowers,
+    FollowersOf(String),
+    Forwards,
+    CommonForwards,
+    ForwardsOf(String),
+    ForwardsTo(MachineId),
 }
 
 impl Count {
@@ -95,6 +118,10 @@ impl Count {
             Self::ConnectionsOf(_) => "role",
             Self::ConnectionsOfHolder(..) => "holder",
             Self::ConnectionsFrom(..) => "address",
+            Self::Followers | Self::CommonFollowers | Self::FollowersOf(_) => "followers",
+            Self::Forwards | Self::CommonForwards | Self::ForwardsOf(_) | Self::ForwardsTo(_) => {
+                "forwards"
+            }
         }
     }
 }
@@ -169,6 +196,33 @@ impl Admission {
         if caller.role != Role::Stranger {
             let holder = Count::ConnectionsOfHolder(role, holder(caller));
             wanted.push((holder, bounds.holder));
+        }
+        self.take(wanted)
+    }
+
+    /// Room for a follower of the events.
+    pub(crate) fn follow(&self, caller: &CertificateName) -> Result<Permit, Full> {
+        let mut wanted = vec![(Count::Followers, FOLLOWERS_MAX)];
+        if !is_root(caller) {
+            wanted.push((Count::FollowersOf(holder(caller)), HOLDER_FOLLOWERS_MAX));
+        }
+        if caller.role != Role::Admin {
+            wanted.push((Count::CommonFollowers, COMMON_FOLLOWERS_MAX));
+        }
+        self.take(wanted)
+    }
+
+    /// Room for a stream that is forwarded to a machine.
+    pub(crate) fn forward(&self, caller: &CertificateName, to: MachineId) -> Result<Permit, Full> {
+        let mut wanted = vec![
+            (Count::Forwards, FORWARDS_MAX),
+            (Count::ForwardsTo(to), DESTINATION_FORWARDS_MAX),
+        ];
+        if !is_root(caller) {
+            wanted.push((Count::ForwardsOf(holder(caller)), HOLDER_FORWARDS_MAX));
+        }
+        if caller.role != Role::Admin {
+            wanted.push((Count::CommonForwards, COMMON_FORWARDS_MAX));
         }
         self.take(wanted)
     }
@@ -408,6 +462,39 @@ mod tests {
         let (admission, mut room) = (Admission::default(), Vec::new());
         let take = |_| admission.connect(&root(), address(1));
         assert_eq!(fill(take, &mut room).0, CONNECTIONS_MAX);
+        let take = |_| admission.follow(&root());
+        assert_eq!(fill(take, &mut room).0, FOLLOWERS_MAX);
+    }
+
+    #[test]
+    fn followers_and_forwards_are_bounded_by_holder_and_leave_room_for_admins() {
+        let to = |number: usize| MachineId::new(1, number as u128);
+        for (role, holders, followers, forwards) in [
+            (Role::Reader, 1, HOLDER_FOLLOWERS_MAX, HOLDER_FORWARDS_MAX),
+            (Role::Admin, 1, HOLDER_FOLLOWERS_MAX, HOLDER_FORWARDS_MAX),
+            (
+                Role::Reader,
+                1_000,
+                COMMON_FOLLOWERS_MAX,
+                COMMON_FORWARDS_MAX,
+            ),
+            (Role::Admin, 1_000, FOLLOWERS_MAX, FORWARDS_MAX),
+        ] {
+            let (admission, mut room) = (Admission::default(), Vec::new());
+            let take = |number: usize| admission.follow(&caller(role, number % holders));
+            assert_eq!(fill(take, &mut room), (followers, "followers"), "{role:?}");
+            let take =
+                |number: usize| admission.forward(&caller(role, number % holders), to(number));
+            assert_eq!(fill(take, &mut room), (forwards, "forwards"), "{role:?}");
+            if role == Role::Reader {
+                assert!(admission.follow(&caller(Role::Admin, 1)).is_ok());
+                assert!(admission.forward(&caller(Role::Admin, 1), to(1)).is_ok());
+            }
+        }
+        let (admission, mut room) = (Admission::default(), Vec::new());
+        let take = |number| admission.forward(&caller(Role::Reader, number), to(1));
+        let expected = (DESTINATION_FORWARDS_MAX, "forwards");
+        assert_eq!(fill(take, &mut room), expected);
     }
 
     #[test]

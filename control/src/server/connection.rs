@@ -171,7 +171,14 @@ async fn answer_stream(
     let mut stream = tokio::io::join(receive, send);
     match responder.receive(caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {
-            Box::pin(relay::forward(responder, address, &destination, stream)).await
+            Box::pin(relay::forward(
+                responder,
+                caller,
+                address,
+                &destination,
+                stream,
+            ))
+            .await
         }
         Ok(Request::Relayed) => Box::pin(relay::accept(responder, address, stream)).await,
         request => {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ployz_api::{
-    Code, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success, encode,
+    CertificateName, Code, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success,
+    encode,
 };
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
@@ -31,6 +32,7 @@ type QuicStream = Join<RecvStream, SendStream>;
 /// Forwards a stream until either side ends it, or says why not.
 pub(super) async fn forward(
     responder: &Responder,
+    caller: &CertificateName,
     address: IpAddr,
     destination: &Destination,
     mut stream: QuicStream,
@@ -38,7 +40,18 @@ pub(super) async fn forward(
     let machine = &responder.machine;
     let path = match resolve(machine, destination).await {
         Ok(id) if id == machine.identity.machine_id => Ok(None),
-        Ok(id) => reach(machine, id).await.map(Some),
+        Ok(id) => match responder.admission.forward(caller, id) {
+            Ok(permit) => reach(machine, id)
+                .await
+                .map(|session| Some((session, permit))),
+            Err(full) => {
+                let message = format!(
+                    "this machine forwards as much as it can: {} at most",
+                    full.max
+                );
+                Err(Failure::new(Code::Busy, message))
+            }
+        },
         Err(failure) => Err(failure),
     };
     let outcome = path.as_ref().map(|_| Success {
@@ -51,7 +64,7 @@ pub(super) async fn forward(
         .await?;
     match path {
         Ok(None) => Box::pin(accept(responder, address, stream)).await,
-        Ok(Some(session)) => {
+        Ok(Some((session, _permit))) => {
             let mut onward = session.pipe().await?;
             tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
             Ok(())

@@ -86,7 +86,7 @@ impl Responder {
                 limit,
             }) => {
                 let limit = limit.min(EVENTS_LIMIT_MAX);
-                let followed = follow::follow(&self.machine, caller, limit, stream);
+                let followed = follow::follow(self, caller, limit, stream);
                 Box::pin(followed).await?.map(|()| None)
             }
             Ok(Request::MachineRtt { machines, count }) => {

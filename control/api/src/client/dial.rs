@@ -18,6 +18,7 @@ use super::answers::{self, Answers};
 use super::error::ClientError;
 use super::trust;
 use crate::certificate::CertificateName;
+use crate::code::Code;
 use crate::credential::Credential;
 use crate::request::{Destination, Request};
 use crate::response::Response;
@@ -98,6 +99,9 @@ impl Session {
         let response = answers::read(&mut stream).await?;
         let response = response
             .ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))?;
+        if response.code == Code::Busy {
+            return Err(ClientError::Busy(response.message));
+        }
         if !response.ok {
             return Ok(Err(Box::new(response)));
         }
