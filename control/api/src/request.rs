@@ -14,6 +14,7 @@ use crate::migration::{MigrateRequest, VolumeRequest};
 use crate::name::Name;
 use crate::secret::Secret;
 use crate::storage::{StorageRequest, StorageStep};
+use crate::text;
 use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
 
@@ -340,6 +341,7 @@ pub struct RedeemRequest {
     /// The name that it gives itself.
     pub name: Name,
     /// Its region.
+    #[serde(deserialize_with = "text::parse::<64, _, _>")]
     pub region: String,
     /// Its WireGuard key, in base64.
     pub wireguard_key: String,
