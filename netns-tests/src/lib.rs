@@ -26,6 +26,7 @@ pub mod numbered;
 pub mod operator;
 pub mod pair;
 pub mod peer_swarm;
+pub mod quic_client;
 pub mod relay;
 pub mod release;
 pub mod routed;
