@@ -17,6 +17,7 @@ pub(crate) fn run(
     let request = Request::Events {
         follow: arguments.follow,
         limit: arguments.limit,
+        machine: arguments.machine.clone(),
     };
     if arguments.follow {
         printer.begin_stream();

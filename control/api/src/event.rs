@@ -36,8 +36,8 @@ pub struct Event {
     pub at: u64,
     /// The machine that carried it out and wrote this: no other one can.
     pub machine: MachineId,
-    /// The subject of the caller's certificate, as that machine reports it: a credential's id, `root` of that machine, or
-    /// empty.
+    /// The subject of the caller's certificate, as that machine reports it: a credential's id, `root` of that machine,
+    /// or empty.
     #[serde(deserialize_with = "text::parse::<SUBJECT_LEN_MAX, _, _>")]
     pub subject: String,
     /// The caller's role, as that machine reports it.

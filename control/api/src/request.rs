@@ -194,6 +194,9 @@ pub enum Request {
         follow: bool,
         /// How many of those that were.
         limit: u32,
+        /// Only those of one machine: an id, a name, or the unique beginning of either.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<String>,
     },
     /// Which long work is there?
     OperationList,

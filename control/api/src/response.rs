@@ -24,7 +24,6 @@ use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
 use crate::storage::{StorageList, StoragePromotion, StorageReport};
-use crate::text;
 use crate::update::{MachineHealth, MachineUpdate, ReleaseFetched};
 use crate::workload::{WorkloadInspect, WorkloadList, WorkloadLogs, WorkloadName, WorkloadRow};
 
@@ -94,18 +93,6 @@ pub struct Response {
     /// The result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
-}
-
-impl Response {
-    /// Parses the document of an answer. Text in it is cleaned: it may be another machine's.
-    ///
-    /// # Errors
-    /// If it is no answer that this version understands.
-    pub fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut document: Value = serde_json::from_slice(document)?;
-        text::clean_answer(&mut document);
-        serde_json::from_value(document)
-    }
 }
 
 impl From<Outcome> for Response {

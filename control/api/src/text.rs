@@ -11,6 +11,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::response::Response;
+
 /// Stands for a character that is not shown, and is as wide as one that is.
 pub const REPLACEMENT: char = '\u{fffd}';
 /// Stands for the end of a text that was cut.
@@ -120,9 +122,21 @@ pub fn escaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+impl Response {
+    /// Parses the document of an answer. Text in it is cleaned: it may be another machine's.
+    ///
+    /// # Errors
+    /// If it is no answer that this version understands.
+    pub fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut document: Value = serde_json::from_slice(document)?;
+        clean_answer(&mut document);
+        serde_json::from_value(document)
+    }
+}
+
 /// Cleans the document of an answer, as it comes from another machine: its message and its hint, and all text of its
 /// payload.
-pub(crate) fn clean_answer(answer: &mut Value) {
+fn clean_answer(answer: &mut Value) {
     let Some(parts) = answer.as_object_mut() else {
         return;
     };

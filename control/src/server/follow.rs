@@ -5,6 +5,7 @@ use std::time::Duration;
 use ployz_api::{CertificateName, Code, EventList, Failure, Outcome, Payload, Response};
 use tokio::io::AsyncWrite;
 
+use crate::requests;
 use crate::server::belief::disbelieved;
 use crate::server::error::StreamError;
 use crate::server::frame::{send, send_heartbeat};
@@ -14,18 +15,24 @@ use crate::store::Following;
 /// The longest that a follower who has gone is kept.
 const FOLLOW_STEP: Duration = Duration::from_secs(1);
 
-/// Sends the last events, and then each new one, until the client goes or is believed no more.
+/// Sends the last events, of one machine or of all, and then each new one, until the client goes or is believed no
+/// more.
 ///
 /// # Errors
 /// If the client takes no answer in time; the inner failure is the last answer.
 pub(super) async fn follow(
     responder: &Responder,
     caller: &CertificateName,
+    machine: Option<&str>,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Result<(), Failure>, StreamError> {
     let network = match responder.machine.running_network() {
         Ok(network) => network,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let writer = match requests::event_writer(&responder.machine, machine) {
+        Ok(writer) => writer,
         Err(failure) => return Ok(Err(failure)),
     };
     let _permit = match responder.admission.follow(caller) {
@@ -38,7 +45,7 @@ pub(super) async fn follow(
             return Ok(Err(Failure::new(Code::Busy, message)));
         }
     };
-    let (events, mut following) = match Following::begin(&network.store, limit).await {
+    let (events, mut following) = match Following::begin(&network.store, writer, limit).await {
         Ok(begun) => begun,
         Err(error) => return Ok(Err(error.into())),
     };

@@ -84,9 +84,10 @@ impl Responder {
             Ok(Request::Events {
                 follow: true,
                 limit,
+                machine,
             }) => {
                 let limit = limit.min(EVENTS_LIMIT_MAX);
-                let followed = follow::follow(self, caller, limit, stream);
+                let followed = follow::follow(self, caller, machine.as_deref(), limit, stream);
                 Box::pin(followed).await?.map(|()| None)
             }
             Ok(Request::MachineRtt { machines, count }) => {

@@ -139,6 +139,7 @@ fn a_follower_through_another_machine_is_counted_and_ended_as_any_other() {
         let follow = Request::Events {
             follow: true,
             limit: 1,
+            machine: None,
         };
         let mut following = Vec::new();
         // As many as one holder may have forwarded.

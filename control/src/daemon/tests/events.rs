@@ -11,6 +11,7 @@ use crate::testkit::{PATIENCE, run};
 const FOLLOW: Request = Request::Events {
     follow: true,
     limit: 2,
+    machine: None,
 };
 
 #[test]
@@ -25,7 +26,11 @@ fn the_last_events_are_told_in_their_order_and_what_only_reads_leaves_none() {
         host.ask_remotely(&Request::MachineList).await.unwrap();
         let events = async |limit| {
             let follow = false;
-            let request = Request::Events { follow, limit };
+            let request = Request::Events {
+                follow,
+                limit,
+                machine: None,
+            };
             payload!(host.ask_remotely(&request).await, EventList).events
         };
         let targets = |events: &[ployz_api::Event]| {
@@ -139,6 +144,7 @@ fn what_a_change_has_made_is_in_the_trail_by_its_id_and_never_with_its_secret() 
         let events = Request::Events {
             follow: false,
             limit: 10,
+            machine: None,
         };
         let list = payload!(ask(&made.context.credential, &events).await, EventList);
         let targets: Vec<_> = list.events.iter().map(|it| it.target.as_str()).collect();

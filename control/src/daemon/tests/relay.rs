@@ -68,6 +68,7 @@ fn the_role_that_counts_is_the_inner_callers_whoever_has_made_the_connection() {
         let events = Request::Events {
             follow: false,
             limit: 10,
+            machine: None,
         };
         let list = payload!(founder.ask(events).await, EventList);
         let labels = list.events.iter().filter(|it| it.code == Code::Ok);

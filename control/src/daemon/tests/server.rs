@@ -113,6 +113,7 @@ fn a_change_is_in_the_audit_trail_with_its_caller_and_a_refusal_is_counted() {
         let events = Request::Events {
             follow: false,
             limit: 10,
+            machine: None,
         };
         let Some(Payload::EventList(list)) = host.ask_remotely(&events).await.unwrap().payload
         else {
