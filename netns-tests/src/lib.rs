@@ -19,6 +19,7 @@ pub mod counters;
 pub mod daemon;
 pub mod delay_link;
 pub mod forged_handshake;
+pub mod hoard;
 pub mod lab;
 pub mod machine_client;
 pub mod netns;
