@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod certificate;
 #[cfg(feature = "client")]
 pub mod client;

@@ -11,8 +11,6 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::response::Response;
-
 /// Stands for a character that is not shown, and is as wide as one that is.
 pub const REPLACEMENT: char = '\u{fffd}';
 /// Stands for the end of a text that was cut.
@@ -41,17 +39,6 @@ const INVISIBLE: [RangeInclusive<char>; 20] = [
     '\u{1bca0}'..='\u{1bca3}',
     '\u{1d173}'..='\u{1d17a}',
     '\u{e0000}'..='\u{e0fff}',
-];
-
-/// The kinds of payload whose strings are content, not text: keys, scripts, lines of output and names of files. They
-/// are used as they are, and shown by the printer's rules.
-const CONTENT: [&str; 6] = [
-    "credential",
-    "redeemed",
-    "volume-bytes",
-    "volume-entries",
-    "workload-inspect",
-    "workload-logs",
 ];
 
 /// Whether a character may go to a terminal as it is.
@@ -120,33 +107,6 @@ pub fn escaped(json: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
-}
-
-impl Response {
-    /// Parses the document of an answer. Text in it is cleaned: it may be another machine's.
-    ///
-    /// # Errors
-    /// If it is no answer that this version understands.
-    pub fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut document: Value = serde_json::from_slice(document)?;
-        clean_answer(&mut document);
-        serde_json::from_value(document)
-    }
-}
-
-/// Cleans the document of an answer, as it comes from another machine: its message and its hint, and all text of its
-/// payload.
-fn clean_answer(answer: &mut Value) {
-    let Some(parts) = answer.as_object_mut() else {
-        return;
-    };
-    for (name, part) in parts {
-        let kind = part.get("kind").and_then(Value::as_str);
-        let is_content = name == "payload" && kind.is_some_and(|kind| CONTENT.contains(&kind));
-        if !is_content {
-            clean(part);
-        }
-    }
 }
 
 /// Cleans every text of a document, and the names of its fields.
@@ -261,28 +221,6 @@ mod tests {
         ] {
             assert_eq!(bounded(text, len_max), shown, "{text:?}");
         }
-    }
-
-    #[test]
-    fn an_answer_is_cleaned_but_for_its_content() {
-        let mut answer = json!({
-            "ok": true, "message": "a\u{1b}", "hint": "b\nc",
-            "payload": { "kind": "machine-list", "rows": [{ "version": "1\u{202e}", "n\n": [1] }] },
-        });
-        clean_answer(&mut answer);
-        let expected = json!({
-            "ok": true, "message": "a\u{fffd}", "hint": "b\u{fffd}c",
-            "payload": {
-                "kind": "machine-list", "rows": [{ "version": "1\u{fffd}", "n\u{fffd}": [1] }],
-            },
-        });
-        assert_eq!(answer, expected);
-        let content = json!({
-            "message": "", "payload": { "kind": "credential", "ca_pem": "a\nb\n" },
-        });
-        let mut answer = content.clone();
-        clean_answer(&mut answer);
-        assert_eq!(answer, content);
     }
 
     proptest! {

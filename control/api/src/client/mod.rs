@@ -83,24 +83,39 @@ pub async fn follow(
 ) -> Result<Following, ClientError> {
     until_heard(patience, move |deadline| async move {
         let session = connect(credential, deadline).await?;
-        let answers = match destination {
-            None => Ok(session.open(request).await?),
-            Some(destination) => session.relay(known_as, destination, request).await?,
-        };
-        let (answers, first) = match answers {
-            Ok(mut answers) => {
-                let first = answers.next().await?;
-                (Some(answers), first)
+        match begin(&session, known_as, destination, request).await {
+            Ok((answers, first)) => Ok(Following {
+                answers,
+                first,
+                session,
+            }),
+            Err(error) => {
+                session.close().await;
+                Err(error)
             }
-            Err(refusal) => (None, Some(*refusal)),
-        };
-        Ok(Following {
-            answers,
-            first,
-            session,
-        })
+        }
     })
     .await
+}
+
+/// Asks, and waits for the first answer.
+async fn begin(
+    session: &Session,
+    known_as: &Credential,
+    destination: Option<&Destination>,
+    request: &Request,
+) -> Result<(Option<Answers>, Option<Response>), ClientError> {
+    let answers = match destination {
+        None => Ok(session.open(request).await?),
+        Some(destination) => session.relay(known_as, destination, request).await?,
+    };
+    match answers {
+        Ok(mut answers) => {
+            let first = answers.next().await?;
+            Ok((Some(answers), first))
+        }
+        Err(refusal) => Ok((None, Some(*refusal))),
+    }
 }
 
 /// Answers that come as long as there are any.
