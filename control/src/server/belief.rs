@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
-use ployz_api::{CertificateName, Failure};
+use ployz_api::{CertificateName, Failure, MachineId, Role};
 
 use crate::network::Network;
 use crate::server::authorise::still_believed;
 
 /// Revocations and removals are news. What time alone decides is looked at this often.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Waits until a machine is not in the network any more.
+pub(super) async fn removed(network: &Network, id: MachineId) {
+    let member = CertificateName {
+        subject: id.to_string(),
+        role: Role::Machine,
+        network: network.membership.network_id.to_string(),
+    };
+    disbelieved(Some(network), &member).await;
+}
 
 /// Waits until the network does not believe a caller any more; for ever if there is no network to say so.
 pub(super) async fn disbelieved(network: Option<&Network>, caller: &CertificateName) -> Failure {

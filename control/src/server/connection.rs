@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{BUSY, CertificateName, NO_MEMBER, Request, Role};
+use ployz_api::{BUSY, CertificateName, LOCAL_NETWORK, NO_MEMBER, Request, Role};
 use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
@@ -131,7 +131,9 @@ async fn answer_streams(
     caller: CertificateName,
 ) -> Result<(), StreamError> {
     let address = connection.remote_address().ip();
-    let network = responder.machine.network();
+    // Root of this host is no network's to judge.
+    let is_certified = caller.network != LOCAL_NETWORK;
+    let network = responder.machine.network().filter(|_| is_certified);
     let caller = Rc::new(caller);
     let mut disbelieved = pin!(disbelieved(network.as_deref(), &caller));
     // At most STREAMS_MAX of them, by the transport's own count.

@@ -5,11 +5,12 @@ use std::time::Duration;
 use ployz_api::{CertificateName, Code, EventList, Failure, Outcome, Payload, Response};
 use tokio::io::AsyncWrite;
 
+use crate::machine::Machine;
 use crate::requests;
+use crate::server::admission::Admission;
 use crate::server::belief::disbelieved;
 use crate::server::error::StreamError;
 use crate::server::frame::{send, send_heartbeat};
-use crate::server::stream::Responder;
 use crate::store::Following;
 
 /// The longest that a follower who has gone is kept.
@@ -21,21 +22,22 @@ const FOLLOW_STEP: Duration = Duration::from_secs(1);
 /// # Errors
 /// If the client takes no answer in time; the inner failure is the last answer.
 pub(super) async fn follow(
-    responder: &Responder,
+    machine: &Machine,
+    admission: &Admission,
     caller: &CertificateName,
-    machine: Option<&str>,
+    of: Option<&str>,
     limit: u32,
     stream: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Result<(), Failure>, StreamError> {
-    let network = match responder.machine.running_network() {
+    let network = match machine.running_network() {
         Ok(network) => network,
         Err(failure) => return Ok(Err(failure)),
     };
-    let writer = match requests::event_writer(&responder.machine, machine) {
+    let writer = match requests::event_writer(machine, of) {
         Ok(writer) => writer,
         Err(failure) => return Ok(Err(failure)),
     };
-    let _permit = match responder.admission.follow(caller) {
+    let _permit = match admission.follow(caller) {
         Ok(permit) => permit,
         Err(full) => {
             let message = format!(

@@ -18,9 +18,12 @@ use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
 use tokio_rustls::TlsAcceptor;
 
+use crate::host::clock;
 use crate::host::tls;
 use crate::machine::Machine;
 use crate::network::Host as _;
+use crate::server::admission::Full;
+use crate::server::belief::removed;
 use crate::server::error::StreamError;
 use crate::server::stream::Responder;
 
@@ -41,16 +44,11 @@ pub(super) async fn forward(
     let path = match resolve(machine, destination).await {
         Ok(id) if id == machine.identity.machine_id => Ok(None),
         Ok(id) => match responder.admission.forward(caller, id) {
-            Ok(permit) => reach(machine, id)
-                .await
-                .map(|session| Some((session, permit))),
-            Err(full) => {
-                let message = format!(
-                    "this machine forwards as much as it can: {} at most",
-                    full.max
-                );
-                Err(Failure::new(Code::Busy, message))
+            Ok(permit) => {
+                let reached = reach(machine, id).await;
+                reached.map(|session| Some((id, session, permit)))
             }
+            Err(full) => Err(refused(machine, address, full)),
         },
         Err(failure) => Err(failure),
     };
@@ -64,9 +62,14 @@ pub(super) async fn forward(
         .await?;
     match path {
         Ok(None) => Box::pin(accept(responder, address, stream)).await,
-        Ok(Some((session, _permit))) => {
+        Ok(Some((id, session, _permit))) => {
+            let network = machine.network().ok_or(StreamError::NoNetwork)?;
             let mut onward = session.pipe().await?;
-            tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
+            tokio::select! {
+                copied = tokio::io::copy_bidirectional(&mut stream, &mut onward) => drop(copied?),
+                // What it says counts no more.
+                () = removed(&network, id) => {}
+            }
             Ok(())
         }
         Err(_) => Ok(stream.shutdown().await?),
@@ -104,6 +107,16 @@ pub(super) async fn accept(
         return responder.reply(&caller, address, busy, &mut session).await;
     };
     responder.answer(&caller, address, &mut session).await
+}
+
+fn refused(machine: &Machine, address: IpAddr, full: Full) -> Failure {
+    let message = format!(
+        "this machine forwards as much as it can: {} at most",
+        full.max
+    );
+    let now = clock::now().instant;
+    machine.refusals.note(full.cause, address, &message, now);
+    Failure::new(Code::Busy, message)
 }
 
 async fn resolve(machine: &Machine, destination: &Destination) -> Result<MachineId, Failure> {

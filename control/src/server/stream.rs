@@ -87,7 +87,8 @@ impl Responder {
                 machine,
             }) => {
                 let limit = limit.min(EVENTS_LIMIT_MAX);
-                let followed = follow::follow(self, caller, machine.as_deref(), limit, stream);
+                let (here, admission, of) = (&self.machine, &self.admission, machine.as_deref());
+                let followed = follow::follow(here, admission, caller, of, limit, stream);
                 Box::pin(followed).await?.map(|()| None)
             }
             Ok(Request::MachineRtt { machines, count }) => {

@@ -123,6 +123,34 @@ fn a_machine_has_a_share_and_loses_all_of_it_when_it_is_removed() {
     });
 }
 
+/// A machine between two that has not been removed itself: it forwards nothing of one that has.
+#[test]
+#[ignore = "takes the servers of scripts/setup quick"]
+fn a_session_with_a_machine_ends_when_that_is_removed() {
+    run(async {
+        let cluster = Cluster::founded(2).await;
+        let founder = &cluster.hosts[0];
+        let (_, reader) = certified(founder, Role::Reader).await;
+        let session = connect(&reader, Instant::now() + PATIENCE).await.unwrap();
+        let to = Destination::Machine("m2".to_owned());
+        let follow = Request::Events {
+            follow: true,
+            limit: 1,
+            machine: None,
+        };
+        let relayed = session.relay(&reader, &to, &follow).await.unwrap();
+        let mut answers = relayed.unwrap();
+        answers.next().await.unwrap().unwrap();
+        let remove = Request::MachineRemove {
+            machine: "m2".to_owned(),
+            force: true,
+        };
+        founder.ask(remove).await.unwrap();
+        let end = async { while let Ok(Some(_event)) = answers.next().await {} };
+        tokio::time::timeout(AT_ONCE, end).await.expect("in time");
+    });
+}
+
 /// A detour is no way around the share: the machine that answers counts the caller, whoever forwards it.
 #[test]
 #[ignore = "takes the servers of scripts/setup quick"]
