@@ -61,8 +61,8 @@ async fn attack(options: ConnectOptions, machines: &[Machine]) -> Result<u64> {
     answers_cannot_be_sent_elsewhere(&client, &id, &victim).await?;
     news_cannot_be_forged(&client, own, &id, &victim).await?;
     its_own_record_is_its_own_only(&client, founder, &id, &victim).await?;
-    its_text_is_shown_and_not_obeyed(&client, founder, &id).await?;
     its_events_are_at_its_own_expense(&client, &id, &victim).await?;
+    its_text_is_shown_and_not_obeyed(&client, founder, &id).await?;
     ensure!(
         list(&client, "machines").await? == before,
         "somebody has written to machines"
@@ -312,7 +312,7 @@ async fn its_text_is_shown_and_not_obeyed(
     // The certificate of an admin, by which it says that it was asked.
     let admin = "01JX3Z5E9V5R2K7Q8W4N6T1M0B";
     let event = json!({ "at": 1, "machine": id, "subject": admin, "role": "admin",
-        "operation": "machine-remove", "target": ODD, "code": "OK", "message": ODD.repeat(99) });
+        "operation": "machine-remove", "target": ODD, "code": "OK", "message": ODD.repeat(20) });
     client
         .publish(format!("events.{id}"), event.to_string().into())
         .await?;
