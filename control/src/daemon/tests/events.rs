@@ -43,6 +43,26 @@ fn the_last_events_are_told_in_their_order_and_what_only_reads_leaves_none() {
         assert!(all.iter().all(|it| it.operation == Operation::MachineLabel));
         assert!(all.iter().all(|it| it.machine == host.id()));
         assert!(all[0].message.contains("labels of m1"), "{:?}", all[0]);
+        let of = async |machine: String| {
+            let request = Request::Events {
+                follow: false,
+                limit: 2,
+                machine: Some(machine),
+            };
+            host.ask_remotely(&request).await
+        };
+        for machine in ["m1".to_owned(), host.id().to_string()] {
+            let events = payload!(of(machine).await, EventList).events;
+            assert_eq!(targets(&events), "m8 m9");
+        }
+        // A machine that was removed is known by its id alone.
+        let gone = ployz_api::MachineId::new(1, 1).to_string();
+        assert!(payload!(of(gone).await, EventList).events.is_empty());
+        refused(
+            of("m9".to_owned()).await,
+            Code::MachineNotFound,
+            "no machine 'm9'",
+        );
     });
 }
 
