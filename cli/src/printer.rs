@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::Write as _;
 
-use ployz_api::Code;
+use ployz_api::{Code, text};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::global::OutputArguments;
@@ -53,7 +53,7 @@ impl Notes {
     #[expect(clippy::print_stderr, reason = "this is what prints")]
     pub(crate) fn progress(self, text: &str) {
         if self.has_progress {
-            eprintln!("{text}");
+            eprintln!("{}", text::line(text));
         }
     }
 
@@ -61,14 +61,14 @@ impl Notes {
     #[expect(clippy::print_stderr, reason = "this is what prints")]
     pub(crate) fn stage(self, of: impl fmt::Display, text: &str) {
         if self.has_stages {
-            eprintln!("{of}  {text}");
+            eprintln!("{}", text::line(&format!("{of}  {text}")));
         }
     }
 
     #[expect(clippy::print_stderr, reason = "this is what prints")]
     pub(crate) fn verbose(self, text: &str) {
         if self.is_verbose {
-            eprintln!("{text}");
+            eprintln!("{}", text::line(text));
         }
     }
 }
@@ -127,11 +127,11 @@ impl Printer {
     fn stdout(&self, result: &Outcome) -> Option<String> {
         match (self.mode, result) {
             (Mode::Json | Mode::Text | Mode::Plain, Ok(success)) if success.is_silent() => None,
-            (Mode::Json, _) if self.is_stream.get() => Some(document(result).to_string()),
-            (Mode::Json, _) => Some(format!("{:#}", document(result))),
+            (Mode::Json, _) if self.is_stream.get() => Some(escaped(&document(result).to_string())),
+            (Mode::Json, _) => Some(escaped(&format!("{:#}", document(result)))),
             (Mode::Text | Mode::Plain, Err(_)) => None,
             (Mode::Text | Mode::Plain, Ok(_)) if self.quiet => None,
-            (Mode::Text, Ok(success)) => Some(success.text.clone()),
+            (Mode::Text, Ok(success)) => Some(text::lines(&success.text).into_owned()),
             (Mode::Plain, Ok(success)) => Some(records(success)),
         }
     }
@@ -145,9 +145,10 @@ impl Printer {
         } else {
             "error"
         };
-        let error = format!("{label} [{}]: {}", failure.code, failure.message);
+        let message = text::lines(&failure.message);
+        let error = format!("{label} [{}]: {message}", failure.code);
         Some(match &failure.hint {
-            Some(hint) => format!("{error}\nhint: {hint}"),
+            Some(hint) => format!("{error}\nhint: {}", text::lines(hint)),
             None => error,
         })
     }
@@ -195,7 +196,7 @@ fn records(success: &Success) -> String {
     .filter_map(|key| payload.get(key)?.as_array())
     .collect();
     if lists.is_empty() && payload.is_empty() {
-        return format!("message={:?}", success.message);
+        return format!("message={}", bare(&Value::from(success.message.as_str())));
     }
     if lists.is_empty() {
         return record(payload);
@@ -211,9 +212,9 @@ fn record(payload: &Map<String, Value>) -> String {
         match value {
             Value::Object(parts) => {
                 words.extend(
-                    parts
-                        .iter()
-                        .map(|(part, value)| format!("{key}.{part}={}", bare(value))),
+                    parts.iter().map(|(part, value)| {
+                        format!("{}.{}={}", word(key), word(part), bare(value))
+                    }),
                 );
             }
             Value::Null
@@ -221,7 +222,7 @@ fn record(payload: &Map<String, Value>) -> String {
             | Value::Number(_)
             | Value::String(_)
             | Value::Array(_) => {
-                words.push(format!("{key}={}", bare(value)));
+                words.push(format!("{}={}", word(key), bare(value)));
             }
         }
     }
@@ -230,12 +231,24 @@ fn record(payload: &Map<String, Value>) -> String {
 
 /// A value without spaces is bare; others are quoted as in JSON, so that a line is a record whatever is in it.
 fn bare(value: &Value) -> String {
-    let is_plain = |text: &&str| {
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=';
-        !text.is_empty() && !text.contains(is_odd)
-    };
+    let is_plain = |text: &&str| !text.is_empty() && !text.contains(is_odd);
     let text = value.as_str().filter(is_plain);
-    text.map_or_else(|| value.to_string(), str::to_owned)
+    text.map_or_else(|| escaped(&value.to_string()), str::to_owned)
+}
+
+/// A key, which has no spaces whoever has written it.
+fn word(key: &str) -> String {
+    key.replace(is_odd, &text::REPLACEMENT.to_string())
+}
+
+/// Whether a character would end a word, or act on a terminal.
+fn is_odd(c: char) -> bool {
+    c.is_whitespace() || !text::is_printable(c) || c == '"' || c == '='
+}
+
+/// A document that may go to a terminal.
+fn escaped(json: &str) -> String {
+    text::escaped(json).into_owned()
 }
 
 #[cfg(test)]
@@ -280,6 +293,53 @@ mod tests {
             (&json["ok"], &json["payload"]["kind"]),
             (&json!(true), &json!("status"))
         );
+    }
+
+    /// Whatever another machine has written, no mode lets it act on a terminal or begin a line.
+    #[test]
+    fn nothing_acts_on_a_terminal_in_any_mode() {
+        let odd = "a\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\u{7f}\r";
+        let rows = json!([{ "version": odd, "x\ny=1 z\u{1b}": { "k\n\u{202e}": odd } }]);
+        let Value::Object(payload) = json!({ "kind": "l", "rows": rows }) else {
+            unreachable!()
+        };
+        let (message, text) = (odd.to_owned(), format!("1\t{odd}\n2"));
+        let success = Ok(Success {
+            message,
+            text,
+            payload: payload.clone(),
+            ..Success::default()
+        });
+        let failure = Err(Failure::new(Code::Conflict, odd).hint(odd));
+        for mode in [Mode::Text, Mode::Plain, Mode::Json] {
+            for is_stream in [false, true] {
+                let printer = Printer {
+                    mode,
+                    quiet: false,
+                    is_stream: Cell::new(is_stream),
+                };
+                for result in [&success, &failure] {
+                    for shown in [printer.stdout(result), printer.stderr(result)]
+                        .iter()
+                        .flatten()
+                    {
+                        let is_shown = |c| c == '\n' || c == '\t' || text::is_printable(c);
+                        assert!(shown.chars().all(is_shown), "{mode:?} {shown:?}");
+                    }
+                }
+                let lines = printer.stdout(&success).unwrap().lines().count();
+                match (mode, is_stream) {
+                    (Mode::Text, _) => assert_eq!(lines, 2),
+                    (Mode::Plain, _) | (Mode::Json, true) => assert_eq!(lines, 1),
+                    (Mode::Json, false) => {}
+                }
+                if let Mode::Json = mode {
+                    let shown = printer.stdout(&success).unwrap();
+                    let document: Value = serde_json::from_str(&shown).unwrap();
+                    assert_eq!(document["payload"], Value::Object(payload.clone()));
+                }
+            }
+        }
     }
 
     #[test]

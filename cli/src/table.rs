@@ -1,5 +1,7 @@
 //! Columns of text.
 
+use ployz_api::text;
+
 use crate::terminal;
 
 /// Between columns.
@@ -7,7 +9,7 @@ const GAP: usize = 2;
 /// A column that is cut further says nothing any more.
 const COLUMN_MIN: usize = 4;
 
-/// A table with a heading. Cells that are empty show a dash.
+/// A table with a heading. Cells that are empty show a dash. A cell is one line, so that none makes a row of its own.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -21,14 +23,14 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        let dash = |cell: String| {
+        let shown = |cell: String| {
             if cell.is_empty() {
                 "—".to_owned()
             } else {
-                cell
+                text::line(&cell).into_owned()
             }
         };
-        self.rows.push(cells.into_iter().map(dash).collect());
+        self.rows.push(cells.into_iter().map(shown).collect());
     }
 
     /// As wide as it is, or as the terminal.
@@ -104,6 +106,14 @@ mod tests {
         let expected = "NAME       AZ  ID\nmachine-1  —   01JX3Z5E9V5R2K7Q8W4N6T1M0B";
         assert_eq!(table().render_within(usize::MAX), expected);
         assert_eq!(table().render_within(41), expected);
+    }
+
+    #[test]
+    fn no_cell_makes_a_row_of_its_own() {
+        let mut table = Table::new(&["NAME", "VERSION"]);
+        table.row(vec!["m1".to_owned(), "1\nm2  0.1\u{1b}[1A".to_owned()]);
+        let expected = "NAME  VERSION\nm1    1\u{fffd}m2  0.1\u{fffd}[1A";
+        assert_eq!(table.render_within(usize::MAX), expected);
     }
 
     #[test]

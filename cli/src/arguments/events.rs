@@ -1,7 +1,10 @@
 //! The flags of `ployzctl events` and `ployzctl operation`.
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use ployz_api::{EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, OperationId};
+
+use crate::completion;
 
 #[derive(Debug, Args)]
 pub(crate) struct EventsArguments {
@@ -12,6 +15,9 @@ pub(crate) struct EventsArguments {
     #[arg(long, value_name = "N", default_value_t = EVENTS_LIMIT_DEFAULT,
           value_parser = clap::value_parser!(u32).range(..=i64::from(EVENTS_LIMIT_MAX)))]
     pub(crate) limit: u32,
+    /// Show the events that one machine has written: id, name, or unique prefix of either
+    #[arg(long, value_name = "MACHINE", add = ArgValueCompleter::new(completion::machines))]
+    pub(crate) machine: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

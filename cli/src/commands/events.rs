@@ -17,6 +17,7 @@ pub(crate) fn run(
     let request = Request::Events {
         follow: arguments.follow,
         limit: arguments.limit,
+        machine: arguments.machine.clone(),
     };
     if arguments.follow {
         printer.begin_stream();
@@ -37,23 +38,32 @@ fn shown(answer: ployz_api::Success) -> Outcome {
 }
 
 fn table(events: &[Event]) -> String {
-    let mut table = Table::new(&["WHEN", "WHO", "ROLE", "WHAT", "ABOUT", "HOW", "WHERE"]);
+    let mut table = Table::new(&[
+        "WHEN",
+        "WRITTEN BY",
+        "WHAT",
+        "ABOUT",
+        "HOW",
+        "REPORTED CALLER",
+    ]);
     for event in events {
         table.row(cells(event));
     }
     table.render()
 }
 
+/// The machine that wrote it is what the store vouches for; its caller is what that machine says.
 fn cells(event: &Event) -> Vec<String> {
     let what = serde_json::to_value(event.operation).ok();
     let what = what.as_ref().and_then(|what| what.as_str());
     vec![
         date(event.at),
-        event.subject.clone(),
-        event.role.name().to_owned(),
+        event.machine.to_string(),
         what.unwrap_or_default().to_owned(),
         event.target.clone(),
         event.code.to_string(),
-        event.machine.to_string(),
+        format!("{} {}", event.role.name(), event.subject)
+            .trim_end()
+            .to_owned(),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
-use ployz_api::{Code, Failure, MachineRemove, Payload, Request};
+use ployz_api::{Code, Failure, MachineRemove, Payload, Request, text};
 use serde_json::Value;
 
 use super::unexpected;
@@ -78,7 +78,7 @@ fn confirm(connection: &Connection, arguments: &RemoveArguments) -> Result<(), F
         );
     }
     for line in what_is_lost(connection, arguments)? {
-        eprintln!("{line}");
+        eprintln!("{}", text::line(&line));
     }
     eprint!("Remove {machine} from the network? This cannot be undone. [y/N] ");
     let mut answer = String::new();

@@ -2,7 +2,7 @@
 
 use ployz_api::{
     DeployRequest, Destination, Failure, Payload, Program, Request, Secret, WorkloadInspect,
-    WorkloadName, WorkloadRow, WorkloadSpec,
+    WorkloadName, WorkloadRow, WorkloadSpec, text,
 };
 
 use super::{date, send, unexpected};
@@ -10,6 +10,9 @@ use crate::arguments::{DeployCommand, ServiceArguments, WorkloadCommand};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
 use crate::table::Table;
+
+/// A tab of a workload's output, which is one line whatever is in it.
+const TAB: &str = "    ";
 
 pub(crate) fn deploy(connection: &Connection, command: DeployCommand) -> Outcome {
     let DeployCommand::Service(arguments) = command;
@@ -115,7 +118,7 @@ fn inspected(inspect: &WorkloadInspect) -> String {
         } else {
             "command"
         },
-        inspect.program
+        text::line(&inspect.program.to_string())
     );
     for name in &inspect.env {
         text += &format!("\nenv         {name}");
@@ -137,7 +140,9 @@ fn logs(connection: &Connection, workload: WorkloadName, lines: u32) -> Outcome 
     let Some(Payload::WorkloadLogs(logs)) = &answer.payload else {
         return Err(unexpected());
     };
-    let text = logs.lines.join("\n");
+    let shown = logs.lines.iter();
+    let shown = shown.map(|line| text::line(&line.replace('\t', TAB)).into_owned());
+    let text = shown.collect::<Vec<_>>().join("\n");
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
 }
 

@@ -170,7 +170,7 @@ fn done(output: Output) -> Result<(), Failure> {
     let document: Option<Value> = serde_json::from_str(&output.stdout).ok();
     let answer = document.and_then(|mut document| {
         document.as_object_mut()?.remove("payload");
-        serde_json::from_value::<Response>(document).ok()
+        Response::parse(document.to_string().as_bytes()).ok()
     });
     match answer {
         Some(answer) => Outcome::from(answer).map(drop),
@@ -180,7 +180,7 @@ fn done(output: Output) -> Result<(), Failure> {
 
 /// Parses the document of the host's `ployzctl --json`, or reports why there is none.
 fn parsed(output: Output) -> Outcome {
-    if let Ok(answer) = serde_json::from_str::<Response>(&output.stdout) {
+    if let Ok(answer) = Response::parse(output.stdout.as_bytes()) {
         return answer.into();
     }
     output.success(Code::InstallFailed)?;

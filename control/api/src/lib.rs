@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod certificate;
 #[cfg(feature = "client")]
 pub mod client;
@@ -27,6 +28,7 @@ mod response;
 mod rtt;
 mod secret;
 mod storage;
+pub mod text;
 mod token;
 mod update;
 mod workload;
@@ -35,7 +37,10 @@ pub use certificate::{CertificateName, LOCAL_NETWORK, Role};
 pub use code::Code;
 pub use credential::{Context, Credential, LOCAL_CREDENTIAL_FILE, MEMBER_CREDENTIAL_FILE};
 pub use doctor::{Check, Doctor, PairReport, PeerReport, Verdict};
-pub use event::{EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, Event, EventList};
+pub use event::{
+    EVENT_MESSAGE_LEN_MAX, EVENT_TARGET_LEN_MAX, EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX, Event,
+    EventList,
+};
 pub use frame::{
     FrameError, HEADER_LEN, HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode,
 };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::id::{MachineId, OperationId};
+use crate::text;
 use crate::update::MachineUpdate;
 
 /// How long work goes on that a client does and of which nothing is heard, in seconds: four times as long as it waits
@@ -44,13 +45,25 @@ impl fmt::Display for WorkState {
     }
 }
 
+/// The longest kind of an operation, and the longest stage.
+const WORD_LEN_MAX: usize = 64;
+/// The longest target: a hundred hosts that become machines.
+const TARGET_LEN_MAX: usize = 4_096;
+/// The longest message: a sentence for each of several targets that failed.
+const MESSAGE_LEN_MAX: usize = 4_096;
+
 /// A stage of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     /// The name of the stage.
+    #[serde(deserialize_with = "text::parse::<WORD_LEN_MAX, _, _>")]
     pub stage: String,
     /// To which of several it is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text::parse::<TARGET_LEN_MAX, _, _>"
+    )]
     pub target: Option<String>,
     /// How far it is.
     pub state: WorkState,
@@ -64,8 +77,10 @@ pub struct OperationRow {
     /// Its id.
     pub operation_id: OperationId,
     /// The kind of operation.
+    #[serde(deserialize_with = "text::parse::<WORD_LEN_MAX, _, _>")]
     pub operation: String,
     /// To what.
+    #[serde(deserialize_with = "text::parse::<TARGET_LEN_MAX, _, _>")]
     pub target: String,
     /// By which machine, or told to which.
     pub machine: MachineId,
@@ -83,8 +98,10 @@ pub struct OperationRow {
     /// `OK`, or why not, once it is over.
     pub code: Option<Code>,
     /// The same in words.
+    #[serde(deserialize_with = "text::parse::<MESSAGE_LEN_MAX, _, _>")]
     pub message: String,
     /// The next step for the operator if it did not end well.
+    #[serde(deserialize_with = "text::parse::<MESSAGE_LEN_MAX, _, _>")]
     pub next: String,
     /// The result of an update.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,7 @@ use crate::migration::{MigrateRequest, VolumeRequest};
 use crate::name::Name;
 use crate::secret::Secret;
 use crate::storage::{StorageRequest, StorageStep};
+use crate::text;
 use crate::update::{UpdateRequest, UpdateStep};
 use crate::workload::{DeployRequest, WorkloadName};
 
@@ -199,6 +200,9 @@ pub enum Request {
         follow: bool,
         /// How many of those that were.
         limit: u32,
+        /// Only those of one machine: an id, a name, or the unique beginning of either.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<String>,
     },
     /// From a machine: sign its certificate anew, for the key that the connection was made with.
     CertificateRenew,
@@ -348,6 +352,7 @@ pub struct RedeemRequest {
     /// The name that it gives itself.
     pub name: Name,
     /// Its region.
+    #[serde(deserialize_with = "text::parse::<64, _, _>")]
     pub region: String,
     /// Its WireGuard key, in base64.
     pub wireguard_key: String,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::id::MachineId;
 use crate::name::Name;
+use crate::text;
 
 /// Round trips that can be asked for at a time: as many as a machine keeps of each of its peers, so that all of them
 /// are in the figures.
@@ -19,7 +20,7 @@ pub struct RttRecord {
     /// By the clock of the machine that writes; seconds since 1970.
     pub written_at: u64,
     pub peers: Vec<PeerRtt>,
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "text::parse_fields")]
     pub unknown: Map<String, Value>,
 }
 

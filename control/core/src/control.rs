@@ -4,7 +4,8 @@
 //! [`Control::handle_timeout`] when [`Control::poll_timeout`] says so:
 //!
 //! ```text
-//!   handle(Input, now) ─┐                      ┌─ Configure  the data plane
+//!   handle(Input, now) ─┐                      ┌─ Distrust   end the connections of those believed no more
+//!                       │                      ├─ Configure  the data plane
 //!                       │                      ├─ Admit      to the store, where it is here
 //!                       ├─▶ Control ─ effect ──┼─ Save       the view, for a start without the store
 //!   handle_timeout(now)─┘   poll_effect()      ├─ Resync     watch the store anew, from a full listing
@@ -75,6 +76,8 @@ pub enum Change {
 /// An effect for the driver to carry out.
 #[derive(Debug)]
 pub enum Effect {
+    /// Somebody is believed no more: end what they have begun.
+    Distrust,
     /// Change these peers.
     Configure(Vec<PeerUpdate>),
     /// Let exactly these machines connect to the store, each with its key.
@@ -142,6 +145,7 @@ impl Control {
                     self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
+                    self.effects.push_back(Effect::Distrust);
                     self.reconcile(true);
                 }
             }
@@ -162,6 +166,7 @@ impl Control {
             Input::Changed(Change::Credential(record)) => {
                 // What was taken back stays so, in whatever order news comes.
                 if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
+                    self.effects.push_back(Effect::Distrust);
                     self.reconcile(true);
                 }
             }
@@ -216,6 +221,8 @@ impl Control {
             .iter()
             .map(|(record, revision)| (record.id, *revision))
             .collect();
+        let mut known = self.view.machines.keys();
+        let has_gone = known.any(|id| !listed.contains_key(id));
         // Revisions only go back when the store was restored from a copy: then what was heard since does not count.
         let newest = listed.values().copied().max().unwrap_or(0);
         // Or a server of the store is behind the others, which passes.
@@ -228,6 +235,9 @@ impl Control {
             self.view.newest = (0, 0);
         }
         self.is_older = false;
+        if has_gone {
+            self.effects.push_back(Effect::Distrust);
+        }
         self.view.machines.retain(|id, _| listed.contains_key(id));
         self.view.observed.retain(|id, _| listed.contains_key(id));
         for (record, revision) in machines {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::Ipv4Net;
 use ployz_api::{
     Authority, InstanceId, Lifecycle, MachineId, Name, Posture, RegionRole, WorkloadName,
-    WorkloadState,
+    WorkloadState, text,
 };
 use ployz_engine::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 
 /// The version that is written; the one before it is read as well, once there is one.
 pub const RECORD_VERSION: u32 = 1;
+/// The longest text in a record: a name, a label, or a version. What is longer is cut.
+const TEXT_LEN_MAX: usize = 64;
 
 /// A machine in bucket `machines`, under its id: the coordinators' word. Fields that we do not know are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +26,10 @@ pub struct MachineRecord {
     pub name: Name,
     pub lifecycle: Lifecycle,
     pub authority: Authority,
+    #[serde(deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub region: String,
     pub region_role: RegionRole,
+    #[serde(default, deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub availability_zone: Option<String>,
     pub overlay_ip: Ipv4Addr,
     pub overlay_ip6: Ipv6Addr,
@@ -40,7 +44,7 @@ pub struct MachineRecord {
     /// The port of its store, if it has one.
     pub store_port: Option<u16>,
     pub created_at: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub labels: BTreeMap<String, String>,
     /// The workloads that it holds: a workload is placed by writing it here, while the machine is active.
     #[serde(default)]
@@ -68,7 +72,9 @@ pub struct ObservedRecord {
     pub version: u32,
     pub id: MachineId,
     /// The daemon's.
+    #[serde(deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub software_version: String,
+    #[serde(deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub backend: String,
     /// How many run.
     pub workloads: u32,
@@ -76,7 +82,7 @@ pub struct ObservedRecord {
     #[serde(default)]
     pub instances: BTreeMap<InstanceId, WorkloadState>,
     /// The runtime for workloads there: `docker` or `host`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::parse::<TEXT_LEN_MAX, _, _>")]
     pub runtime: String,
     /// Peers that it has a session with.
     pub sessions: u32,
@@ -86,8 +92,55 @@ pub struct ObservedRecord {
     /// The endpoints of its management server.
     #[serde(default)]
     pub management: Vec<SocketAddr>,
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "text::parse_fields")]
     pub unknown: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn is_harmless(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.chars().all(text::is_printable),
+            Value::Array(values) => values.iter().all(is_harmless),
+            Value::Object(fields) => fields
+                .iter()
+                .all(|(name, value)| name.chars().all(text::is_printable) && is_harmless(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        }
+    }
+
+    /// Each text of a record, with what a machine may want an operator to see instead of it.
+    #[test]
+    fn text_of_a_machine_is_printable_and_bounded() {
+        let odd = format!("\u{1b}[2J\u{202e}\nm2  ready{}", "x".repeat(100_000));
+        let observed = json!({
+            "version": 1, "id": examples::id(1), "software_version": odd, "backend": odd,
+            "runtime": odd, "workloads": 0, "sessions": 0, "later\n": ["a\u{1b}b"],
+        });
+        let observed: ObservedRecord = serde_json::from_value(observed).unwrap();
+        for text in [
+            &observed.software_version,
+            &observed.backend,
+            &observed.runtime,
+        ] {
+            assert!(
+                text.len() <= TEXT_LEN_MAX && text.contains("m2  ready"),
+                "{text}"
+            );
+        }
+        assert!(is_harmless(&serde_json::to_value(&observed).unwrap()));
+        let mut machine = serde_json::to_value(examples::machine(1, 1)).unwrap();
+        machine["region"] = odd.as_str().into();
+        machine["availability_zone"] = odd.as_str().into();
+        machine["labels"] = json!({ odd.as_str(): odd });
+        let machine: MachineRecord = serde_json::from_value(machine).unwrap();
+        assert!(machine.region.len() <= TEXT_LEN_MAX);
+        assert!(is_harmless(&serde_json::to_value(&machine).unwrap()));
+    }
 }
 
 #[cfg(test)]

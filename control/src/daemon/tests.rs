@@ -11,6 +11,7 @@
 
 mod cluster;
 mod credentials;
+mod crowd;
 mod events;
 mod invites;
 mod labels;

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
+use ployz_api::text;
+
 /// A flood of requests must not become a flood of log lines; each line has the count.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// What is logged of a client and of the cause: a sentence each.
+const LOGGED_LEN_MAX: usize = 256;
 
 #[derive(Debug)]
 struct Cause {
@@ -41,7 +45,9 @@ impl Refusals {
     /// Counts and logs a refusal. Causes are constants of the code, so their number is bounded.
     pub(crate) fn note(&self, cause: &str, who: impl Display, why: impl Display, now: Instant) {
         if let Some(count) = self.count(cause, now) {
-            tracing::info!(cause, count, %who, %why, "refused");
+            // A client that was refused may have chosen the words.
+            let (who, why) = (logged(who), logged(why));
+            tracing::info!(cause, count, who, why, "refused");
         }
     }
 
@@ -53,6 +59,10 @@ impl Refusals {
             .map(|(cause, known)| (cause.clone(), known.count))
             .collect()
     }
+}
+
+fn logged(text: impl Display) -> String {
+    text::bounded(&text.to_string(), LOGGED_LEN_MAX)
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Every machine has one connection; tools and reconnections are added to that.
 const CONNECTIONS_MAX: u32 = 1_024;
+/// Connections of machines that do not hold the store: four of each, and however many one of them makes, the holders'
+/// are left.
+const MACHINE_CONNECTIONS_MAX: u32 = 896;
+const _: () = assert!(MACHINE_CONNECTIONS_MAX < CONNECTIONS_MAX);
 const TLS_TIMEOUT_SECS: u32 = 5;
 /// The interval of pings. Until a server whose machine has lost power is noticed, others still send it requests.
 const PING_INTERVAL: &str = "3s";
@@ -169,7 +173,11 @@ impl Settings {
                 "users": users(coordinators),
                 "exports": exports,
             },
-            "MACHINES": { "users": users(machines), "imports": imports },
+            "MACHINES": {
+                "users": users(machines),
+                "imports": imports,
+                "limits": { "max_connections": MACHINE_CONNECTIONS_MAX },
+            },
         })
     }
 }
@@ -264,6 +272,9 @@ mod tests {
         full["MACHINES"]["users"] = json!([]);
         assert_eq!(full, alone);
         assert_eq!(full["MACHINES"]["jetstream"], Value::Null);
+        let limits = &full["MACHINES"]["limits"];
+        assert_eq!(limits["max_connections"], MACHINE_CONNECTIONS_MAX);
+        assert_eq!(full["STORE"]["limits"], Value::Null, "the rest is theirs");
     }
 
     fn rendered(cluster: Option<Cluster>) -> Value {

@@ -62,6 +62,7 @@ impl Network {
 
     async fn carry_out(&self, host: &impl Host, effect: Effect) -> Result<(), NetworkError> {
         match effect {
+            Effect::Distrust => self.distrust.send_replace(()),
             Effect::Configure(peers) => host.change_peers(peers).await?,
             Effect::Admit(nkeys) => {
                 let admitted = nkeys.keys().copied().collect();

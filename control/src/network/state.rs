@@ -41,8 +41,8 @@ pub(crate) struct Network {
     pub(super) servers: watch::Sender<BTreeSet<(IpAddr, u16)>>,
     /// Machines that have a peer and may use the store, once both are configured.
     pub(super) admitted: watch::Sender<BTreeSet<MachineId>>,
-    /// Clients that follow the events through this machine.
-    pub(crate) followers: Permits,
+    /// Says when somebody is believed no more.
+    pub(super) distrust: watch::Sender<()>,
     /// Examinations of pairs by this machine.
     pub(crate) examinations: Permits,
     /// Whether the store has been listed since the daemon was started.
@@ -89,7 +89,7 @@ impl Network {
             storage,
             control: RefCell::new(control),
             admitted: watch::Sender::default(),
-            followers: Permits::default(),
+            distrust: watch::Sender::default(),
             examinations: Permits::default(),
             listed: Cell::new(false),
             removed: Cell::new(false),
@@ -203,6 +203,11 @@ impl Network {
         let mut admitted = self.admitted.subscribe();
         // The sender is ours, so there is always an answer.
         let _ = admitted.wait_for(|admitted| !admitted.contains(&id)).await;
+    }
+
+    /// The news that somebody is believed no more.
+    pub(crate) fn disbelief(&self) -> watch::Receiver<()> {
+        self.distrust.subscribe()
     }
 
     /// The seconds by which this clock is ahead of the store's; none before the first report.

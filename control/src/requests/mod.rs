@@ -31,6 +31,7 @@ use crate::services::{
 
 pub(crate) use crate::services::measure::stream_rtt;
 pub(crate) use asker::Asker;
+pub(crate) use events::writer as event_writer;
 
 /// Carries out a request that has one answer.
 ///
@@ -85,7 +86,9 @@ pub(crate) async fn carry_out(here: Rc<Machine>, asker: Asker, request: Request)
         Request::Doctor { machine } => doctor::doctor(&here, machine.as_deref()).await,
         Request::PairReport { machine } => pair::report(&here, machine).await,
         Request::RttReport { peers, count } => measure::report(&here, &peers, count).await,
-        Request::Events { limit, .. } => events::list(&here, limit).await,
+        Request::Events { limit, machine, .. } => {
+            events::list(&here, machine.as_deref(), limit).await
+        }
         Request::OperationList => operations::list(&here).await,
         Request::OperationGet { operation_id } => operations::get(&here, operation_id).await,
         Request::Provision(report) => provision::report(&here, report).await,

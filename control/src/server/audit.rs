@@ -1,6 +1,9 @@
 //! The audit trail: what each change was, who asked for it, and how it ended.
 
-use ployz_api::{CertificateName, Code, Effect, Event, Operation, Outcome, Payload, Request, Role};
+use ployz_api::{
+    CertificateName, Code, EVENT_MESSAGE_LEN_MAX, EVENT_TARGET_LEN_MAX, Effect, Event, Operation,
+    Outcome, Payload, Request, Role, text,
+};
 
 use crate::host::clock;
 use crate::machine::Machine;
@@ -60,9 +63,9 @@ impl Attempt {
             subject: caller.subject.to_uppercase(),
             role: caller.role,
             operation: self.operation,
-            target: made.unwrap_or(self.target),
+            target: text::bounded(&made.unwrap_or(self.target), EVENT_TARGET_LEN_MAX),
             code,
-            message,
+            message: text::bounded(&message, EVENT_MESSAGE_LEN_MAX),
         }
     }
 }

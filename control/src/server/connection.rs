@@ -1,19 +1,21 @@
 //! One connection: who has made it, and the streams that it carries.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::{BUSY, NO_MEMBER, Request, Role};
-use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use ployz_api::{BUSY, LOCAL_NETWORK, NO_MEMBER, Request, Role};
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::host::clock;
 use crate::host::tls::Caller;
 use crate::machine::Machine;
-use crate::server::admission::{Admission, Handshake};
+use crate::server::admission::{Full, Permit};
 use crate::server::authorise::admits;
+use crate::server::belief::disbelieved;
 use crate::server::error::StreamError;
 use crate::server::frame::REQUEST_WAIT;
 use crate::server::relay;
@@ -29,14 +31,12 @@ const STRANGER_WAIT: Duration = Duration::from_secs(20);
 pub(super) async fn serve(
     responder: &Responder,
     incoming: Incoming,
-    handshake: Handshake,
-    admission: &Admission,
+    handshake: Permit,
     network: &str,
 ) -> Result<(), StreamError> {
     let machine = &*responder.machine;
     let address = incoming.remote_address().ip();
     let accepted = tokio::time::timeout(HANDSHAKE_WAIT, incoming.accept()?).await;
-    let _permit = handshake.done();
     let failed = |why: &str| refuse(machine, "handshake", address, why);
     let connection = accepted
         .inspect_err(|_| failed("the handshake timed out"))
@@ -54,12 +54,15 @@ pub(super) async fn serve(
         close(machine, &connection, "this machine is not in the network");
         return Ok(());
     }
-    if caller.role == Role::Stranger {
-        let Some(_permit) = admission.stranger() else {
-            refuse(machine, "strangers", address, "the maximum is reached");
-            connection.close(VarInt::from_u32(BUSY), b"too many strangers");
+    let _permit = match responder.admission.connect(&caller, address) {
+        Ok(permit) => permit,
+        Err(full) => {
+            turn_away(machine, &connection, &caller, full);
             return Ok(());
-        };
+        }
+    };
+    drop(handshake);
+    if caller.role == Role::Stranger {
         let answering = answer_one(responder, &connection, &caller);
         let late = |_| StreamError::TimedOut {
             omission: "did not ask and take the answer",
@@ -76,6 +79,22 @@ pub(super) async fn serve(
 pub(super) fn refuse(machine: &Machine, cause: &str, address: IpAddr, why: &str) {
     let now = clock::now().instant;
     machine.refusals.note(cause, address, why, now);
+}
+
+/// Closes a connection that there is no room for: the client asks again later.
+fn turn_away(machine: &Machine, connection: &Connection, caller: &Caller, full: Full) {
+    let Full { cause, max } = full;
+    let address = connection.remote_address().ip();
+    refuse(machine, cause, address, "the maximum is reached");
+    let why = match cause {
+        "holder" => format!("{max} connections are all that one certificate has at a time"),
+        "address" => format!("{max} connections are all that one address has at a time"),
+        _ => format!(
+            "the {max} connections of role {} are in use",
+            caller.role.name()
+        ),
+    };
+    connection.close(VarInt::from_u32(BUSY), why.as_bytes());
 }
 
 fn close(machine: &Machine, connection: &Connection, why: &str) {
@@ -112,7 +131,11 @@ async fn answer_streams(
     caller: Caller,
 ) -> Result<(), StreamError> {
     let address = connection.remote_address().ip();
+    // Root of this host is no network's to judge.
+    let is_certified = caller.network != LOCAL_NETWORK;
+    let network = responder.machine.network().filter(|_| is_certified);
     let caller = Rc::new(caller);
+    let mut disbelieved = pin!(disbelieved(network.as_deref(), &caller));
     // At most STREAMS_MAX of them, by the transport's own count.
     let mut streams = JoinSet::new();
     let ended = loop {
@@ -122,6 +145,10 @@ async fn answer_streams(
                 Err(error) => break error,
             },
             Some(_ended) = streams.join_next() => continue,
+            failure = &mut disbelieved => {
+                close(&responder.machine, connection, &failure.message);
+                break ConnectionError::LocallyClosed;
+            }
         };
         let (responder, caller) = (responder.clone(), Rc::clone(&caller));
         streams.spawn_local(async move {
@@ -146,7 +173,14 @@ async fn answer_stream(
     let mut stream = tokio::io::join(receive, send);
     match responder.receive(caller, &mut stream).await {
         Ok(Request::Relay { destination }) => {
-            Box::pin(relay::forward(responder, address, &destination, stream)).await
+            Box::pin(relay::forward(
+                responder,
+                caller,
+                address,
+                &destination,
+                stream,
+            ))
+            .await
         }
         Ok(Request::Relayed) => Box::pin(relay::accept(responder, address, stream)).await,
         request => {

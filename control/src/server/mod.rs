@@ -11,6 +11,7 @@
 mod admission;
 mod audit;
 mod authorise;
+mod belief;
 mod connection;
 mod error;
 mod follow;
@@ -29,7 +30,7 @@ use crate::host::heartbeat::Heartbeat;
 use crate::host::listener::STREAMS_MAX;
 use crate::host::tasks::TaskGroup;
 use crate::machine::Machine;
-use admission::{Admission, CONNECTIONS_MAX, Decision, Full};
+use admission::{Admission, CONNECTIONS_MAX, Decision};
 use connection::refuse;
 use stream::Responder;
 
@@ -62,6 +63,7 @@ impl Server {
         let responder = Responder {
             machine: Rc::clone(machine),
             under_way: Rc::clone(under_way),
+            admission: Admission::default(),
         };
         let task = TaskGroup::default();
         let serving = serve(responder, endpoint.clone(), network, Rc::clone(&heartbeat));
@@ -119,7 +121,6 @@ async fn serve(
     network: String,
     heartbeat: Rc<Heartbeat>,
 ) {
-    let admission = Admission::default();
     let mut connections = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -134,7 +135,7 @@ async fn serve(
             incoming.remote_address().ip(),
             incoming.remote_address_validated(),
         );
-        let handshake = match admission.admit(address, validated) {
+        let handshake = match responder.admission.admit(address, validated) {
             Decision::Accept(handshake) => handshake,
             Decision::Validate => {
                 // A client that was asked to retry has validated its address, and is not asked again.
@@ -142,19 +143,15 @@ async fn serve(
                 continue;
             }
             Decision::Refuse(full) => {
-                let cause = match full {
-                    Full::Connections => "connections",
-                    Full::Handshakes => "handshakes",
-                };
-                refuse(&responder.machine, cause, address, "the maximum is reached");
+                let why = "the maximum is reached";
+                refuse(&responder.machine, full.cause, address, why);
                 incoming.refuse();
                 continue;
             }
         };
         let (responder, network) = (responder.clone(), network.clone());
-        let admission = admission.clone();
         connections.spawn_local(async move {
-            let serving = connection::serve(&responder, incoming, handshake, &admission, &network);
+            let serving = connection::serve(&responder, incoming, handshake, &network);
             if let Err(error) = Box::pin(serving).await {
                 tracing::debug!(%error, "connection ended");
             }

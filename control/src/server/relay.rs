@@ -10,14 +10,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ployz_api::{Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success, encode};
+use ployz_api::{
+    CertificateName, Code, Destination, Failure, MachineId, RESPONSE_LEN_MAX, Response, Success,
+    encode,
+};
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt as _, Join};
 use tokio_rustls::TlsAcceptor;
 
+use crate::host::clock;
 use crate::host::tls::{self, Caller};
 use crate::machine::Machine;
 use crate::network::Host as _;
+use crate::server::admission::Full;
+use crate::server::belief::removed;
 use crate::server::error::StreamError;
 use crate::server::stream::Responder;
 
@@ -29,6 +35,7 @@ type QuicStream = Join<RecvStream, SendStream>;
 /// Forwards a stream until either side ends it, or says why not.
 pub(super) async fn forward(
     responder: &Responder,
+    caller: &CertificateName,
     address: IpAddr,
     destination: &Destination,
     mut stream: QuicStream,
@@ -36,7 +43,13 @@ pub(super) async fn forward(
     let machine = &responder.machine;
     let path = match resolve(machine, destination).await {
         Ok(id) if id == machine.identity.machine_id => Ok((id, None)),
-        Ok(id) => reach(machine, id).await.map(|session| (id, Some(session))),
+        Ok(id) => match responder.admission.forward(caller, id) {
+            Ok(permit) => {
+                let reached = reach(machine, id).await;
+                reached.map(|session| (id, Some((session, permit))))
+            }
+            Err(full) => Err(refused(machine, address, full)),
+        },
         Err(failure) => Err(failure),
     };
     let outcome = path.as_ref().map(|(id, _)| Success {
@@ -50,9 +63,14 @@ pub(super) async fn forward(
         .await?;
     match path {
         Ok((_, None)) => Box::pin(accept(responder, address, stream)).await,
-        Ok((_, Some(session))) => {
+        Ok((id, Some((session, _permit)))) => {
+            let network = machine.network().ok_or(StreamError::NoNetwork)?;
             let mut onward = session.pipe().await?;
-            tokio::io::copy_bidirectional(&mut stream, &mut onward).await?;
+            tokio::select! {
+                copied = tokio::io::copy_bidirectional(&mut stream, &mut onward) => drop(copied?),
+                // What it says counts no more.
+                () = removed(&network, id) => {}
+            }
             Ok(())
         }
         Err(_) => Ok(stream.shutdown().await?),
@@ -84,7 +102,23 @@ pub(super) async fn accept(
         .peer_certificates()
         .and_then(|chain| Caller::of(chain, &label))
         .ok_or(StreamError::Unnamed)?;
+    // A caller holds no more by way of other machines than by itself.
+    let Ok(_permit) = responder.admission.connect(&caller, address) else {
+        let message = "this certificate has as many connections as it may have at a time";
+        let busy = Err(Failure::new(Code::Busy, message));
+        return responder.reply(&caller, address, busy, &mut session).await;
+    };
     responder.answer(&caller, address, &mut session).await
+}
+
+fn refused(machine: &Machine, address: IpAddr, full: Full) -> Failure {
+    let message = format!(
+        "this machine forwards as much as it can: {} at most",
+        full.max
+    );
+    let now = clock::now().instant;
+    machine.refusals.note(full.cause, address, &message, now);
+    Failure::new(Code::Busy, message)
 }
 
 async fn resolve(machine: &Machine, destination: &Destination) -> Result<MachineId, Failure> {

@@ -12,8 +12,10 @@ use crate::host::clock;
 use crate::host::tls::Caller;
 use crate::machine::Machine;
 use crate::requests::{self, Asker};
+use crate::server::admission::Admission;
 use crate::server::audit::Attempt;
 use crate::server::authorise::authorise;
+use crate::server::belief::disbelieved;
 use crate::server::error::StreamError;
 use crate::server::follow;
 use crate::server::frame::{read, send};
@@ -30,6 +32,7 @@ const RESULTS_MAX: usize = 1;
 pub(super) struct Responder {
     pub(super) machine: Rc<Machine>,
     pub(super) under_way: Rc<Semaphore>,
+    pub(super) admission: Admission,
 }
 
 impl Responder {
@@ -80,17 +83,21 @@ impl Responder {
             Ok(Request::Events {
                 follow: true,
                 limit,
+                machine,
             }) => {
                 let limit = limit.min(EVENTS_LIMIT_MAX);
-                let followed = follow::follow(&self.machine, caller, limit, stream);
+                let (here, admission, of) = (&self.machine, &self.admission, machine.as_deref());
+                let followed = follow::follow(here, admission, caller, of, limit, stream);
                 Box::pin(followed).await?.map(|()| None)
             }
             Ok(Request::MachineRtt { machines, count }) => {
                 let (results, received) = mpsc::channel(RESULTS_MAX);
                 let measuring = requests::stream_rtt(&self.machine, &machines, count, results);
-                send_each(Box::pin(measuring), received, stream)
-                    .await?
-                    .map(|()| None)
+                let network = self.machine.network();
+                tokio::select! {
+                    sent = send_each(Box::pin(measuring), received, stream) => sent?.map(|()| None),
+                    failure = disbelieved(network.as_deref(), caller) => Err(failure),
+                }
             }
             Ok(request) => self.carry_out(caller, address, request).await.map(Some),
             Err(failure) => Err(failure),

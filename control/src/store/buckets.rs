@@ -33,12 +33,34 @@ const RECORD_LEN_MAX: i32 = 128 * 1024;
 /// At a hundred joins a day, of 1 KiB each, 3 MiB and their history.
 const OPERATION_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// At some 300 bytes, 3 MiB.
-const EVENTS_MAX: i64 = 10_000;
-const BYTES_MAX: i64 = 8 << 20;
+/// Events of one machine. They have some 300 bytes each, and a machine that holds the store writes nearly all of them.
+const WRITER_EVENTS_MAX: i64 = 4_000;
+/// An event with the longest texts has 1 KiB; a former version may have written longer ones.
+const EVENT_LEN_MAX: i32 = 2 << 10;
+/// Bytes of all events: those of 50 machines that have their share of usual ones, or of eight that make theirs as long
+/// as they can. One machine takes no more than an eighth of it.
+const EVENT_BYTES_MAX: i64 = 64 << 20;
+const _: () = assert!(8 * WRITER_EVENTS_MAX * EVENT_LEN_MAX as i64 <= EVENT_BYTES_MAX);
+
 /// Every stream, with this number of replicas.
 pub(super) fn streams(replicas: usize) -> impl Iterator<Item = Config> {
     configs(replicas).into_iter().chain([events(replicas)])
+}
+
+/// Gives a stream the bounds that it has in this version; false if it has them already. All else stays as it is.
+pub(super) fn rebound(present: &mut Config, wanted: &Config) -> bool {
+    let bounds = |it: &Config| {
+        let messages = (it.max_messages, it.max_messages_per_subject);
+        (messages, it.max_bytes, it.max_message_size)
+    };
+    if bounds(present) == bounds(wanted) {
+        return false;
+    }
+    present.max_messages = wanted.max_messages;
+    present.max_messages_per_subject = wanted.max_messages_per_subject;
+    present.max_bytes = wanted.max_bytes;
+    present.max_message_size = wanted.max_message_size;
+    true
 }
 
 /// The buckets, as the stock tools create them, but without roll-up, by which a single writer could delete all keys,
@@ -92,14 +114,15 @@ fn config(bucket: &str, storage: StorageType, replicas: usize) -> Config {
     }
 }
 
-/// The stream of events, each of which is republished.
+/// The stream of events, each of which is republished. What a machine writes too much is at the expense of its own.
 fn events(replicas: usize) -> Config {
     Config {
         name: EVENTS.to_owned(),
         subjects: vec![EVENT_SUBJECTS.to_owned()],
-        max_messages: EVENTS_MAX,
-        max_bytes: BYTES_MAX,
-        max_message_size: 16 << 10,
+        max_messages: -1,
+        max_messages_per_subject: WRITER_EVENTS_MAX,
+        max_bytes: EVENT_BYTES_MAX,
+        max_message_size: EVENT_LEN_MAX,
         discard: DiscardPolicy::Old,
         allow_direct: true,
         deny_delete: true,

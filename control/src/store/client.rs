@@ -27,8 +27,8 @@ use crate::host::identity::Identity;
 use crate::host::membership::Membership;
 use crate::host::tls;
 use crate::host::tls::Presence;
-use crate::nats::{Version, inbox_prefix, instance_subject, refuse_old};
-use crate::store::buckets::{MACHINES, OBSERVED, RTT, stream_name, streams};
+use crate::nats::{EVENTS, Version, inbox_prefix, instance_subject, refuse_old};
+use crate::store::buckets::{MACHINES, OBSERVED, RTT, rebound, stream_name, streams};
 use crate::store::error::StoreError;
 use crate::store::health::Health;
 use crate::store::watch::{self, Changes, Machines};
@@ -183,17 +183,34 @@ impl Store {
         u64::try_from(time.unix_timestamp()).map_err(StoreError::unavailable)
     }
 
-    /// Creates the buckets and the stream of events with this number of replicas; existing ones stay as they are.
+    /// Creates the buckets and the stream of events with this number of replicas. Existing ones stay as they are, but
+    /// for the bounds of the stream of events, which a former version has made without a share for each machine.
     pub(crate) async fn make_buckets(&self, replicas: usize) -> Result<(), StoreError> {
         for config in streams(replicas) {
-            self.make(config).await?;
+            let present = self.make(config.clone()).await?;
+            if config.name == EVENTS {
+                self.rebound_events(present, &config).await;
+            }
         }
         Ok(())
     }
 
-    pub(super) async fn make(&self, config: Config) -> Result<(), StoreError> {
+    /// A store that refuses works as it is, and is asked again with the next listing.
+    async fn rebound_events(&self, mut present: Config, wanted: &Config) {
+        if !rebound(&mut present, wanted) {
+            return;
+        }
+        let changing = async || self.jetstream.update_stream(present.clone()).await;
+        if let Err(error) = self.within(changing).await {
+            tracing::warn!(%error, "the stream of events keeps its former bounds");
+        }
+    }
+
+    /// Creates a stream that is not there; its configuration.
+    pub(super) async fn make(&self, config: Config) -> Result<Config, StoreError> {
         let making = async || self.jetstream.get_or_create_stream(config.clone()).await;
-        self.within(making).await.map(drop)
+        let stream = self.within(making).await?;
+        Ok(stream.cached_info().config.clone())
     }
 
     /// Reads one record.

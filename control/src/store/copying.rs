@@ -90,7 +90,7 @@ impl Store {
     pub(crate) async fn begin_copy(&self, replicas: usize) -> Result<(), StoreError> {
         self.wait_connected(READY_WAIT).await?;
         for config in streams(replicas).filter(|it| it.storage == StorageType::Memory) {
-            patiently(async || self.make(config.clone()).await).await?;
+            patiently(async || self.make(config.clone()).await.map(drop)).await?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The stream of events: operators read there what was done. It holds some thousand events and drops the oldest first.
+//! The stream of events: operators read there what was done. Each machine has a share of it, of which the oldest event
+//! is dropped first.
 
 use std::collections::VecDeque;
 
@@ -32,24 +33,33 @@ impl Store {
 pub(crate) struct Following {
     store: Store,
     news: Subscriber,
-    /// The number of the last event that was returned.
+    /// The subjects of the events: one machine's, or all.
+    subjects: String,
+    /// The number of the last event that was considered.
     seen: u64,
     /// Events that were missed and have been read since, the oldest first.
     caught_up: VecDeque<Event>,
 }
 
 impl Following {
-    /// The last `limit` events, and a follower of later ones.
-    pub(crate) async fn begin(store: &Store, limit: u32) -> Result<(Vec<Event>, Self), StoreError> {
+    /// The last `limit` events of one machine or of all, and a follower of later ones.
+    pub(crate) async fn begin(
+        store: &Store,
+        writer: Option<MachineId>,
+        limit: u32,
+    ) -> Result<(Vec<Event>, Self), StoreError> {
+        let subjects = writer.map_or_else(|| EVENT_SUBJECTS.to_owned(), subject);
         let client = store.client()?;
         // First, so that nothing is missed in between.
         let subscribing = client.subscribe(EVENT_NEWS).await;
         let news = subscribing.map_err(StoreError::unavailable)?;
         let last = stream::last(client, EVENTS, EVENT_SUBJECTS).await?;
+        let from = stream::last_ones(client, EVENTS, &subjects, last, limit.into()).await?;
         let mut following = Self {
             store: store.clone(),
             news,
-            seen: last.saturating_sub(limit.into()),
+            subjects,
+            seen: from - 1,
             caught_up: VecDeque::new(),
         };
         let events = following.read_on().await?;
@@ -72,19 +82,24 @@ impl Following {
             if message.sequence > self.seen + 1 {
                 // Publications to a client that was not connected are lost.
                 self.caught_up = self.read_on().await?.into();
+                self.seen = self.seen.max(message.sequence);
                 continue;
             }
             self.seen = message.sequence;
-            if let Some(event) = event(&message) {
+            if let Some(event) = event(&message).filter(|_| self.is_wanted(&message)) {
                 return Ok(event);
             }
         }
     }
 
+    fn is_wanted(&self, message: &StreamMessage) -> bool {
+        self.subjects == EVENT_SUBJECTS || self.subjects == message.subject.as_str()
+    }
+
     /// Reads the events since.
     async fn read_on(&mut self) -> Result<Vec<Event>, StoreError> {
         let from = self.seen + 1;
-        let messages = stream::list(self.store.client()?, EVENTS, EVENT_SUBJECTS, from).await?;
+        let messages = stream::list(self.store.client()?, EVENTS, &self.subjects, from).await?;
         if let Some(last) = messages.last() {
             self.seen = last.sequence;
         }

@@ -76,6 +76,75 @@ pub(crate) async fn last(client: &Client, stream: &str, subjects: &str) -> Resul
         .map_err(|_| StoreError::unavailable("it did not return its last message"))?
 }
 
+/// The number from which on a stream has so many messages whose subjects match, or all that there are. Between the
+/// numbers of messages may be those of others and of messages that were dropped, so it is searched for.
+pub(crate) async fn last_ones(
+    client: &Client,
+    stream: &str,
+    subjects: &str,
+    last: u64,
+    count: u64,
+) -> Result<u64, StoreError> {
+    if count == 0 || last == 0 {
+        return Ok(last + 1);
+    }
+    // From `few` on there are fewer than wanted; `many` goes back until there are as many.
+    let (mut many, mut few) = ((last + 1).saturating_sub(count).max(1), last + 1);
+    let mut step = count;
+    loop {
+        let there = remaining(client, stream, subjects, many).await?;
+        if there == count || (there < count && many == 1) {
+            return Ok(many);
+        }
+        if there > count {
+            break;
+        }
+        few = many;
+        many = many.saturating_sub(step).max(1);
+        step = step.saturating_mul(2);
+    }
+    while many + 1 < few {
+        let middle = many + (few - many) / 2;
+        if remaining(client, stream, subjects, middle).await? < count {
+            few = middle;
+        } else {
+            many = middle;
+        }
+    }
+    Ok(many)
+}
+
+/// The number of messages from a number on.
+async fn remaining(
+    client: &Client,
+    stream: &str,
+    subjects: &str,
+    from: u64,
+) -> Result<u64, StoreError> {
+    let question = json!({ "seq": from, "batch": 1, "next_by_subj": subjects });
+    let uncounted = || StoreError::unavailable("it did not count its messages");
+    let asking = async {
+        let answer = ask(client, stream, &question).await?.next().await;
+        let answer = answer.ok_or_else(|| StoreError::unavailable("it closed the connection"))?;
+        match status(&answer) {
+            None => {
+                let headers = answer.headers.as_ref();
+                let behind = headers.and_then(|it| it.get("Nats-Num-Pending"));
+                let behind = behind.and_then(|count| count.as_str().parse::<u64>().ok());
+                // Those behind the first, and itself.
+                behind
+                    .map(|count| count.saturating_add(1))
+                    .ok_or_else(uncounted)
+            }
+            Some(NOTHING) => Ok(0),
+            Some(status) => Err(refused(status, &answer)),
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .map_err(|_| uncounted())?
+}
+
 /// Reads one batch.
 async fn page(
     client: &Client,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
-use ployz_api::{CredentialId, MachineId};
+use ployz_api::{CredentialId, MachineId, text};
 use ployz_core::{Change, CredentialRecord, MachineRecord, ObservedRecord};
 use serde::de::DeserializeOwned;
 
@@ -15,6 +15,9 @@ use crate::nats::{CHANGED, NEWS};
 use crate::store::buckets::{CREDENTIALS, MACHINES, OBSERVED, stream_name};
 use crate::store::error::StoreError;
 use crate::store::stream;
+
+/// What is logged of an error.
+const ERROR_LEN_MAX: usize = 256;
 
 /// Changes in the store since a listing.
 pub(crate) struct Changes {
@@ -119,6 +122,10 @@ fn is_named(key: &str, id: MachineId) -> bool {
 /// Parses a record; one that cannot be read is skipped, as it may be a newer daemon's.
 fn readable<T: DeserializeOwned>(bucket: &str, key: &str, message: &StreamMessage) -> Option<T> {
     serde_json::from_slice(&message.payload)
-        .inspect_err(|error| tracing::warn!(bucket, key, %error, "cannot read a record"))
+        .inspect_err(|error| {
+            // It quotes what it cannot read, and that is another machine's.
+            let error = text::bounded(&error.to_string(), ERROR_LEN_MAX);
+            tracing::warn!(bucket, ?key, error, "cannot read a record");
+        })
         .ok()
 }

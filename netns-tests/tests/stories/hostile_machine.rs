@@ -13,7 +13,7 @@ use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures_util::StreamExt as _;
 use ployz_netns_tests::cluster::{Machine, Segment, text};
 use ployz_netns_tests::command::PATIENCE;
-use ployz_netns_tests::wait::wait_until;
+use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 use serde_json::{Value, json};
 
@@ -35,6 +35,11 @@ fn a_machines_key_opens_its_own_record_and_no_other() -> Outcome {
             runtime.block_on(attack(options, &machines))
         })?;
         ensure!(machines[0].code("machine inspect m1")? == "OK");
+        let found = machines[0].json("events --machine m1 --limit 5")?;
+        ensure!(
+            text(&found, "/payload/events/0/operation") == "mesh-init",
+            "{found}"
+        );
         wait_until("every attempt to be counted", PATIENCE, || {
             refused(&machines[0]).is_ok_and(|it| it >= refused_before + attempts)
         })?;
@@ -56,6 +61,8 @@ async fn attack(options: ConnectOptions, machines: &[Machine]) -> Result<u64> {
     answers_cannot_be_sent_elsewhere(&client, &id, &victim).await?;
     news_cannot_be_forged(&client, own, &id, &victim).await?;
     its_own_record_is_its_own_only(&client, founder, &id, &victim).await?;
+    its_events_are_at_its_own_expense(&client, &id, &victim).await?;
+    its_text_is_shown_and_not_obeyed(&client, founder, &id).await?;
     ensure!(
         list(&client, "machines").await? == before,
         "somebody has written to machines"
@@ -83,10 +90,14 @@ fn credentials(stage: &Stage, machine: &Machine) -> Result<ConnectOptions> {
 
 /// Sequence numbers and contents.
 async fn list(client: &Client, bucket: &str) -> Result<Vec<(u64, String)>> {
+    list_stream(client, &format!("KV_{bucket}"), &format!("$KV.{bucket}.>")).await
+}
+
+async fn list_stream(client: &Client, stream: &str, subjects: &str) -> Result<Vec<(u64, String)>> {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await?;
-    let question = json!({ "seq": 1, "batch": 100, "next_by_subj": format!("$KV.{bucket}.>") });
-    let subject = format!("$JS.API.DIRECT.GET.KV_{bucket}");
+    let question = json!({ "seq": 1, "batch": 100, "next_by_subj": subjects });
+    let subject = format!("$JS.API.DIRECT.GET.{stream}");
     client
         .publish_with_reply(subject, inbox, question.to_string().into())
         .await?;
@@ -278,6 +289,98 @@ async fn its_own_record_is_its_own_only(
     ensure!(observed.len() == 2, "all is still there: {observed:?}");
     Ok(())
 }
+
+/// What a terminal obeys: clearing it, colours in two ways, another order of letters, and a row of one's own.
+const ODD: &str = "9\u{1b}[2J\u{9b}31m\u{202e}\r\nm9  active\u{200b}";
+/// Every way to show what a machine has said.
+const SHOWN: [&str; 5] = [
+    "machine ls --wide",
+    "machine inspect m2",
+    "events",
+    "events --machine m2",
+    "doctor m2",
+];
+
+/// Whatever it says of itself, and in whoever's name: a terminal shows it, and an event has its writer.
+async fn its_text_is_shown_and_not_obeyed(
+    client: &Client,
+    founder: &Machine,
+    id: &str,
+) -> Result<()> {
+    let observed = json!({ "version": 1, "id": id, "software_version": ODD, "backend": ODD,
+        "runtime": ODD, "workloads": 0, "sessions": 0, "later\nm8": ODD });
+    // The certificate of an admin, by which it says that it was asked.
+    let admin = "01JX3Z5E9V5R2K7Q8W4N6T1M0B";
+    let event = json!({ "at": 1, "machine": id, "subject": admin, "role": "admin",
+        "operation": "machine-remove", "target": ODD, "code": "OK", "message": ODD.repeat(20) });
+    client
+        .publish(format!("events.{id}"), event.to_string().into())
+        .await?;
+    for command in SHOWN {
+        for mode in ["", "--plain", "--json", "-v"] {
+            // Its daemon reports as well, every 10 s.
+            let subject = format!("$KV.observed.{id}");
+            client.publish(subject, observed.to_string().into()).await?;
+            client.flush().await?;
+            let shown = founder.ctl(&format!("{mode} {command}"))?;
+            let is_odd = |c: char| c != '\n' && (c.is_control() || ODD_FORMATS.contains(&c));
+            for said in [&shown.stdout, &shown.stderr] {
+                ensure!(!said.contains(is_odd), "{mode} {command}: {said:?}");
+            }
+            let forged = shown.stdout.lines().any(|line| line.starts_with("m9"));
+            ensure!(!forged, "{mode} {command}: {shown}");
+        }
+    }
+    let version = || -> Result<String> {
+        let inspected = founder.json("machine inspect m2")?;
+        Ok(text(&inspected, "/payload/machine/version"))
+    };
+    let begin = now();
+    while !version()?.starts_with("9\u{fffd}[2J") {
+        ensure!(begin.elapsed() < PATIENCE, "{}", version()?);
+        let subject = format!("$KV.observed.{id}");
+        client.publish(subject, observed.to_string().into()).await?;
+        client.flush().await?;
+    }
+    let listed = founder.ctl("events")?;
+    let row = listed.stdout.lines().find(|line| line.contains(admin));
+    let row = row.with_context(|| listed.to_string())?;
+    let (writer, caller) = (row.find(id), row.find(admin));
+    ensure!(writer.is_some() && writer < caller, "{row}");
+    Ok(())
+}
+
+const ODD_FORMATS: [char; 2] = ['\u{202e}', '\u{200b}'];
+
+/// It writes as much as it likes: what others have written stays.
+async fn its_events_are_at_its_own_expense(client: &Client, id: &str, victim: &str) -> Result<()> {
+    let events = async |of: &str| {
+        let events = list_stream(client, "events", &format!("events.{of}")).await;
+        events.map(|events| events.len())
+    };
+    let before = events(victim).await?;
+    ensure!(before > 0, "the founder has written some");
+    let event = json!({ "at": 1, "machine": id, "subject": "", "role": "machine",
+        "operation": "status", "target": "", "code": "OK", "message": "" })
+    .to_string();
+    for number in 1..=FLOOD {
+        let (subject, event) = (format!("events.{id}"), event.clone().into());
+        if number % UNDER_WAY == 0 {
+            let last = async_nats::Request::new().payload(event);
+            let last = last.timeout(Some(PATIENCE));
+            client.send_request(subject, last).await?;
+        } else {
+            client.publish(subject, event).await?;
+        }
+    }
+    ensure!(events(victim).await? >= before, "they were pushed out");
+    Ok(())
+}
+
+/// More than all events that a store had room for.
+const FLOOD: usize = 11_000;
+/// The store refuses what it cannot write in time: so many are under way.
+const UNDER_WAY: usize = 500;
 
 fn refused(machine: &Machine) -> Result<u64> {
     let status = machine.json("status")?;

@@ -6,6 +6,7 @@ mod clock_skew;
 mod configuration;
 mod containers;
 mod counters;
+mod crowd;
 mod crypto_routing;
 mod daemon_install;
 mod damage;

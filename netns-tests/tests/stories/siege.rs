@@ -8,27 +8,24 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ployz_api::client::ask;
 use ployz_api::{
-    ALPN, CertificateName, Code, Credential, HEADER_LEN, InviteId, InviteRequest, MeshInitRequest,
-    Name, Operation, REQUEST_LEN_MAX, Request, Response, Role, Secret, encode,
+    CertificateName, Code, Credential, HEADER_LEN, InviteId, InviteRequest, MeshInitRequest, Name,
+    Operation, REQUEST_LEN_MAX, Request, Response, Role, Secret, encode,
 };
 use ployz_netns_tests::cluster::{Machine, Segment, text};
+use ployz_netns_tests::quic_client::{connect, quic, runtime, tls_versions};
 use ployz_netns_tests::wait::{now, wait_until};
 use ployz_netns_tests::{Backend, Outcome, tell};
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{Connection, Endpoint};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 51_821);
@@ -209,39 +206,6 @@ fn frames(from: &Machine, founder: &Machine, reader: &Credential) -> Result<()> 
     Ok(())
 }
 
-async fn connect(credential: &Credential) -> Result<(Endpoint, Connection)> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(
-        credential.ca_pem.as_bytes(),
-    )?)?;
-    let chain = vec![CertificateDer::from_pem_slice(
-        credential.certificate_pem.as_bytes(),
-    )?];
-    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.expose().as_bytes())?;
-    let tls = tls_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    let endpoint = Endpoint::client(([0, 0, 0, 0], 0).into())?;
-    let name = CertificateName::any_machine(&credential.network);
-    let connection = endpoint
-        .connect_with(quic(tls)?, SERVER.into(), &name)?
-        .await?;
-    Ok((endpoint, connection))
-}
-
-fn tls_versions() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    Ok(builder.with_protocol_versions(&[&rustls::version::TLS13])?)
-}
-
-fn quic(mut tls: rustls::ClientConfig) -> Result<ClientConfig> {
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(
-        tls,
-    )?)))
-}
-
 /// Sends bytes, and finishes or does not; the code of the answer.
 async fn say(connection: &Connection, bytes: &[u8], finish: bool) -> Result<Code> {
     let (mut send, mut receive) = connection.open_bi().await?;
@@ -322,11 +286,6 @@ fn refused(machine: &Machine, cause: &str) -> Result<u64> {
     let status = machine.json("status")?;
     let count = status.pointer(&format!("/payload/refused/{cause}"));
     Ok(count.and_then(Value::as_u64).unwrap_or_default())
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    Ok(builder.enable_all().build()?)
 }
 
 #[expect(clippy::print_stdout, reason = "a figure for whoever runs the story")]

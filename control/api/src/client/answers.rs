@@ -10,10 +10,14 @@ use super::error::ClientError;
 use crate::frame::{HEARTBEAT, REQUEST_LEN_MAX, RESPONSE_LEN_MAX, body_len, encode};
 use crate::request::Request;
 use crate::response::Response;
+use crate::text;
 use crate::{BUSY, NO_MEMBER};
 
 /// TLS alerts travel as transport errors from here on (RFC 9001, section 4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
+
+/// A reason for the end of a connection is a sentence.
+const REASON_LEN_MAX: usize = 256;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -79,15 +83,17 @@ pub(super) async fn read(
     let too_long = |error: crate::FrameError| ClientError::Broken(error.to_string());
     let mut body = vec![0; body_len(header, RESPONSE_LEN_MAX).map_err(too_long)?];
     stream.read_exact(&mut body).await.map_err(broken)?;
-    serde_json::from_slice(&body)
+    let parsed = Response::parse(&body);
+    parsed
         .map(Some)
-        .map_err(|e| ClientError::Broken(e.to_string()))
+        .map_err(|e| ClientError::Broken(text::line(&e.to_string()).into_owned()))
 }
 
 /// A server looks at a certificate after the client's side of the handshake is over, and counts strangers then: how it
 /// ends the connection is the answer.
 pub(super) fn broken(error: io::Error) -> ClientError {
-    said(&error).unwrap_or_else(|| ClientError::Broken(error.to_string()))
+    said(&error)
+        .unwrap_or_else(|| ClientError::Broken(text::bounded(&error.to_string(), REASON_LEN_MAX)))
 }
 
 /// The reason that the other side gave for closing the connection, if it concerns this client.
@@ -103,13 +109,16 @@ fn said(error: &io::Error) -> Option<ClientError> {
             if let ConnectionError::ApplicationClosed(close) = end
                 && close.error_code == VarInt::from_u32(NO_MEMBER)
             {
-                let reason = String::from_utf8_lossy(&close.reason).into_owned();
+                let reason = text::bounded(&String::from_utf8_lossy(&close.reason), REASON_LEN_MAX);
                 return Some(ClientError::Refused(reason));
             }
             if let ConnectionError::ApplicationClosed(close) = end
                 && close.error_code == VarInt::from_u32(BUSY)
             {
-                return Some(ClientError::Busy(end.to_string()));
+                return Some(ClientError::Busy(text::bounded(
+                    &end.to_string(),
+                    REASON_LEN_MAX,
+                )));
             }
         }
         if let Some(rustls::Error::AlertReceived(alert)) = cause.downcast_ref() {

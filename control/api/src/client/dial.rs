@@ -19,6 +19,7 @@ use super::error::ClientError;
 use super::facts::Facts;
 use super::trust::{self, Peer};
 use crate::certificate::CertificateName;
+use crate::code::Code;
 use crate::credential::Credential;
 use crate::request::{Destination, Request};
 use crate::response::Response;
@@ -169,6 +170,9 @@ impl Session {
         let response = answers::read(&mut stream).await?;
         let response = response
             .ok_or_else(|| ClientError::Broken("the daemon closed the connection".to_owned()))?;
+        if response.code == Code::Busy {
+            return Err(ClientError::Busy(response.message));
+        }
         if !response.ok {
             return Ok(Err(Box::new(response)));
         }

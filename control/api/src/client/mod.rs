@@ -84,24 +84,38 @@ pub async fn follow(
 ) -> Result<Following, ClientError> {
     until_heard(patience, move |deadline| async move {
         let session = connect(credential, deadline).await?;
-        let answers = match &relayed {
-            None => Ok(session.open(request).await?),
-            Some(relayed) => session.relay(relayed, request).await?,
-        };
-        let (answers, first) = match answers {
-            Ok(mut answers) => {
-                let first = answers.next().await?;
-                (Some(answers), first)
+        match begin(&session, relayed.as_ref(), request).await {
+            Ok((answers, first)) => Ok(Following {
+                answers,
+                first,
+                session,
+            }),
+            Err(error) => {
+                session.close().await;
+                Err(error)
             }
-            Err(refusal) => (None, Some(*refusal)),
-        };
-        Ok(Following {
-            answers,
-            first,
-            session,
-        })
+        }
     })
     .await
+}
+
+/// Asks, and waits for the first answer.
+async fn begin(
+    session: &Session,
+    relayed: Option<&Relayed<'_>>,
+    request: &Request,
+) -> Result<(Option<Answers>, Option<Response>), ClientError> {
+    let answers = match relayed {
+        None => Ok(session.open(request).await?),
+        Some(relayed) => session.relay(relayed, request).await?,
+    };
+    match answers {
+        Ok(mut answers) => {
+            let first = answers.next().await?;
+            Ok((Some(answers), first))
+        }
+        Err(refusal) => Ok((None, Some(*refusal))),
+    }
 }
 
 /// Answers that come as long as there are any.

@@ -29,9 +29,12 @@ fn configured(effects: &[Effect]) -> usize {
         .iter()
         .map(|effect| match effect {
             Effect::Configure(updates) => updates.len(),
-            Effect::Admit(_) | Effect::Save | Effect::Resync | Effect::Observe | Effect::Listen => {
-                0
-            }
+            Effect::Distrust
+            | Effect::Admit(_)
+            | Effect::Save
+            | Effect::Resync
+            | Effect::Observe
+            | Effect::Listen => 0,
         })
         .sum()
 }
@@ -87,9 +90,12 @@ fn a_machine_that_had_roamed_is_looked_for_where_it_was_last() {
         .into_iter()
         .filter_map(|effect| match effect {
             Effect::Configure(updates) => Some(updates),
-            Effect::Admit(_) | Effect::Save | Effect::Resync | Effect::Observe | Effect::Listen => {
-                None
-            }
+            Effect::Distrust
+            | Effect::Admit(_)
+            | Effect::Save
+            | Effect::Resync
+            | Effect::Observe
+            | Effect::Listen => None,
         })
         .flatten()
         .map(|update| (update.public_key, update.endpoint))
@@ -161,6 +167,7 @@ fn who_may_connect_to_the_store_follows_from_who_is_there() {
             .find_map(|effect| match effect {
                 Effect::Admit(nkeys) => Some(nkeys.into_keys().collect::<Vec<_>>()),
                 Effect::Configure(_)
+                | Effect::Distrust
                 | Effect::Save
                 | Effect::Resync
                 | Effect::Observe
@@ -220,6 +227,39 @@ fn whoever_was_revoked_stays_so_across_a_restart() {
     for control in [control, restarted] {
         assert!(!control.view().believes(&holder(id, Role::Operator), ""));
         assert!(control.view().believes(&holder("root", Role::Admin), ""));
+    }
+}
+
+/// Whoever is believed no more is news; everybody else is left alone.
+#[test]
+fn the_end_of_belief_is_an_effect() {
+    let now = now();
+    let mut control = Control::new(OWN, now);
+    let credential = CredentialId::new(1, 1);
+    let record = CredentialRecord::new(credential, Role::Reader, None, 1, None);
+    let revoked = record.revoke(2).unwrap();
+    let both = || vec![(machine(1, 1), 1), (machine(2, 1), 2)];
+    let gone = id(2);
+    for (input, is_news) in [
+        (Input::Listed(both()), false),
+        (Input::Listed(both()), false),
+        (Input::Changed(Change::Credential(record.clone())), false),
+        (Input::Changed(Change::Credential(revoked.clone())), true),
+        (Input::Changed(Change::Credential(revoked)), false),
+        (Input::Changed(Change::Credential(record)), false),
+        (Input::Changed(Change::MachineGone(gone, 3)), true),
+        (Input::Changed(Change::MachineGone(gone, 3)), false),
+        (
+            Input::Listed(vec![(machine(1, 1), 1), (machine(2, 1), 4)]),
+            false,
+        ),
+        (Input::Listed(vec![(machine(2, 1), 4)]), true),
+    ] {
+        let what = format!("{input:?}");
+        control.handle(input, now);
+        let effects = drain(&mut control);
+        let is_first = matches!(effects.first(), Some(Effect::Distrust));
+        assert_eq!(is_first, is_news, "{what}: {effects:?}");
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ployz_api::client::connect;
+use ployz_api::client::{Between, Relayed, connect};
 use ployz_api::{
-    CertificateName, Code, Credential, Failure, InviteRequest, LOCAL_NETWORK,
+    CertificateName, Code, Credential, Destination, Failure, InviteRequest, LOCAL_NETWORK,
     MEMBER_CREDENTIAL_FILE, MachineId, MeshInitRequest, Name, Outcome, Payload, Request, Role,
     Secret, Token,
 };
@@ -145,6 +145,18 @@ impl Cluster {
             self.hosts.iter().all(|host| host.sees() == count)
         })
         .await;
+    }
+}
+
+/// A request to another machine, through one that is not trusted.
+pub(super) const fn through<'a>(
+    known_as: &'a Credential,
+    destination: &'a Destination,
+) -> Relayed<'a> {
+    Relayed {
+        known_as,
+        destination,
+        between: Between::Untrusted,
     }
 }
 

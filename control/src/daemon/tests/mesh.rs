@@ -33,6 +33,7 @@ async fn assert_in_none(host: &Host, hint: &str) {
         Request::Events {
             follow: false,
             limit: 1,
+            machine: None,
         },
         Request::Doctor {
             machine: Some(machine()),

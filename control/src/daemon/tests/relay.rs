@@ -1,10 +1,10 @@
 //! Requests that another machine passes on: whoever passes them on has no part in what is allowed.
 
-use ployz_api::client::{Between, Relayed, Session, connect};
+use ployz_api::client::{Session, connect};
 use ployz_api::{Code, Credential, Destination, Outcome, Request, Role};
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, Host, payload, refused};
+use super::cluster::{Cluster, Host, payload, refused, through};
 use super::server::{certified, label};
 use crate::testkit::{PATIENCE, run, wait_until};
 
@@ -24,12 +24,11 @@ async fn relayed(
     to: &Destination,
     request: &Request,
 ) -> Outcome {
-    let relayed = Relayed {
-        known_as,
-        destination: to,
-        between: Between::Untrusted,
-    };
-    match session.relay(&relayed, request).await.unwrap() {
+    match session
+        .relay(&through(known_as, to), request)
+        .await
+        .unwrap()
+    {
         Ok(answers) => answers.only().await.unwrap().into(),
         Err(refusal) => (*refusal).into(),
     }
@@ -73,6 +72,7 @@ fn the_role_that_counts_is_the_inner_callers_whoever_has_made_the_connection() {
         let events = Request::Events {
             follow: false,
             limit: 10,
+            machine: None,
         };
         let list = payload!(founder.ask(events).await, EventList);
         let labels = list.events.iter().filter(|it| it.code == Code::Ok);

@@ -19,13 +19,13 @@ use crate::server::REQUESTS_MAX;
 use crate::testkit::{PATIENCE, run, wait_until};
 
 /// A connection that any bytes can be sent on. The endpoint is held until it is over.
-struct Raw {
-    connection: Connection,
+pub(super) struct Raw {
+    pub(super) connection: Connection,
     _endpoint: Endpoint,
 }
 
 impl Raw {
-    async fn connect(credential: &Credential) -> Self {
+    pub(super) async fn connect(credential: &Credential) -> Self {
         let mut tls = store_client(Presence {
             ca_pem: &credential.ca_pem,
             certificate_pem: &credential.certificate_pem,

@@ -1,9 +1,11 @@
 //! The stream of events, as a follower reads it.
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::stream::Config;
 use ployz_api::{Code, Event, MachineId, Operation, Role};
 use serde_json::json;
 
+use crate::nats::{EVENT_SUBJECTS, EVENTS};
 use crate::store::{Following, Store};
 use crate::testkit::{Ground, PATIENCE, run, wait_until};
 
@@ -33,7 +35,7 @@ async fn publish(store: &Store, numbers: impl IntoIterator<Item = u64>) {
 }
 
 async fn begin(store: &Store, limit: u32) -> (Vec<u64>, Following) {
-    let (events, following) = Following::begin(store, limit).await.unwrap();
+    let (events, following) = Following::begin(store, None, limit).await.unwrap();
     (events.iter().map(|it| it.at).collect(), following)
 }
 
@@ -176,12 +178,110 @@ fn nothing_is_followed_while_there_is_no_connection() {
         let ground = Ground::under_test().await;
         let store = ground.store(&ground.holder).await;
         ground.cut_power(&store).await;
-        assert!(Following::begin(&store, 1).await.is_err());
+        assert!(Following::begin(&store, None, 1).await.is_err());
         assert!(store.publish_event(&event(1)).await.is_err());
         ground.restore_power(&store).await;
         assert!(
             begin(&store, 1).await.0.is_empty(),
             "what failed did not happen"
         );
+    });
+}
+
+/// The server refuses what it cannot store in time: so many of a flood are under way.
+const UNDER_WAY: u64 = 500;
+
+/// The events of a machine that has turned, as many as it likes.
+async fn flood(store: &Store, count: u64) {
+    let client = store.client().unwrap();
+    let of_other = Event {
+        machine: OTHER,
+        ..event(0)
+    };
+    let payload = bytes::Bytes::from(serde_json::to_vec(&of_other).unwrap());
+    for number in 1..=count {
+        let subject = format!("events.{OTHER}");
+        if number % UNDER_WAY == 0 || number == count {
+            let last = async_nats::Request::new().payload(payload.clone());
+            let last = last.timeout(Some(PATIENCE));
+            client.send_request(subject, last).await.unwrap();
+        } else {
+            client.publish(subject, payload.clone()).await.unwrap();
+        }
+    }
+}
+
+async fn count(store: &Store) -> u64 {
+    let infos = store.stream_infos().await.unwrap();
+    let events = infos.into_iter().find(|it| it.config.name == EVENTS);
+    events.unwrap().state.messages
+}
+
+/// A machine drops its own events with what it writes, and nobody else's. Its own stay readable on their own.
+#[test]
+#[ignore = "takes the servers of scripts/setup quick"]
+fn a_machine_that_writes_without_end_has_its_share_and_others_have_theirs() {
+    run(async {
+        let ground = Ground::under_test().await;
+        let store = ground.store(&ground.holder).await;
+        publish(&store, 1..=5).await;
+        flood(&store, 4_100).await;
+        publish(&store, 6..=7).await;
+        assert_eq!(count(&store).await, 4_000 + 7);
+        let of = async |writer, limit| {
+            let begun = Following::begin(&store, writer, limit).await;
+            let (events, following) = begun.unwrap();
+            let numbers = events.iter().map(|it| it.at).collect::<Vec<_>>();
+            (numbers, following)
+        };
+        // The oldest are far behind the last ones, by number and not by count.
+        assert_eq!(of(None, 4_004).await.0[..2], [4, 5]);
+        assert_eq!(of(None, 3).await.0, [0, 6, 7]);
+        for (limit, expected) in [(3, vec![5, 6, 7]), (100, (1..=7).collect()), (0, vec![])] {
+            assert_eq!(of(Some(MACHINE), limit).await.0, expected);
+        }
+        assert_eq!(of(Some(OTHER), u32::MAX).await.0.len(), 4_000);
+        assert!(of(Some(MachineId::new(9, 9)), 5).await.0.is_empty());
+        let (_, mut following) = of(Some(MACHINE), 0).await;
+        flood(&store, 10).await;
+        publish(&store, [8]).await;
+        assert_eq!(next(&mut following).await, 8);
+    });
+}
+
+/// The stream as a version before had made it, with events in it.
+#[test]
+#[ignore = "takes the servers of scripts/setup quick"]
+fn the_stream_of_a_former_version_gets_shares_where_it_is() {
+    run(async {
+        let ground = Ground::bare(&crate::testkit::program_under_test()).await;
+        let store = ground.store(&ground.holder).await;
+        let former = Config {
+            name: EVENTS.to_owned(),
+            subjects: vec![EVENT_SUBJECTS.to_owned()],
+            max_messages: 10_000,
+            max_bytes: 8 << 20,
+            max_message_size: 16 << 10,
+            allow_direct: true,
+            deny_delete: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        store.make(former.clone()).await.unwrap();
+        publish(&store, 1..=5).await;
+        flood(&store, 4_100).await;
+        store.make_buckets(1).await.unwrap();
+        assert_eq!(count(&store).await, 4_000 + 5);
+        // What is not a bound is as it was: a frozen stream stays frozen.
+        let infos = store.stream_infos().await.unwrap();
+        let events = infos.into_iter().find(|it| it.config.name == EVENTS);
+        let config = events.unwrap().config;
+        assert_eq!(
+            (config.republish, config.subjects),
+            (None, former.subjects.clone())
+        );
+        // A former version finds its stream, and leaves it as it is.
+        store.make(former).await.unwrap();
+        assert_eq!(begin(&store, 3).await.0.len(), 3);
     });
 }
