@@ -45,6 +45,10 @@ pub struct InstanceRecord {
     /// The machine that its volumes are to come from, before it is started.
     #[serde(default)]
     pub from: Option<MachineId>,
+    /// Whether it runs as root and without a sandbox. Beside the specification, in which a machine of the version
+    /// before refuses what it does not know; that one runs every command as root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
 }
 
 /// The machine for another workload: of those that take one, whose runtime fits and that have room, the one with the

@@ -5,7 +5,7 @@ use ployz_api::{
     Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId, Request,
     Role, WorkloadName,
 };
-use ployz_core::permits;
+use ployz_core::{permits, permits_privileged};
 
 use crate::machine::Machine;
 use crate::network::Network;
@@ -33,6 +33,13 @@ pub(super) fn authorise(
         (Circle::Holders, _) if !network.is_some_and(|it| holds_store(it, caller)) => {
             let message = "only a machine that holds the store may make this request";
             return Err(forbidden(message.to_owned()));
+        }
+        (_, Request::WorkloadDeploy(asked))
+            if asked.privileged && !permits_privileged(caller.role) =>
+        {
+            let role = caller.role.name();
+            let message = format!("role {role} may not deploy privileged workloads");
+            return Err(forbidden(message).hint("deploy without --privileged, or ask an admin"));
         }
         (Circle::Claimant, Request::Volume(asked)) => claims(network, caller, &asked.workload)?,
         (_, _) => {}

@@ -417,6 +417,7 @@ mod tests {
         use ployz_core::{InstanceRecord, RECORD_VERSION};
 
         let record = InstanceRecord {
+            privileged: false,
             version: RECORD_VERSION,
             workload: "shop/web".parse().unwrap(),
             id: InstanceId::new(1, 1),

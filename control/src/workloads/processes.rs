@@ -253,6 +253,7 @@ mod tests {
 
     fn record(program: Program) -> InstanceRecord {
         InstanceRecord {
+            privileged: false,
             version: RECORD_VERSION,
             workload: "default/web".parse().unwrap(),
             id: ID,
