@@ -444,6 +444,7 @@ mod tests {
         let job = Job {
             record: &record,
             volumes: vec![("/var/lib/ployz/volumes/shop/web/data".into(), "/data")],
+            user: Some(1),
             address: Ipv4Addr::new(10, 0, 1, 1),
             subnet: "10.0.1.0/24".parse().unwrap(),
         };

@@ -10,6 +10,8 @@ mod containers;
 mod error;
 mod fetch;
 mod job;
+pub(crate) mod launch;
+mod mounts;
 mod processes;
 mod runtime;
 mod units;
@@ -266,8 +268,11 @@ impl Workloads {
             if let Some(record) = self.evaluate(id, seen)
                 && !self.needs_volumes(id)
             {
-                let job = self.job(network, &record)?;
-                if let Err(error) = self.engine.start(&job).await {
+                let started = match self.job(network, &record).await {
+                    Ok(job) => self.engine.start(&job).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = started {
                     let workload = &record.workload;
                     tracing::warn!(%workload, %error, "cannot start a workload");
                     self.evaluate(id, Seen::Failed);
@@ -377,7 +382,7 @@ impl Workloads {
         starts.then(|| Rc::clone(&instance.record))
     }
 
-    fn job<'a>(
+    async fn job<'a>(
         &self,
         network: &Network,
         record: &'a InstanceRecord,
@@ -391,6 +396,7 @@ impl Workloads {
         Ok(Job {
             record,
             volumes,
+            user: None,
             address: network.membership.overlay_ip,
             subnet: network.membership.subnet,
         })
