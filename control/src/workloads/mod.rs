@@ -15,11 +15,12 @@ mod mounts;
 mod processes;
 mod runtime;
 mod units;
+mod users;
 mod volumes;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,10 +33,12 @@ use crate::host::clock;
 use crate::host::config::{Config, Runtime};
 use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
+use crate::host::program::blocking;
 use crate::network::{Client, Network};
 
 use job::{DIRECTORY, Job, directory};
 use runtime::Engine;
+use users::user_of;
 
 pub(crate) use error::WorkloadError;
 pub(crate) use volumes::{bytes, entries};
@@ -393,10 +396,16 @@ impl Workloads {
             self.files.make_directory(&directory)?;
             volumes.push((self.files.path(&directory), place.as_str()));
         }
+        let user = user_of(&record.workload);
+        if self.runtime == Runtime::Host {
+            for (volume, _) in &volumes {
+                hand_over(volume, user, record.privileged).await?;
+            }
+        }
         Ok(Job {
             record,
             volumes,
-            user: None,
+            user: (!record.privileged).then_some(user),
             address: network.membership.overlay_ip,
             subnet: network.membership.subnet,
         })
@@ -436,6 +445,19 @@ impl Workloads {
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(ids.collect())
     }
+}
+
+/// Has a volume be the user's that its workload runs as. It is already, unless it is new, comes from a version that ran
+/// every command as root, or was a privileged workload's.
+async fn hand_over(volume: &Path, user: u32, privileged: bool) -> Result<(), HostError> {
+    if privileged {
+        return users::take_back(volume, user);
+    }
+    if !users::is_anothers(volume, user)? {
+        return Ok(());
+    }
+    let volume = volume.to_owned();
+    blocking(move || users::give(&volume, user)).await
 }
 
 fn instance_file(id: InstanceId) -> String {
