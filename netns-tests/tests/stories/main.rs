@@ -67,6 +67,7 @@ mod store_versions;
 mod strangers;
 mod traffic;
 mod update;
+mod workload_sandbox;
 mod workload_units;
 mod workloads;
 
