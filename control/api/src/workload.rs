@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -126,7 +127,7 @@ pub enum InvalidSpec {
     #[error("the value of {0} contains a NUL byte")]
     Value(String),
     /// Not a place in a file system.
-    #[error("'{0}' is not an absolute path without '..', ':' and control characters")]
+    #[error("'{0}' is not an absolute path below / without '..', ':' and control characters")]
     Path(String),
     /// Containers have no privileged mode.
     #[error("containers are never privileged: --privileged takes a command of the host")]
@@ -174,7 +175,9 @@ impl WorkloadSpec {
         for path in self.volumes.values() {
             let odd = |c: char| c.is_control() || c == ':';
             let is_up = path.split('/').any(|part| part == "..");
-            if !path.starts_with('/') || path.len() < 2 || is_up || path.contains(odd) {
+            // "//" and "/." are the root, too.
+            let is_root = Path::new(path).parent().is_none();
+            if !path.starts_with('/') || is_root || is_up || path.contains(odd) {
                 return Err(InvalidSpec::Path(path.clone()));
             }
         }
@@ -330,13 +333,15 @@ mod tests {
     fn what_no_machine_could_run_is_refused() {
         assert_eq!(spec().check(), Ok(()));
         type Edit = fn(&mut WorkloadSpec);
-        let edits: [Edit; 8] = [
+        let edits: [Edit; 10] = [
             |spec| spec.program = Program::Exec(" ".to_owned()),
             |spec| spec.program = Program::Image("a\0".to_owned()),
             |spec| spec.env = BTreeMap::from([("1A".to_owned(), Secret::new(String::new()))]),
             |spec| spec.env = BTreeMap::from([("A".to_owned(), Secret::new("\0".to_owned()))]),
             |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "srv".to_owned())]),
             |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "/a/../b".to_owned())]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "//".to_owned())]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "/./".to_owned())]),
             |spec| {
                 spec.publish = vec![PublishedPort {
                     machine: 1,

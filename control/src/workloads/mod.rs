@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   workloads/<instance>/instance.json     the instance's record; only root may read its environment
+//!   workloads/<instance>/launch.json       what the launcher of a command reads
 //!   volumes/<namespace>/<name>/<volume>/   the content of a volume
 //! ```
 

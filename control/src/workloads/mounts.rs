@@ -19,6 +19,12 @@ use crate::host::error::HostError;
 use crate::workloads::error::WorkloadError;
 
 const NOTHING: Option<&str> = None;
+/// Directories of the system. A mount point that is missing there is not created: a name alone means something in some
+/// of them, /etc/nologin say.
+const SYSTEM: [&str; 12] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys",
+    "/usr",
+];
 
 /// Mounts volumes and hides directories, for this process and those that it becomes and starts. In a sandbox, no
 /// program of a volume has another user's rights, and no file of it is a device.
@@ -47,7 +53,7 @@ pub(super) fn arrange(
     for (at, source) in sources.iter().enumerate() {
         // In the order of paths: a volume within another comes after it.
         let (mounted, place) = (&places[..at], places[at]);
-        make_mount_point(place, mounted)?;
+        make_mount_point(place, mounted, is_sandboxed)?;
         // A path of the source could lead elsewhere by now.
         fchdir(source).map_err(failed("enter", place))?;
         mount(Some("."), place, NOTHING, MsFlags::MS_BIND, NOTHING)
@@ -98,7 +104,11 @@ fn open(source: &Path) -> Result<File, HostError> {
 }
 
 /// Creates the directories of a path that are missing.
-fn make_mount_point(place: &Path, mounted: &[&Path]) -> Result<(), WorkloadError> {
+fn make_mount_point(
+    place: &Path,
+    mounted: &[&Path],
+    is_sandboxed: bool,
+) -> Result<(), WorkloadError> {
     let mut path = PathBuf::from("/");
     for component in place.components().skip(1) {
         path.push(component);
@@ -112,6 +122,12 @@ fn make_mount_point(place: &Path, mounted: &[&Path]) -> Result<(), WorkloadError
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_sandboxed && is_of_the_system(&path)? {
+                    let path = path.display().to_string();
+                    let problem =
+                        "is missing: create it on the machine, or mount the volume elsewhere";
+                    return Err(WorkloadError::path(&path, problem));
+                }
                 let made = DirBuilder::new().mode(0o755).create(&path);
                 made.map_err(HostError::file("create", &path))?;
             }
@@ -119,6 +135,15 @@ fn make_mount_point(place: &Path, mounted: &[&Path]) -> Result<(), WorkloadError
         }
     }
     Ok(())
+}
+
+/// Whether a missing path would lie in a directory of the system, by whatever links.
+fn is_of_the_system(path: &Path) -> Result<bool, HostError> {
+    let parent = path.parent().unwrap_or(path);
+    let found = parent
+        .canonicalize()
+        .map_err(HostError::file("read", parent))?;
+    Ok(SYSTEM.iter().any(|directory| found.starts_with(directory)))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(nix::errno::Errno) -> HostError {
