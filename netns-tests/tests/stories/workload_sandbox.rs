@@ -71,6 +71,13 @@ fn volumes_become_the_workloads_own_wherever_they_are_mounted() -> Outcome {
 }
 
 #[test]
+fn mount_points_lead_nowhere_but_where_they_say() -> Outcome {
+    tell(Backend::IoUring, |stage| {
+        nothing_is_made_for_them_in_the_system(stage, &operator(stage, &founder(stage)?.1)?)
+    })
+}
+
+#[test]
 fn an_environment_is_the_commands_only() -> Outcome {
     tell(Backend::IoUring, |stage| {
         the_launcher_has_its_own(stage, &operator(stage, &founder(stage)?.1)?)
@@ -106,13 +113,15 @@ fn secrets_are_out_of_reach(operator: &Operator<'_>) -> Result<()> {
     ensure!(fs::exists(operator.machine.data_dir.join("ca.json"))?);
     let planted = format!("/etc/ployz-planted-{}", std::process::id());
     let attack = format!(
-        "cat {data}/ca.json {data}/identity.json {data}/*.json /etc/shadow; ls {data} /root; touch {planted}; \
+        "cat {data}/ca.json {data}/identity.json {data}/*.json /etc/shadow; ls {data} /root; touch {planted}; ls -l /proc/self/fd; \
          grep -E '^(CapPrm|CapEff|CapAmb|NoNewPrivs|Groups):' /proc/self/status | tr '\\t' ' '; id -u; exit 0"
     );
     let said = operator.output("attack", &attack, &[])?;
     let all = said.join("\n");
     let has_planted = fs::remove_file(&planted).is_ok();
     ensure!(!all.contains("PRIVATE KEY"), "the authority's key was read");
+    let descriptors = ["launch.json", "socket:", "anon_inode", "/dev/net/tun"];
+    ensure!(!descriptors.iter().any(|it| all.contains(it)), "{all}");
     ensure!(!has_planted, "it has written to the host");
     ensure!(
         !all.contains("nkey_seed") && !said.iter().any(|line| line.starts_with("root:")),
@@ -226,6 +235,49 @@ fn volumes_are_the_workloads_own(stage: &Stage, operator: &Operator<'_>) -> Resu
         "a file outside of the volume was given away"
     );
     ensure!(operator.machine.code("workload rm kept")? == "OK");
+    Ok(())
+}
+
+/// Root makes the mount points: an empty directory may mean something by its name, and a link in a volume leads to
+/// wherever its workload has it lead.
+fn nothing_is_made_for_them_in_the_system(stage: &Stage, operator: &Operator<'_>) -> Result<()> {
+    let outer = stage.place("outer").display().to_string();
+    let volume = format!("outer:{outer}");
+    let inner = format!("inner:{outer}/deep/inner");
+    let nested = format!("echo in > {outer}/deep/inner/file && ln -s /srv {outer}/link");
+    let said = operator.output(
+        "nested",
+        &nested,
+        &["--volume", &volume, "--volume", &inner],
+    )?;
+    ensure!(said.is_empty(), "{said:?}");
+    let volumes = operator.machine.data_dir.join("volumes/default/nested");
+    ensure!(fs::read_to_string(volumes.join("inner/file"))? == "in\n");
+    ensure!(operator.machine.code("workload rm nested")? == "OK");
+
+    let name = format!("ployz-planted-{}", std::process::id());
+    let paths = [
+        format!("/etc/{name}"),
+        format!("/run/{name}"),
+        format!("{outer}/link/{name}"),
+    ];
+    for path in &paths {
+        let inner = format!("inner:{path}");
+        let flags = ["--volume", &*volume, "--volume", &*inner];
+        let placed = operator.deploy("nested", "exit 0", &flags)?;
+        ensure!(text(&placed, "/code") == "OK", "{placed}");
+        wait_state(operator.machine, "default/nested", "waiting")?;
+        let logs = operator.machine.json("workload logs nested")?.to_string();
+        ensure!(
+            logs.contains("is missing") || logs.contains("is a link"),
+            "{logs}"
+        );
+        ensure!(operator.machine.code("workload rm nested")? == "OK");
+    }
+    for directory in ["/etc", "/run", "/srv"] {
+        let planted = PathBuf::from(directory).join(&name);
+        ensure!(fs::remove_dir(&planted).is_err(), "{planted:?} was made");
+    }
     Ok(())
 }
 
