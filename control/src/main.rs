@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 use host::config::{self, Config};
 use host::logging;
 use overlay::standalone;
+use workloads::launch;
 
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
@@ -37,12 +38,16 @@ enum Command {
     Run(Box<config::Arguments>),
     /// Run the data plane alone, in the foreground; set it up with `wg` or --config.
     Dataplane(standalone::Arguments),
+    /// Become the command of a workload, which is described on stdin; the daemon starts it.
+    #[command(hide = true)]
+    Launch(launch::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(*arguments),
         Command::Dataplane(arguments) => standalone::run(arguments),
+        Command::Launch(arguments) => launch::run(&arguments).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

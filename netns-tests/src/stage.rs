@@ -28,7 +28,8 @@ impl Stage {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir(&directory)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        // Workloads run as users of their own and pass through it to their volumes, without a list of what is here.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
         Ok(Self {
             contender,
             directory,

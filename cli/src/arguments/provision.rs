@@ -10,6 +10,7 @@ use ployz_install::{Base, PublicKey};
 use super::invite::TermsArguments;
 use super::service::{Runtime, ServiceMode};
 use super::target::Target;
+use super::values::{git_reference, git_url};
 
 /// WireGuard's UDP port where no flag gives another.
 const WG_PORT_DEFAULT: u16 = 51_820;
@@ -70,10 +71,10 @@ pub(crate) struct ProvisionArguments {
     #[arg(long, value_name = "KEY", env = "PLOYZ_RELEASE_KEY")]
     pub(crate) release_key: Option<PublicKey>,
     /// Repository for --install-source git
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = git_url)]
     pub(crate) install_git_url: Option<String>,
     /// Branch, tag or commit of the repository
-    #[arg(long, value_name = "REF", requires = "install_git_url")]
+    #[arg(long, value_name = "REF", requires = "install_git_url", value_parser = git_reference)]
     pub(crate) install_git_ref: Option<String>,
     /// Secret key for ssh [default: chosen by ssh]
     #[arg(long, value_name = "PATH")]

@@ -80,6 +80,24 @@ pub(super) fn port(text: &str) -> Result<PublishedPort, String> {
     Ok(PublishedPort { machine, workload })
 }
 
+/// A repository. What begins with a dash is an option to git.
+pub(super) fn git_url(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('-') || text.contains(char::is_control) {
+        return Err("expected a URL or a path that does not begin with '-'");
+    }
+    Ok(text.to_owned())
+}
+
+/// A branch, a tag or a commit: git-check-ref-format(1) has the characters that no name of one contains, of which a
+/// refspec is made.
+pub(super) fn git_reference(text: &str) -> Result<String, &'static str> {
+    let odd = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
+    if text.is_empty() || text.starts_with(['-', '+']) || text.contains(odd) {
+        return Err("expected the name of a branch, a tag or a commit");
+    }
+    Ok(text.to_owned())
+}
+
 /// A volume's name and its path in the workload.
 pub(super) fn volume(text: &str) -> Result<(Name, String), String> {
     let (name, path) = text.split_once(':').ok_or("expected NAME:PATH")?;
@@ -97,6 +115,35 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for bad in ["", "5", "s", "-1s", "1y", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_for_git_are_no_options_and_no_refspecs() {
+        for good in [
+            "https://example.org/ployz",
+            "git@example.org:ployz",
+            "/srv/a b",
+        ] {
+            assert_eq!(git_url(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "-", "--upload-pack=touch /tmp/x", "-c", "a\nb"] {
+            assert!(git_url(bad).is_err(), "{bad}");
+        }
+        for good in ["main", "v1.0", "feature/a-b", "0a1b2c", "HEAD"] {
+            assert_eq!(git_reference(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "-",
+            "--upload-pack=x",
+            "+main",
+            "a:b",
+            "refs/*",
+            "a b",
+            "a^",
+        ] {
+            assert!(git_reference(bad).is_err(), "{bad}");
         }
     }
 

@@ -35,6 +35,9 @@ pub(crate) struct ServiceArguments {
     /// Persistent directory and its path in the workload; repeatable
     #[arg(long = "volume", value_name = "NAME:PATH", value_parser = volume)]
     pub(crate) volumes: Vec<(Name, String)>,
+    /// Run the command as root and without a sandbox; needs role admin
+    #[arg(long)]
+    pub(crate) privileged: bool,
 }
 
 #[derive(Debug, Args)]

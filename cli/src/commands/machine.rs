@@ -5,7 +5,8 @@ use std::time::Duration;
 use ployz_api::{InviteRequest, MachineInspect, MachineList, MachineRow, Payload, Request, Secret};
 
 use super::{
-    date, lifecycle, provision, remove, rtt, send, storage, unexpected, update, word_from_stdin,
+    date, import_on_next, lifecycle, provision, remove, rtt, send, storage, unexpected, update,
+    word_from_stdin,
 };
 use crate::arguments::{
     InviteCommand, ListArguments, MachineCommand, TermsArguments, TokenArguments,
@@ -210,10 +211,10 @@ fn create(connection: &Connection, ttl_secs: u64, terms: TermsArguments) -> Outc
         return Err(unexpected());
     };
     let text = format!(
-        "invite      {}\nexpires     {} UTC\n\nOn the next machine:\n  ployzctl machine invite import --token {}",
+        "invite      {}\nexpires     {} UTC\n\n{}",
         invite.invite_id,
         date(invite.expires_at),
-        invite.token.expose()
+        import_on_next(&invite.token)
     );
     Ok(Success::new(answer.message, text, answer.payload.as_ref()))
 }

@@ -5,7 +5,7 @@ use ployz_api::{
     MeshStatus, Name, NetworkState, Payload, Request, Status,
 };
 
-use super::{machine, send, unexpected, word_from_stdin};
+use super::{import_on_next, machine, send, unexpected, word_from_stdin};
 use crate::arguments::{MeshCommand, MeshInitArguments};
 use crate::connection::Connection;
 use crate::outcome::{Outcome, Success};
@@ -65,10 +65,7 @@ fn founded(message: &str, mesh: &MeshInit) -> String {
         mesh.name, mesh.id, mesh.overlay_ip, mesh.overlay_ip6, mesh.subnet
     );
     if let Some(invite) = &mesh.invite {
-        text += &format!(
-            "\n\nOn the next machine:\n  ployzctl machine invite import --token {}",
-            invite.token.expose()
-        );
+        text += &format!("\n\n{}", import_on_next(&invite.token));
     }
     text
 }

@@ -23,7 +23,7 @@ pub(crate) mod workload;
 
 use std::io::Read as _;
 
-use ployz_api::{Code, Failure, Request};
+use ployz_api::{Code, Failure, Request, Secret};
 use serde_json::{Map, Value};
 
 use crate::connection::Connection;
@@ -46,6 +46,14 @@ fn word_from_stdin() -> Result<String, Failure> {
         ));
     }
     Ok(word.to_owned())
+}
+
+/// How the next machine uses a token: not on a command line, which every user of that machine can see.
+fn import_on_next(token: &Secret) -> String {
+    let token = token.expose();
+    format!(
+        "On the next machine, with the token as its input:\n  ployzctl machine invite import --token-stdin\n\n{token}"
+    )
 }
 
 /// A request whose answer is one sentence.

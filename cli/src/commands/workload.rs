@@ -24,6 +24,7 @@ pub(crate) fn deploy(connection: &Connection, command: DeployCommand) -> Outcome
         env,
         publish,
         volumes,
+        privileged,
     } = arguments;
     let program = match (program.image, program.exec) {
         (Some(image), _) => Program::Image(image),
@@ -35,6 +36,7 @@ pub(crate) fn deploy(connection: &Connection, command: DeployCommand) -> Outcome
     let request = Request::WorkloadDeploy(DeployRequest {
         workload: WorkloadName { namespace, name },
         machine,
+        privileged,
         spec: WorkloadSpec {
             program,
             env: env.collect(),
@@ -120,6 +122,9 @@ fn inspected(inspect: &WorkloadInspect) -> String {
         },
         text::line(&inspect.program.to_string())
     );
+    if inspect.privileged {
+        text += "\nprivileged  root of the machine, without a sandbox";
+    }
     for name in &inspect.env {
         text += &format!("\nenv         {name}");
     }

@@ -10,7 +10,7 @@ if [ ! -d "$source/.git" ]; then
 fi
 cd "$source"
 echo "fetching $2"
-git fetch -q --depth 1 "$1" "$2"
+git fetch -q --depth 1 -- "$1" "$2"
 git checkout -q --force --detach FETCH_HEAD
 echo "building $(git rev-parse --short HEAD)"
 scripts/setup build run 2>&1

@@ -212,7 +212,7 @@ impl Host {
     /// Reads a file of the host as the user of the ssh session.
     pub(crate) async fn fetch(&self, path: &str, patience: Duration) -> Result<Vec<u8>, Failure> {
         let mut command = self.session.command("cat");
-        command.arg(path).stdin(Stdio::null());
+        command.args(["--", path]).stdin(Stdio::null());
         let output = tokio::time::timeout(patience, command.output())
             .await
             .map_err(|_| Failure::new(Code::Timeout, format!("{path} could not be read in time")))?

@@ -130,8 +130,9 @@ pub(crate) fn evaluate(text: &str, wanted: Wanted<'_>, unix_secs: u64) -> Result
 fn found(facts: &Facts, wanted: &Name) -> Result<Found, Failure> {
     if facts.has("foreign") {
         let message = "a ployzd is running there that ployz did not install";
-        return Err(Failure::new(Code::Conflict, message)
-            .hint("stop it, or let it join by itself: ployzctl machine invite import"));
+        return Err(Failure::new(Code::Conflict, message).hint(
+            "stop it, or let it join by itself: ployzctl machine invite import --token-stdin",
+        ));
     }
     if !facts.has("installed") {
         return Ok(Found::Bare);
@@ -175,7 +176,7 @@ fn without_what_runs_it(facts: &Facts, wanted: Wanted<'_>) -> Vec<Obstacle> {
             "systemd",
             true,
             "systemd is not running there",
-            "run ployzd there under another supervisor, then ployzctl machine invite import",
+            "run ployzd there under another supervisor, then ployzctl machine invite import --token-stdin",
         ),
         (
             "tun",

@@ -192,3 +192,32 @@ fn unexpected() -> Failure {
     Failure::new(Code::VersionMismatch, message)
         .hint("install the version of this ployzctl with --install-version")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    /// git would run what `--upload-pack` names.
+    #[test]
+    fn no_word_of_the_build_script_is_an_option_of_git() {
+        let ground = std::env::temp_dir().join(format!("ployz-build-{}", std::process::id()));
+        fs::create_dir_all(&ground).unwrap();
+        let (repository, owned) = (ground.join("repository"), ground.join("owned"));
+        let made = Command::new("git")
+            .args(["init", "-q"])
+            .arg(&repository)
+            .status();
+        assert!(made.unwrap().success());
+        let built = Command::new("sh")
+            .args(["-c", include_str!("build.sh"), "sh"])
+            .arg(format!("--upload-pack=touch {};", owned.display()))
+            .arg(&repository)
+            .env("XDG_CACHE_HOME", &ground)
+            .output()
+            .unwrap();
+        assert!(!built.status.success(), "{built:?}");
+        assert!(!owned.exists(), "git has taken a word for an option");
+        fs::remove_dir_all(ground).unwrap();
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -126,8 +127,11 @@ pub enum InvalidSpec {
     #[error("the value of {0} contains a NUL byte")]
     Value(String),
     /// Not a place in a file system.
-    #[error("'{0}' is not an absolute path without '..', ':' and control characters")]
+    #[error("'{0}' is not an absolute path below / without '..', ':' and control characters")]
     Path(String),
+    /// Containers have no privileged mode.
+    #[error("containers are never privileged: --privileged takes a command of the host")]
+    Privileged,
     /// A process of the host has no ports but the host's.
     #[error("a command of the host listens on the host's own ports: only containers publish ports")]
     Publish,
@@ -171,7 +175,9 @@ impl WorkloadSpec {
         for path in self.volumes.values() {
             let odd = |c: char| c.is_control() || c == ':';
             let is_up = path.split('/').any(|part| part == "..");
-            if !path.starts_with('/') || path.len() < 2 || is_up || path.contains(odd) {
+            // "//" and "/." are the root, too.
+            let is_root = Path::new(path).parent().is_none();
+            if !path.starts_with('/') || is_root || is_up || path.contains(odd) {
                 return Err(InvalidSpec::Path(path.clone()));
             }
         }
@@ -227,6 +233,32 @@ pub struct DeployRequest {
     pub machine: Option<String>,
     /// The specification of the workload.
     pub spec: WorkloadSpec,
+    /// Run the command as root and without a sandbox, which is an admin's to say. Left out where it is not said, since
+    /// a daemon of the version before does not know it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub privileged: bool,
+}
+
+impl DeployRequest {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`].
+    pub fn check(&self) -> Result<(), InvalidSpec> {
+        if self.privileged && matches!(self.spec.program, Program::Image(_)) {
+            return Err(InvalidSpec::Privileged);
+        }
+        self.spec.check()
+    }
+}
+
+/// For fields that are left out where they have their default.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Workloads that machines hold.
@@ -257,6 +289,9 @@ pub struct WorkloadInspect {
     pub env: Vec<String>,
     pub volumes: BTreeMap<Name, String>,
     pub publish: Vec<PublishedPort>,
+    /// Whether it runs as root and without a sandbox.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub privileged: bool,
 }
 
 /// The output of a workload, from stdout and stderr.
@@ -298,13 +333,15 @@ mod tests {
     fn what_no_machine_could_run_is_refused() {
         assert_eq!(spec().check(), Ok(()));
         type Edit = fn(&mut WorkloadSpec);
-        let edits: [Edit; 8] = [
+        let edits: [Edit; 10] = [
             |spec| spec.program = Program::Exec(" ".to_owned()),
             |spec| spec.program = Program::Image("a\0".to_owned()),
             |spec| spec.env = BTreeMap::from([("1A".to_owned(), Secret::new(String::new()))]),
             |spec| spec.env = BTreeMap::from([("A".to_owned(), Secret::new("\0".to_owned()))]),
             |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "srv".to_owned())]),
             |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "/a/../b".to_owned())]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "//".to_owned())]),
+            |spec| spec.volumes = BTreeMap::from([(Name::nearest("d"), "/./".to_owned())]),
             |spec| {
                 spec.publish = vec![PublishedPort {
                     machine: 1,
@@ -318,5 +355,35 @@ mod tests {
             edit(&mut spec);
             assert!(spec.check().is_err(), "edit {number}");
         }
+    }
+
+    /// A daemon of the version before refuses fields that it does not know.
+    #[test]
+    fn a_request_without_privileges_is_what_it_was_before_there_were_any() {
+        let request = |privileged| DeployRequest {
+            workload: "web".parse().unwrap(),
+            machine: None,
+            spec: spec(),
+            privileged,
+        };
+        let json = serde_json::to_value(request(false)).unwrap();
+        assert_eq!(json.get("privileged"), None);
+        let read: DeployRequest = serde_json::from_value(json).unwrap();
+        assert!(!read.privileged && read.check().is_ok());
+        let json = serde_json::to_value(request(true)).unwrap();
+        assert_eq!(json["privileged"], true);
+    }
+
+    #[test]
+    fn only_a_command_of_the_host_may_be_privileged() {
+        let mut request = DeployRequest {
+            workload: "web".parse().unwrap(),
+            machine: None,
+            spec: spec(),
+            privileged: true,
+        };
+        assert_eq!(request.check(), Ok(()));
+        request.spec.program = Program::Image("web:1".to_owned());
+        assert_eq!(request.check(), Err(InvalidSpec::Privileged));
     }
 }

@@ -39,7 +39,7 @@ pub use machines::{MachineRecord, ObservedRecord, RECORD_VERSION};
 pub use operation::OperationRecord;
 pub use pair::{Pair, SESSION_SECS, STALE_SECS, Side, diagnose};
 pub use peers::{PeerPlan, changes, plan};
-pub use permissions::permits;
+pub use permissions::{permits, permits_privileged};
 pub use procedure::{
     MigrationAnswer, MigrationProcedure, MigrationStep, Next, Procedure, Stage,
     StoreChangeProcedure, StoreChangeStep, UpdateAnswer, UpdateProcedure, UpdateTask,

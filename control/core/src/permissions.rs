@@ -22,6 +22,15 @@ pub const fn permits(role: Role, operation: Operation) -> bool {
     }
 }
 
+/// Whether a caller of this role may have a workload run as root of its machine, which reaches everything that the
+/// machine does: on one that holds the store, the network's authority.
+pub const fn permits_privileged(role: Role) -> bool {
+    match role {
+        Role::Admin => true,
+        Role::Operator | Role::Reader | Role::Machine | Role::Stranger => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ployz_api::REQUESTS;
@@ -90,6 +99,13 @@ mod tests {
             for (role, expected) in Role::ALL.into_iter().zip(row) {
                 assert_eq!(permits(role, operation), expected, "{role:?} {operation:?}");
             }
+        }
+    }
+
+    #[test]
+    fn privileges_on_a_host_are_an_admins_to_give() {
+        for role in Role::ALL {
+            assert_eq!(permits_privileged(role), role == Role::Admin, "{role:?}");
         }
     }
 }

@@ -45,6 +45,10 @@ pub struct InstanceRecord {
     /// The machine that its volumes are to come from, before it is started.
     #[serde(default)]
     pub from: Option<MachineId>,
+    /// Whether it runs as root and without a sandbox. Beside the specification, in which a machine of the version
+    /// before refuses what it does not know; that one runs every command as root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
 }
 
 /// The machine for another workload: of those that take one, whose runtime fits and that have room, the one with the
@@ -159,5 +163,26 @@ mod tests {
         let claims = (1..=4).map(|id| (InstanceId::new(id, 0), "web".parse().unwrap()));
         let void = void_claims(&claims.collect(), &[service(1, Some(2)), service(3, None)]);
         assert_eq!(void, BTreeSet::from([InstanceId::new(4, 0)]));
+    }
+
+    /// A machine of the version before wrote this, and reads what is written now.
+    #[test]
+    fn an_instance_without_privileges_is_written_as_it_was_before_there_were_any() {
+        let before = r#"{"version":1,"workload":"default/web","id":"00000000010000000000000001",
+            "spec":{"program":{"exec":"true"},"env":{},"volumes":{},"publish":[]},"from":null}"#;
+        let before: serde_json::Value = serde_json::from_str(before).unwrap();
+        let record: InstanceRecord = serde_json::from_value(before.clone()).unwrap();
+        assert!(!record.privileged);
+        assert_eq!(serde_json::to_value(&record).unwrap(), before);
+        let privileged = InstanceRecord {
+            privileged: true,
+            ..record
+        };
+        let written = serde_json::to_value(&privileged).unwrap();
+        assert_eq!(written["privileged"], true);
+        assert_eq!(
+            written["spec"], before["spec"],
+            "the version before knows it"
+        );
     }
 }

@@ -108,6 +108,8 @@ impl From<WorkloadError> for Failure {
             WorkloadError::Runtime { .. }
             | WorkloadError::Start(_)
             | WorkloadError::EndedAtOnce
+            | WorkloadError::Launch(_)
+            | WorkloadError::Sandbox { .. }
             | WorkloadError::NoEngine { .. }
             | WorkloadError::Engine { .. }
             | WorkloadError::FetchingImage(_)

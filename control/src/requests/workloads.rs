@@ -16,22 +16,27 @@ const LOG_LINES_MAX: u32 = 10_000;
 
 pub(super) async fn deploy(here: &Machine, request: DeployRequest) -> Outcome {
     let network = here.running_network()?;
-    let DeployRequest {
-        workload,
-        machine,
-        spec,
-    } = request;
-    let invalid = |error: ployz_api::InvalidSpec| {
+    request.check().map_err(|error| {
+        let workload = &request.workload;
         Failure::new(Code::InvalidArgument, format!("{workload}: {error}"))
-    };
-    spec.check().map_err(invalid)?;
-    let target = target(&network, machine.as_deref(), &spec).await?;
-    let placed = place(&network.store, &workload, spec, target).await?;
-    let row = row(&network, target, placed.id, workload);
+    })?;
+    let target = target(&network, request.machine.as_deref(), &request.spec).await?;
+    let privileged = request.privileged;
+    let placed = place(
+        &network.store,
+        &request.workload,
+        request.spec,
+        privileged,
+        target,
+    )
+    .await?;
+    let row = row(&network, target, placed.id, request.workload);
     let (workload, machine) = (&row.workload, &row.machine);
-    tracing::info!(%workload, %machine, id = %row.id, "workload placed");
+    tracing::info!(%workload, %machine, id = %row.id, privileged, "workload placed");
+    // The audit trail keeps this message.
+    let how = if privileged { ", privileged" } else { "" };
     Ok(Success {
-        message: format!("{workload} is placed on {machine}"),
+        message: format!("{workload} is placed on {machine}{how}"),
         payload: Some(Payload::Workload(Box::new(row))),
     })
 }
@@ -54,7 +59,9 @@ pub(super) async fn inspect(here: &Machine, workload: &WorkloadName) -> Outcome 
     let found = service(&network.store, workload).await?.value;
     let key = instance_key(found.machine, found.id);
     let instance: Option<Revised<InstanceRecord>> = network.store.get(WORKLOADS, &key).await?;
-    let spec = instance.map(|it| it.value.spec).ok_or_else(|| {
+    let InstanceRecord {
+        spec, privileged, ..
+    } = instance.map(|it| it.value).ok_or_else(|| {
         let message = format!("the placement of {workload} was interrupted");
         Failure::new(Code::WorkloadNotFound, message)
             .hint(format!("ployzctl workload rm {workload}"))
@@ -67,6 +74,7 @@ pub(super) async fn inspect(here: &Machine, workload: &WorkloadName) -> Outcome 
         env: spec.env.into_keys().collect(),
         volumes: spec.volumes,
         publish: spec.publish,
+        privileged,
     }))
     .into())
 }

@@ -6,7 +6,7 @@ use ployz_api::{
     Answerer, Authority, CertificateName, Circle, Code, Failure, LOCAL_NETWORK, MachineId,
     Operation, Request, Role, StorageStep, WorkloadName,
 };
-use ployz_core::permits;
+use ployz_core::{permits, permits_privileged};
 
 use crate::host::tls::Caller;
 use crate::machine::Machine;
@@ -36,8 +36,16 @@ pub(super) fn authorise(
     if let Some(network) = network {
         refuse_former_root(network, caller, request)?;
     }
-    if let (Circle::Claimant, Request::Volume(asked)) = (row.circle, request) {
-        claims(network, caller, &asked.workload)?;
+    match (row.circle, request) {
+        (_, Request::WorkloadDeploy(asked))
+            if asked.privileged && !permits_privileged(caller.role) =>
+        {
+            let role = caller.role.name();
+            let message = format!("role {role} may not deploy privileged workloads");
+            return Err(forbidden(message).hint("deploy without --privileged, or ask an admin"));
+        }
+        (Circle::Claimant, Request::Volume(asked)) => claims(network, caller, &asked.workload)?,
+        (_, _) => {}
     }
     match (row.answered_by, network) {
         (Answerer::Holder, Some(network)) => Ok(network.require_storage().map(drop)?),

@@ -31,7 +31,8 @@ use crate::store::{INVITES, MACHINES, Revised, Slot};
 const WRONG_SECRET_WAIT: Duration = Duration::from_millis(300);
 
 /// What there is to do when it was not let in to the end; nothing has to be taken back.
-const JOIN_AGAIN: &str = "ployzctl machine invite import, on that machine, with the same token";
+const JOIN_AGAIN: &str =
+    "ployzctl machine invite import --token-stdin, on that machine, with the same token";
 
 pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let network = here.running_network()?;

@@ -27,6 +27,7 @@ pub(crate) async fn place(
     store: &Store,
     workload: &WorkloadName,
     spec: WorkloadSpec,
+    privileged: bool,
     machine: MachineId,
 ) -> Result<ServiceRecord, Failure> {
     let (unix_ms, random) = clock::id_parts();
@@ -40,7 +41,7 @@ pub(crate) async fn place(
     };
     claim_name(store, &service).await?;
     let placed = async {
-        instruct(store, &service, spec, None).await?;
+        instruct(store, &service, spec, privileged, None).await?;
         claim(store, machine, service.id, workload).await?;
         check_current(store, &service).await
     };
@@ -152,6 +153,7 @@ pub(crate) async fn instruct(
     store: &Store,
     service: &ServiceRecord,
     spec: WorkloadSpec,
+    privileged: bool,
     from: Option<MachineId>,
 ) -> Result<(), Failure> {
     let record = InstanceRecord {
@@ -160,6 +162,7 @@ pub(crate) async fn instruct(
         workload: service.workload.clone(),
         id: service.id,
         spec,
+        privileged,
     };
     let key = instance_key(service.machine, service.id);
     store.create(WORKLOADS, &key, &record).await?;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerSummaryStateEnum as State, HostConfig, HostConfigLogConfig, Ipam,
-    IpamConfig, NetworkCreateRequest, PortBinding,
+    IpamConfig, Mount, MountType, NetworkCreateRequest, PortBinding,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
@@ -299,8 +299,13 @@ fn container(id: InstanceId) -> String {
 
 /// The description of a container for the engine.
 fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
-    let binds = job.volumes.iter();
-    let binds = binds.map(|(directory, place)| format!("{}:{place}", directory.display()));
+    // Not as `binds`, in which a colon means something.
+    let mounts = job.volumes.iter().map(|(directory, place)| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(directory.display().to_string()),
+        target: Some((*place).to_owned()),
+        ..Mount::default()
+    });
     let ports = job.record.spec.publish.iter();
     let ports = ports.map(|port| {
         let binding = PortBinding {
@@ -323,7 +328,8 @@ fn described(job: &Job<'_>, image: &str) -> ContainerCreateBody {
             ("ployz.workload".to_owned(), job.record.workload.to_string()),
         ])),
         host_config: Some(HostConfig {
-            binds: Some(binds.collect()),
+            mounts: Some(mounts.collect()),
+            privileged: Some(false),
             port_bindings: Some(ports.clone()),
             network_mode: Some(NETWORK.to_owned()),
             log_config: Some(HostConfigLogConfig {
@@ -417,6 +423,7 @@ mod tests {
         use ployz_core::{InstanceRecord, RECORD_VERSION};
 
         let record = InstanceRecord {
+            privileged: false,
             version: RECORD_VERSION,
             workload: "shop/web".parse().unwrap(),
             id: InstanceId::new(1, 1),
@@ -437,6 +444,7 @@ mod tests {
         let job = Job {
             record: &record,
             volumes: vec![("/var/lib/ployz/volumes/shop/web/data".into(), "/data")],
+            user: Some(1),
             address: Ipv4Addr::new(10, 0, 1, 1),
             subnet: "10.0.1.0/24".parse().unwrap(),
         };
@@ -447,8 +455,16 @@ mod tests {
         assert_eq!(labels[LABEL], record.id.to_string());
         assert_eq!(labels["ployz.workload"], "shop/web");
         let host = told.host_config.unwrap();
-        let binds = host.binds.unwrap();
-        assert_eq!(binds, ["/var/lib/ployz/volumes/shop/web/data:/data"]);
+        let mounts = host.mounts.unwrap();
+        let ends = mounts
+            .iter()
+            .map(|it| (it.source.as_deref(), it.target.as_deref()));
+        let expected = (Some("/var/lib/ployz/volumes/shop/web/data"), Some("/data"));
+        assert!(
+            ends.eq([expected]),
+            "nothing of the host but volumes: {mounts:?}"
+        );
+        assert_eq!(host.binds, None);
         let ports = host.port_bindings.unwrap();
         let bound = ports["80/tcp"].as_ref().unwrap();
         assert_eq!(bound[0].host_port.as_deref(), Some("8080"));
@@ -458,6 +474,6 @@ mod tests {
             (limits["max-size"].as_str(), limits["max-file"].as_str()),
             ("4m", "2")
         );
-        assert_eq!(host.privileged, None);
+        assert_eq!(host.privileged, Some(false));
     }
 }

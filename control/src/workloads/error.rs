@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use nix::errno::Errno;
 use ployz_api::{Failure, Name, WorkloadName};
 
 use crate::host::error::{HostError, with_causes};
@@ -30,6 +31,12 @@ pub(crate) enum WorkloadError {
     /// A command of the host has ended before it could be recognised.
     #[error("the command ended at once")]
     EndedAtOnce,
+    /// The launcher has not got what it needs.
+    #[error("cannot read what is to be launched: {0}")]
+    Launch(String),
+    /// The system refuses what a sandbox takes.
+    #[error("cannot {action}: {cause}")]
+    Sandbox { action: &'static str, cause: Errno },
     /// The container engine is not there.
     #[error("no container engine answers at {socket}: {cause}")]
     NoEngine { socket: PathBuf, cause: String },

@@ -18,6 +18,8 @@ pub(super) struct Job<'a> {
     pub(super) record: &'a InstanceRecord,
     /// Directories of its volumes, and their mount points.
     pub(super) volumes: Vec<(PathBuf, &'a str)>,
+    /// The user that it runs as, in a sandbox; none if it is privileged. Containers have users of their own.
+    pub(super) user: Option<u32>,
     /// This machine's address in the overlay.
     pub(super) address: Ipv4Addr,
     /// The subnet of containers' addresses.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   workloads/<instance>/instance.json     the instance's record; only root may read its environment
+//!   workloads/<instance>/launch.json       what the launcher of a command reads
 //!   volumes/<namespace>/<name>/<volume>/   the content of a volume
 //! ```
 
@@ -10,14 +11,17 @@ mod containers;
 mod error;
 mod fetch;
 mod job;
+pub(crate) mod launch;
+mod mounts;
 mod processes;
 mod runtime;
 mod units;
+mod users;
 mod volumes;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,10 +34,12 @@ use crate::host::clock;
 use crate::host::config::{Config, Runtime};
 use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
+use crate::host::program::blocking;
 use crate::network::{Client, Network};
 
 use job::{DIRECTORY, Job, directory};
 use runtime::Engine;
+use users::user_of;
 
 pub(crate) use error::WorkloadError;
 pub(crate) use volumes::{bytes, entries};
@@ -266,8 +272,11 @@ impl Workloads {
             if let Some(record) = self.evaluate(id, seen)
                 && !self.needs_volumes(id)
             {
-                let job = self.job(network, &record)?;
-                if let Err(error) = self.engine.start(&job).await {
+                let started = match self.job(network, &record).await {
+                    Ok(job) => self.engine.start(&job).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = started {
                     let workload = &record.workload;
                     tracing::warn!(%workload, %error, "cannot start a workload");
                     self.evaluate(id, Seen::Failed);
@@ -377,7 +386,7 @@ impl Workloads {
         starts.then(|| Rc::clone(&instance.record))
     }
 
-    fn job<'a>(
+    async fn job<'a>(
         &self,
         network: &Network,
         record: &'a InstanceRecord,
@@ -388,9 +397,16 @@ impl Workloads {
             self.files.make_directory(&directory)?;
             volumes.push((self.files.path(&directory), place.as_str()));
         }
+        let user = user_of(&record.workload);
+        if self.runtime == Runtime::Host {
+            for (volume, _) in &volumes {
+                hand_over(volume, user, record.privileged).await?;
+            }
+        }
         Ok(Job {
             record,
             volumes,
+            user: (!record.privileged).then_some(user),
             address: network.membership.overlay_ip,
             subnet: network.membership.subnet,
         })
@@ -430,6 +446,19 @@ impl Workloads {
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(ids.collect())
     }
+}
+
+/// Has a volume be the user's that its workload runs as. It is already, unless it is new, comes from a version that ran
+/// every command as root, or was a privileged workload's.
+async fn hand_over(volume: &Path, user: u32, privileged: bool) -> Result<(), HostError> {
+    if privileged {
+        return users::take_back(volume, user);
+    }
+    if !users::is_anothers(volume, user)? {
+        return Ok(());
+    }
+    let volume = volume.to_owned();
+    blocking(move || users::give(&volume, user)).await
 }
 
 fn instance_file(id: InstanceId) -> String {

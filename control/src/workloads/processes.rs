@@ -1,16 +1,16 @@
 //! Workloads as processes, where there is no systemd. They outlive this daemon, and the next one adopts them.
 //!
 //! ```text
-//!   workloads/<instance>/process.json   which process it is
-//!                        status         how it ended, written by the shell around it, since only a parent learns that
+//!   workloads/<instance>/process.json   the launcher that is the command's parent
+//!                        status         how the command ended, written by that launcher
 //!                        log, log.1     what it writes
 //! ```
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::host::process::Process;
 use crate::host::tasks::TaskGroup;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
+use crate::workloads::launch;
 
 /// The time that a workload has to end after SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -34,23 +35,11 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 const LOG_LEN_MAX: u64 = 4 << 20;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Mounts volumes, runs the command and writes its exit status. It traps SIGTERM, and so lives as long as the command.
-const AROUND: &str = r#"
-umask 022
-trap : TERM
-status=$1
-shift
-while [ "$1" != -- ]; do
-  mkdir -p "$2" && mount --bind "$1" "$2" || exit 1
-  shift 2
-done
-/bin/sh -c "$2"
-echo $? >"$status.new" && mv "$status.new" "$status"
-"#;
-
 #[derive(Debug)]
 pub(super) struct Processes {
     files: Rc<DataDirectory>,
+    /// The command line of the launcher.
+    launcher: Vec<OsString>,
     /// Waits for the ends of the processes that this daemon has started.
     reaper: TaskGroup,
 }
@@ -59,6 +48,7 @@ impl Processes {
     pub(super) fn new(files: Rc<DataDirectory>) -> Self {
         Self {
             files,
+            launcher: launch::command_line(),
             reaper: TaskGroup::default(),
         }
     }
@@ -80,15 +70,20 @@ impl Processes {
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log = log.map_err(HostError::file("open", &path))?;
         let stdout = log.try_clone().map_err(HostError::file("open", &path))?;
-        let mut child = self
-            .around(job)
-            .args(["--", command])
+        let input = launch::write(&self.files, job, command)?;
+        let input = File::open(&input).map_err(HostError::file("open", &input))?;
+        let [program, words @ ..] = &*self.launcher else {
+            return Err(WorkloadError::EndedAtOnce);
+        };
+        let mut child = Command::new(program)
+            .args(words)
+            .arg("--status")
+            .arg(self.files.path(&file(id, "status")))
+            // The command gets its environment from the launcher, which itself has nothing of it.
             .env_clear()
             .env("PATH", PATH)
-            .env("PLOYZ_ADDRESS", job.address.to_string())
-            .envs(job.environment())
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(stdout)
             .stderr(log)
             // Signals to the daemon's group must not reach it, and a signal to its own group reaches all of its
@@ -160,24 +155,6 @@ impl Processes {
         }
     }
 
-    /// The command around the workload's.
-    fn around(&self, job: &Job<'_>) -> Command {
-        let status = self.files.path(&file(job.record.id, "status"));
-        let mut command = if job.volumes.is_empty() {
-            Command::new("/bin/sh")
-        } else {
-            // Its mounts must not be visible to the host.
-            let mut unshare = Command::new("unshare");
-            unshare.args(["--mount", "--", "/bin/sh"]);
-            unshare
-        };
-        command.args(["-c", AROUND, "ployz"]).arg(status);
-        for (directory, place) in &job.volumes {
-            command.arg(directory).arg(place);
-        }
-        command
-    }
-
     /// Truncates the log in place, as the process writes to the file itself.
     fn bound_log(&self, id: InstanceId) {
         let [log, before] = ["log", "log.1"].map(|name| self.files.path(&file(id, name)));
@@ -241,7 +218,10 @@ mod tests {
         }
 
         fn processes(&self) -> Processes {
-            Processes::new(Rc::clone(&self.files))
+            Processes {
+                launcher: launch::tests::command_line(),
+                ..Processes::new(Rc::clone(&self.files))
+            }
         }
     }
 
@@ -253,6 +233,7 @@ mod tests {
 
     fn record(program: Program) -> InstanceRecord {
         InstanceRecord {
+            privileged: false,
             version: RECORD_VERSION,
             workload: "default/web".parse().unwrap(),
             id: ID,
@@ -271,6 +252,8 @@ mod tests {
         processes.start(&Job {
             record: &record,
             volumes: Vec::new(),
+            // Without a sandbox, tests need no root.
+            user: None,
             address: Ipv4Addr::new(10, 0, 1, 1),
             subnet: "10.0.1.0/24".parse().unwrap(),
         })

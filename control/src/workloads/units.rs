@@ -1,19 +1,41 @@
-//! Workloads as transient units of systemd, which outlive this daemon.
+//! Workloads as transient units of systemd, which outlive this daemon. A unit runs the launcher.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::path::Path;
 use std::rc::Rc;
 
 use ployz_api::{InstanceId, Program};
 use ployz_core::Seen;
-use zeroize::Zeroizing;
 
+use crate::host::error::HostError;
 use crate::host::files::DataDirectory;
 use crate::host::systemd::run;
 use crate::workloads::error::WorkloadError;
 use crate::workloads::job::{Job, LOGS_LEN_MAX, directory, last_lines};
+use crate::workloads::launch;
 
 const STOP_WAIT_SECS: u64 = 10;
+/// The sandbox of a unit, systemd.exec(5), beside what the launcher does. All of it is known to systemd 245.
+const SANDBOX: [&str; 15] = [
+    "NoNewPrivileges=yes",
+    // The launcher's, which gives them up with the user id of root: mounts, and becoming the workload's user.
+    "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_DAC_OVERRIDE",
+    // Not strict: mount points of volumes are created where they are missing.
+    "ProtectSystem=full",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "LockPersonality=yes",
+    // The launcher enters one.
+    "RestrictNamespaces=mnt",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+];
 
 #[derive(Debug)]
 pub(super) struct Units {
@@ -60,28 +82,24 @@ impl Units {
         // A unit that has failed keeps its name until it is reset.
         let _unless_it_never_ran = run("systemctl", &["stop", &unit(id)]).await;
         let _unless_it_never_failed = run("systemctl", &["reset-failed", &unit(id)]).await;
-        let env = format!("{}/env", directory(id));
-        self.files
-            .write_bytes(&env, environment_file(job).as_bytes())?;
+        let launch = launch::write(&self.files, job, command)?;
+        // The environment as the version before has written it.
+        self.files.remove(&format!("{}/env", directory(id)))?;
+        let ourselves = std::env::current_exe();
+        let ourselves = ourselves.map_err(HostError::file("find", Path::new("ployzd")))?;
         let mut line = vec![
             "--quiet".to_owned(),
             format!("--unit={}", unit(id)),
             format!("--description=ployz workload {}", job.record.workload),
             "--property=RemainAfterExit=yes".to_owned(),
             format!("--property=TimeoutStopSec={STOP_WAIT_SECS}"),
-            format!(
-                "--property=EnvironmentFile={}",
-                self.files.path(&env).display()
-            ),
+            format!("--property=StandardInput=file:{}", launch.display()),
         ];
-        for (directory, place) in &job.volumes {
-            line.push(format!(
-                "--property=BindPaths={}:{place}",
-                directory.display()
-            ));
+        if job.user.is_some() {
+            line.extend(SANDBOX.map(|property| format!("--property={property}")));
         }
-        line.extend(["--", "/bin/sh", "-c"].map(str::to_owned));
-        line.push(for_the_shell(command));
+        line.extend(["--".to_owned(), ourselves.display().to_string()]);
+        line.push("launch".to_owned());
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         run("systemd-run", &line).await?;
         Ok(())
@@ -132,45 +150,9 @@ fn state(active: &str, sub: &str) -> Seen {
     }
 }
 
-/// systemd.service(5): it would put variables in before the shell could, unless they are said twice.
-fn for_the_shell(command: &str) -> String {
-    command.replace('$', "$$")
-}
-
-/// systemd.exec(5).
-fn environment_file(job: &Job<'_>) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(format!("PLOYZ_ADDRESS={}\n", job.address));
-    for (name, value) in job.environment() {
-        // To a string.
-        let _infallible = writeln!(text, "{name}={}", *quoted(value));
-    }
-    text
-}
-
-/// Within double quotes these four want a backslash, and all else stands for itself.
-fn quoted(value: &str) -> Zeroizing<String> {
-    let mut quoted = Zeroizing::new(String::with_capacity(2 * value.len() + 2));
-    quoted.push('"');
-    for letter in value.chars() {
-        if matches!(letter, '"' | '\\' | '`' | '$') {
-            quoted.push('\\');
-        }
-        quoted.push(letter);
-    }
-    quoted.push('"');
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_comes_through_as_it_is() {
-        let value = r#"it's $HOME "quoted" `id` \"#;
-        assert_eq!(*quoted(value), r#""it's \$HOME \"quoted\" \`id\` \\""#);
-        assert_eq!(for_the_shell("echo $A $$"), "echo $$A $$$$");
-    }
 
     #[test]
     fn states_of_units_are_understood() {

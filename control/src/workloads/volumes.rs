@@ -2,11 +2,14 @@
 //! to.
 //!
 //! Paths come from another machine and are not trusted: nothing outside the volume is read or written. No component of
-//! a path leads up, and none is a link, as links are created when everything else is complete.
+//! a path leads up, and none is a link, as links are created when everything else is complete. What is in the volume is
+//! not trusted either: a process that the workload has left behind may change it while root reads it, so the kernel
+//! opens each path without a link in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown,
     symlink,
@@ -14,6 +17,8 @@ use std::os::unix::fs::{
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use ployz_api::{EntryKind, VOLUME_CHUNK_LEN, VOLUME_ENTRIES_MAX, VolumeEntries, VolumeEntry};
 
 use crate::host::error::HostError;
@@ -48,7 +53,7 @@ pub(crate) fn entries(root: &Path, after: Option<&str>) -> Result<VolumeEntries,
 pub(crate) fn bytes(root: &Path, path: &str, offset: u64) -> Result<Vec<u8>, WorkloadError> {
     let full = below(root, path)?;
     let failed = |error| HostError::file("read", &full)(error);
-    let mut file = File::open(&full).map_err(failed)?;
+    let mut file = open_below(root, Path::new(path)).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(WorkloadError::path(path, "is no file"));
     }
@@ -169,6 +174,9 @@ impl Found {
         let place = root.join(within);
         let failed = |error| HostError::file("read", &place)(error);
         let metadata = fs::symlink_metadata(&place).map_err(failed)?;
+        // Of a directory, what it is now.
+        let directory = metadata.is_dir().then(|| open_below(root, within));
+        let directory = directory.transpose().map_err(failed)?;
         let kind = if metadata.is_dir() {
             EntryKind::Directory
         } else if metadata.is_file() {
@@ -202,8 +210,9 @@ impl Found {
             },
             kind,
         });
-        if metadata.is_dir() {
-            for entry in fs::read_dir(&place).map_err(failed)? {
+        if let Some(directory) = directory {
+            let listed = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+            for entry in fs::read_dir(listed).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name();
                 self.walk(root, &within.join(name))?;
             }
@@ -225,6 +234,25 @@ impl Found {
         }
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
         self.entries
+    }
+}
+
+/// Opens a file or directory of a volume to read it. No link is followed, and no pipe is waited for.
+fn open_below(root: &Path, path: &Path) -> io::Result<File> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(File::open(root)?, path, how) {
+        Ok(opened) => Ok(File::from(opened)),
+        // A kernel before 5.6.
+        Err(Errno::ENOSYS) => File::open(root.join(path)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -359,5 +387,24 @@ mod tests {
             assert!(copy.make(&same).is_err(), "{path}");
         }
         assert_eq!(fs::read(ground.0.join("secret")).unwrap(), b"s");
+    }
+
+    /// As if the links had come after the look at the path.
+    #[test]
+    fn no_link_is_followed_whenever_it_was_made() {
+        let ground = Ground::new("volume-race");
+        let volume = ground.0.join("volume");
+        fs::create_dir_all(volume.join("deep")).unwrap();
+        fs::write(volume.join("deep/file"), "f").unwrap();
+        fs::create_dir(ground.0.join("outside")).unwrap();
+        fs::write(ground.0.join("outside/file"), "secret").unwrap();
+        assert!(open_below(&volume, Path::new("deep/file")).is_ok());
+        assert!(open_below(&volume, Path::new("")).is_ok());
+        fs::remove_dir_all(volume.join("deep")).unwrap();
+        symlink(ground.0.join("outside"), volume.join("deep")).unwrap();
+        symlink(ground.0.join("outside/file"), volume.join("file")).unwrap();
+        for path in ["deep/file", "deep", "file", "../outside/file"] {
+            assert!(open_below(&volume, Path::new(path)).is_err(), "{path}");
+        }
     }
 }

@@ -5,7 +5,6 @@
 //!   m1 founds, m2 and m3 join ── switch
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,13 +42,13 @@ fn a_machine_cleans_up_before_it_is_forgotten() -> Outcome {
             second.reaches("10.101.2.1")
         })?;
         nobody_else_may_ask(second, third)?;
-        let process = a_workload(stage, founder, "m2")?;
+        let process = a_workload(founder, "m2")?;
         a_step_that_fails_keeps_it(founder, second)?;
         it_leaves_by_itself(founder, second, third)?;
-        it_holds_nothing(stage, founder, &process)?;
+        it_holds_nothing(founder, &process)?;
         it_comes_back_as_if_it_had_not_been(stage, founder, second)?;
         the_founder_is_not_removed_from_afar(stage, founder, second)?;
-        it_hears_that_it_was_removed(stage, founder, second)?;
+        it_hears_that_it_was_removed(founder, second)?;
         silence_is_no_consent(stage, founder, third)
     })
 }
@@ -67,18 +66,18 @@ fn nobody_else_may_ask(second: &Machine, third: &Machine) -> Outcome {
 }
 
 /// One that says which process it is; that process.
-fn a_workload(stage: &Stage, founder: &Machine, machine: &str) -> Result<PathBuf> {
-    let said = stage.place("pid");
+fn a_workload(founder: &Machine, machine: &str) -> Result<PathBuf> {
     let line = format!("--json deploy service web --machine {machine} --exec");
     let mut argv = founder.ctl_argv(&line);
-    argv.push(format!("echo $$ >{}; exec sleep 1000", said.display()));
+    argv.push("echo $$; exec sleep 1000".to_owned());
     run(&argv, b"", PATIENCE)?.success()?;
     let mut pid = String::new();
     wait_until("the workload to run", PATIENCE, || {
-        pid = fs::read_to_string(&said).unwrap_or_default();
-        pid.ends_with('\n')
+        let logs = founder.json("workload logs web").unwrap_or_default();
+        pid = text(&logs, "/payload/lines/0");
+        !pid.is_empty()
     })?;
-    let process = Path::new("/proc").join(pid.trim());
+    let process = Path::new("/proc").join(pid);
     ensure!(process.exists());
     Ok(process)
 }
@@ -109,14 +108,14 @@ fn a_step_that_fails_keeps_it(founder: &Machine, second: &Machine) -> Outcome {
 }
 
 /// Its workload has ended, and another machine can have one of that name.
-fn it_holds_nothing(stage: &Stage, founder: &Machine, process: &Path) -> Outcome {
+fn it_holds_nothing(founder: &Machine, process: &Path) -> Outcome {
     ensure!(!process.exists(), "the workload runs on");
     let listed = founder.json("workload ls")?;
     ensure!(
         listed["payload"]["rows"] == serde_json::json!([]),
         "{listed}"
     );
-    a_workload(stage, founder, "m1")?;
+    a_workload(founder, "m1")?;
     founder.ctl("workload rm web")?.success()?;
     Ok(())
 }
@@ -223,10 +222,10 @@ fn the_founder_is_not_removed_from_afar(
 }
 
 /// By force, while its daemon runs; and it can be let in again.
-fn it_hears_that_it_was_removed(stage: &Stage, founder: &Machine, second: &Machine) -> Outcome {
+fn it_hears_that_it_was_removed(founder: &Machine, second: &Machine) -> Outcome {
     second.join(founder)?;
     second.wait_ready(PATIENCE)?;
-    let process = a_workload(stage, founder, "m2")?;
+    let process = a_workload(founder, "m2")?;
     ensure!(founder.code("machine rm m2 --yes --force")? == "OK");
     wait_until("m2 to stop what it runs", PATIENCE * 2, || {
         !process.exists()
@@ -241,7 +240,7 @@ fn it_hears_that_it_was_removed(stage: &Stage, founder: &Machine, second: &Machi
 
 /// What it runs goes on without its daemon, until that is back and hears of it.
 fn silence_is_no_consent(stage: &Stage, founder: &Machine, third: &mut Machine) -> Outcome {
-    let process = a_workload(stage, founder, "m3")?;
+    let process = a_workload(founder, "m3")?;
     third.kill();
     let refused = founder.json("machine rm m3 --yes")?;
     ensure!(refused["code"] == "MACHINE_UNREACHABLE", "{refused}");

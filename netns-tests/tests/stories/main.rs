@@ -69,6 +69,7 @@ mod store_versions;
 mod strangers;
 mod traffic;
 mod update;
+mod workload_sandbox;
 mod workload_units;
 mod workloads;
 

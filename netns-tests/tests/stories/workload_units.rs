@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// Where the programs lie before they are installed.
 const SOURCE: &str = "/srv/ployz";
+/// A path that is several words for systemd, with a specifier in them.
+const ODD_PATH: &str = "/srv/with blank %n";
 /// Everything that a shell, or systemd, could take for something else.
 const ODD: &str = r#"it's a \"se\\kret\" \$HOME \`id\`"#;
 
@@ -51,6 +53,7 @@ fn units_outlive_the_daemon_and_are_started_again() -> Outcome {
     let beats = root(&lab, "cat /var/lib/ployz/volumes/default/web/data/beat")?;
     ensure!(beats.stdout.lines().count() == 2, "{beats}");
 
+    a_unit_reaches_nothing_but_its_volume(&lab)?;
     what_has_ended_well_is_not_run_again_after_a_boot(&lab)?;
     root(&lab, "ployzctl workload rm web")?.success()?;
     wait_until("its unit to be gone", PATIENCE, || {
@@ -62,32 +65,70 @@ fn units_outlive_the_daemon_and_are_started_again() -> Outcome {
     })
 }
 
+/// Whatever its path, and whoever it belonged to: the version before ran every command as root.
+fn a_unit_reaches_nothing_but_its_volume(lab: &Lab) -> Result<()> {
+    let volume = "/var/lib/ployz/volumes/default/odd/data";
+    root(
+        lab,
+        &format!("sh -c 'mkdir -p -m 700 {volume} && echo old > {volume}/kept && chmod 600 {volume}/kept'"),
+    )?
+    .success()?;
+    let attack = format!(
+        "cat /var/lib/ployz/ca.json /etc/shadow; ls /var/lib/ployz; systemctl stop ployzd; id -u; \
+         grep CapEff /proc/self/status; echo new >> \"{ODD_PATH}/kept\" && cat \"{ODD_PATH}/kept\"; exit 0"
+    );
+    let line = format!("ployzctl deploy service odd --volume 'data:{ODD_PATH}' --exec '{attack}'");
+    root(lab, &line)?.success()?;
+    wait_until("the attack to be over", PATIENCE, || {
+        is(lab, "odd", "exited")
+    })?;
+    let mut said = String::new();
+    wait_until("what it writes to be in the journal", PATIENCE, || {
+        let logs = root(lab, "ployzctl workload logs odd");
+        said = logs.map(|logs| logs.stdout).unwrap_or_default();
+        said.contains("old\nnew")
+    })
+    .with_context(|| said.clone())?;
+    ensure!(
+        !said.contains("PRIVATE KEY"),
+        "the authority's key was read"
+    );
+    ensure!(!said.contains("root:"), "{said}");
+    let is_user = |line: &str| line.parse().is_ok_and(|uid: u32| uid >= 0x7000_0000);
+    ensure!(said.lines().any(is_user), "{said}");
+    ensure!(said.contains("0000000000000000"), "{said}");
+    root(lab, "ployzctl workload rm odd")?.success()?;
+    Ok(())
+}
+
 /// The other one, which had not ended, is.
 fn what_has_ended_well_is_not_run_again_after_a_boot(lab: &Lab) -> Result<()> {
     let line = "ployzctl deploy service once --exec 'date >> /srv/o/beat' --volume data:/srv/o";
     root(lab, line)?.success()?;
-    let is = |name: &str, wanted: &str| {
-        let list = root(lab, "ployzctl --json workload ls").ok();
-        let list = list.and_then(|list| serde_json::from_str::<Value>(&list.stdout).ok());
-        let list = list.unwrap_or_default();
-        let rows = list["payload"]["rows"].as_array().cloned();
-        rows.unwrap_or_default()
-            .iter()
-            .any(|row| row["workload"] == format!("default/{name}") && row["state"] == wanted)
-    };
-    wait_until("it to have ended", PATIENCE, || is("once", "exited"))?;
+    wait_until("it to have ended", PATIENCE, || is(lab, "once", "exited"))?;
     lab.kill(1)?;
     lab.boot(1)?;
     let volumes = "/var/lib/ployz/volumes/default";
     wait_until("the other one to run again", PATIENCE, || {
         let beats = root(lab, &format!("cat {volumes}/web/data/beat"));
-        beats.is_ok_and(|beats| beats.stdout.lines().count() == 3) && is("web", "running")
+        beats.is_ok_and(|beats| beats.stdout.lines().count() == 3) && is(lab, "web", "running")
     })?;
-    ensure!(is("once", "exited"), "it has ended");
+    ensure!(is(lab, "once", "exited"), "it has ended");
     let beats = root(lab, &format!("cat {volumes}/once/data/beat"))?;
     ensure!(beats.stdout.lines().count() == 1, "{beats}");
     root(lab, "ployzctl workload rm once")?.success()?;
     Ok(())
+}
+
+/// Whether a workload is in a state.
+fn is(lab: &Lab, name: &str, wanted: &str) -> bool {
+    let list = root(lab, "ployzctl --json workload ls").ok();
+    let list = list.and_then(|list| serde_json::from_str::<Value>(&list.stdout).ok());
+    let list = list.unwrap_or_default();
+    let rows = list["payload"]["rows"].as_array().cloned();
+    rows.unwrap_or_default()
+        .iter()
+        .any(|row| row["workload"] == format!("default/{name}") && row["state"] == wanted)
 }
 
 /// Waits until it runs, as another process than this one; which.

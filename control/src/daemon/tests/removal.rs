@@ -82,6 +82,7 @@ fn a_machine_that_cannot_clean_up_stays_and_force_removes_it_with_what_it_held()
             panic!("two machines");
         };
         let deploy = Request::WorkloadDeploy(DeployRequest {
+            privileged: false,
             workload: "default/web".parse().unwrap(),
             machine: Some("m2".to_owned()),
             spec: WorkloadSpec {

@@ -54,6 +54,7 @@ fn no_workload_is_placed_where_no_machine_is_active() {
         host.ask(Request::MachineDrain { machine }).await.unwrap();
         for machine in [None, Some("m1".to_owned())] {
             let deploy = Request::WorkloadDeploy(DeployRequest {
+                privileged: false,
                 workload: "default/web".parse().unwrap(),
                 machine,
                 spec: WorkloadSpec {

@@ -28,6 +28,7 @@ fn named(name: &str) -> WorkloadName {
 
 async fn deploy(host: &Host, name: &str, machine: Option<&str>, spec: WorkloadSpec) -> Outcome {
     let request = DeployRequest {
+        privileged: false,
         workload: named(name),
         machine: machine.map(str::to_owned),
         spec,

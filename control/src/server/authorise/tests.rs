@@ -242,6 +242,28 @@ fn a_certificate_without_an_end_counts_until_the_record_names_the_machines_key()
 }
 
 #[test]
+fn only_an_admin_deploys_privileged_workloads() {
+    run(async {
+        let ground = Network3::new();
+        let network = ground.seen_by_holder().await;
+        for role in Role::ALL {
+            let caller = caller(&ground.records[1].id.to_string(), role, &network);
+            let mut request = requests()
+                .into_iter()
+                .find(|it| it.operation() == Operation::WorkloadDeploy)
+                .unwrap();
+            let is_ok = |request: &Request| authorise(Some(&network), &caller, request).is_ok();
+            let deploys = matches!(role, Role::Admin | Role::Operator);
+            assert_eq!(is_ok(&request), deploys, "{role:?}");
+            if let Request::WorkloadDeploy(deploy) = &mut request {
+                deploy.privileged = true;
+            }
+            assert_eq!(is_ok(&request), role == Role::Admin, "{role:?}");
+        }
+    });
+}
+
+#[test]
 fn a_credential_that_was_revoked_is_refused_everything_and_root_of_this_host_is_not() {
     run(async {
         let offline = Offline::new();

@@ -21,6 +21,8 @@ pub(super) struct Coordinator {
     pub(super) service: Revised<ServiceRecord>,
     /// What is to run; it holds an environment, and is written down once.
     pub(super) spec: Option<WorkloadSpec>,
+    /// Whether it runs as root and without a sandbox, as it did before.
+    pub(super) privileged: bool,
     pub(super) to: MachineId,
     /// The new instance.
     pub(super) id: InstanceId,
@@ -100,7 +102,7 @@ impl Coordinator {
         let twice = || Failure::new(Code::Internal, "the instance has been recorded already");
         let spec = self.spec.take().ok_or_else(twice)?;
         let from = Some(self.service.value.machine);
-        instruct(self.store(), &self.moved(), spec, from).await
+        instruct(self.store(), &self.moved(), spec, self.privileged, from).await
     }
 
     async fn write(&self, record: &ServiceRecord, revision: u64) -> Result<(), Failure> {

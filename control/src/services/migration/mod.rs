@@ -99,6 +99,7 @@ pub(crate) async fn apply(here: &Machine, request: &MigrateRequest) -> Outcome {
     let coordinator = Coordinator {
         network,
         service: plan.service,
+        privileged: plan.instance.privileged,
         spec: Some(plan.instance.spec),
         to: plan.to.id,
         id,
