@@ -21,6 +21,7 @@ mod machine;
 mod migration;
 mod name;
 mod operation;
+mod redeemed;
 mod removal;
 mod request;
 mod request_table;
@@ -56,6 +57,7 @@ pub use migration::{
 };
 pub use name::{InvalidName, Name};
 pub use operation::{LEASE_SECS, OperationList, OperationRow, Stage, WorkState};
+pub use redeemed::{Redeemed, Renewed};
 pub use removal::{CleanupStep, MachineRemove, MachineRetired};
 pub use request::{
     CredentialRequest, Destination, InviteRequest, KeyProofs, MeshInitRequest, ProvisionReport,
@@ -65,8 +67,8 @@ pub use request_table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, 
 pub use response::{
     Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
     MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown, MachineRow,
-    MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome, Payload, Redeemed,
-    Renewed, Response, Status, StorageState, Success,
+    MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome, Payload, Response,
+    Status, StorageState, Success,
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;

@@ -1,7 +1,7 @@
 //! The answers of a daemon, which `--json` prints as well.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use crate::machine::{
 use crate::migration::{MigrateApply, MigratePreview, VolumeBytes, VolumeEntries};
 use crate::name::Name;
 use crate::operation::{OperationList, OperationRow};
+use crate::redeemed::{Redeemed, Renewed};
 use crate::removal::{MachineRemove, MachineRetired};
 use crate::rtt::{MachineRtt, RttRecord};
 use crate::secret::Secret;
@@ -439,40 +440,6 @@ pub struct MachineJoin {
     pub network: Name,
     pub overlay_ip: Ipv4Addr,
     pub status: String,
-}
-
-/// The data that a coordinator gives a machine that it admits.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Redeemed {
-    /// The network's id.
-    pub network_id: NetworkId,
-    /// The network's name.
-    pub network: Name,
-    /// The range that subnets come from.
-    pub cluster_cidr: Ipv4Net,
-    /// Its authority.
-    pub ca_pem: String,
-    /// The joiner's certificate.
-    pub certificate_pem: String,
-    /// The servers of the store, in the overlay.
-    pub store: Vec<(IpAddr, u16)>,
-    /// How many stores there were before it.
-    #[serde(default)]
-    pub store_epoch: u32,
-    /// The records of all machines, the joiner's among them.
-    pub machines: Vec<Value>,
-    /// The joiner's certificate for the store's servers, which see no other of its certificates.
-    #[serde(default)]
-    pub store_certificate_pem: Option<String>,
-}
-
-/// A machine's certificates, signed anew.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Renewed {
-    /// The certificate for the management protocol.
-    pub certificate_pem: String,
-    /// The certificate for the store's servers.
-    pub store_certificate_pem: String,
 }
 
 /// A new credential.
