@@ -151,8 +151,8 @@ impl Connection {
         }
     }
 
-    /// The route to the one machine that is meant, by its id: a machine that holds the store says which one that is, and
-    /// not the machine between.
+    /// The route to the one machine that is meant, by its id: a machine that holds the store says which one that is,
+    /// and not the machine between.
     async fn resolve(&self, route: &Route) -> Result<Route, Failure> {
         let Some(Destination::Machine(wanted)) = &route.destination else {
             return Ok(route.clone());

@@ -1,5 +1,5 @@
-//! A machine that has turned: a management server with a member's certificate and key, which answers joins as if it held
-//! the store, and ends what it is to relay.
+//! A machine that has turned: a management server with a member's certificate and key, which answers joins as if it
+//! held the store, and ends what it is to relay.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};

@@ -41,8 +41,8 @@ impl From<RemovalRefusal> for Failure {
 }
 
 /// Decides on the removal of `target` by machine `own`; `asked_there` if the request came from the target or through
-/// it, `force` if it is not to be asked to clean up. `answers` tells which machines can be reached. The store has `replicas` servers: those that were removed since
-/// it was made still count for its majority.
+/// it, `force` if it is not to be asked to clean up. `answers` tells which machines can be reached. The store has
+/// `replicas` servers: those that were removed since it was made still count for its majority.
 ///
 /// # Errors
 /// [`RemovalRefusal`].

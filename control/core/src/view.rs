@@ -112,8 +112,8 @@ impl View {
     }
 
     /// Whether a certificate still says who its holder is: a person's until it is revoked, that of root of a machine
-    /// while the machine is in the network, and a machine's while it is there with this key. `key` is the SHA-256 of the
-    /// certificate's public key.
+    /// while the machine is in the network, and a machine's while it is there with this key. `key` is the SHA-256 of
+    /// the certificate's public key.
     pub fn believes(&self, holder: &CertificateName, key: &str) -> bool {
         match holder.role {
             Role::Admin | Role::Operator | Role::Reader => {

@@ -22,8 +22,8 @@ use crate::host::identity::{from_hex, hex};
 
 /// Signs certificates for one network.
 ///
-/// The certificate of a machine is renewed every day and good for [`CERTIFICATE_SECS`]. Membership does not end with it:
-/// an expired certificate is renewed as long as the network has the machine.
+/// The certificate of a machine is renewed every day and good for [`CERTIFICATE_SECS`]. Membership does not end with
+/// it: an expired certificate is renewed as long as the network has the machine.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CertificateAuthority {

@@ -28,7 +28,8 @@ use crate::network::{Host as _, Network, ask_once};
 const AGE_SECS_MAX: u64 = 24 * 3600;
 /// How often the certificate is compared with the record: a machine that has begun to hold the store says so by then.
 const CHECK: Duration = Duration::from_secs(1);
-/// The shortest and the longest wait after an attempt that failed. With 200 machines, a store that is away is asked twice a second.
+/// The shortest and the longest wait after an attempt that failed. With 200 machines, a store that is away is asked
+/// twice a second.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(100);
 

@@ -111,8 +111,8 @@ impl PrivateKey {
         PublicKey(x25519::PublicKey::from(&x25519::StaticSecret::from(self.0)).to_bytes())
     }
 
-    /// The secret that this key and another one's public half share (RFC 7748, section 6.1); none if that is of low order,
-    /// for then everybody knows it.
+    /// The secret that this key and another one's public half share (RFC 7748, section 6.1); none if that is of low
+    /// order, for then everybody knows it.
     pub fn agree(&self, other: &PublicKey) -> Option<Zeroizing<[u8; KEY_LEN]>> {
         let secret = x25519::StaticSecret::from(self.0);
         let shared = secret.diffie_hellman(&x25519::PublicKey::from(other.0));
