@@ -13,7 +13,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{Digest, KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac};
 use ployz_dataplane::offload::VnetHeader;
-use ployz_engine::{Ecn, Snapshot};
+use ployz_engine::{DATA_OVERHEAD_LEN, Ecn, Snapshot};
 
 use super::hosts::{Speaker, Victim, address, connect, drops, peer, private_key};
 use super::input::Input;
@@ -21,6 +21,7 @@ use super::input::Input;
 const VICTIM: u8 = 1;
 const PEERS: [u8; 2] = [2, 3];
 const STRANGER: u8 = 4;
+const SPEAKERS: usize = PEERS.len() + 1;
 
 /// Enough to replay, alter and replay again; few enough for many runs a second.
 const STEPS_MAX: usize = 48;
@@ -44,6 +45,8 @@ pub fn outer_message(data: &[u8]) {
 struct World {
     victim: Victim,
     speakers: Vec<Speaker>,
+    /// The packets that wait for a session at each speaker, the oldest first.
+    staged: [Vec<Vec<u8>>; SPEAKERS],
     genuine: Vec<Genuine>,
 }
 
@@ -74,6 +77,7 @@ impl World {
             victim,
             genuine: genuine.collect(),
             speakers,
+            staged: Default::default(),
         }
     }
 
@@ -112,6 +116,9 @@ impl World {
     fn say(&mut self, speaker: usize, input: &mut Input<'_>) {
         let inner = inner(2 + speaker as u8, 1, input.below(1400));
         let said = self.speakers[speaker].say(self.victim.now, &inner);
+        if !said.iter().any(|bytes| bytes[0] == 4) {
+            self.staged[speaker].push(inner.clone());
+        }
         self.genuine.extend(said.into_iter().map(|bytes| Genuine {
             inner: if bytes[0] == 4 {
                 inner.clone()
@@ -240,16 +247,34 @@ impl World {
 
     /// Whoever is at `to` answers, and the answer is delivered when the input says so.
     fn hear(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let Some(speaker) = self.speakers.iter_mut().find(|it| it.at == to) else {
+        let Some(index) = self.speakers.iter().position(|it| it.at == to) else {
             return;
         };
-        let (said, _) = speaker.hear(self.victim.now, VICTIM, datagram);
-        self.genuine.extend(said.into_iter().map(|bytes| Genuine {
+        let (said, _) = self.speakers[index].hear(self.victim.now, VICTIM, datagram);
+        let inner = take_flushed(&mut self.staged[index], &said);
+        let genuine = said.into_iter().zip(inner).map(|(bytes, inner)| Genuine {
             bytes,
-            inner: Vec::new(),
+            inner,
             is_delivered: false,
-        }));
+        });
+        self.genuine.extend(genuine);
     }
+}
+
+/// The packets in `said`, empty where there is none. Once a speaker has a session all that waited for it leaves, in
+/// order and behind everything else; no answer of another kind is as long as the last packet that waited.
+fn take_flushed(staged: &mut Vec<Vec<u8>>, said: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut inner = vec![Vec::new(); said.len()];
+    let Some(first) = said.len().checked_sub(staged.len()) else {
+        return inner;
+    };
+    let holds = |(message, packet): (&Vec<u8>, &Vec<u8>)| {
+        message[0] == 4 && message.len() == packet.len() + DATA_OVERHEAD_LEN
+    };
+    if said[first..].iter().zip(&*staged).all(holds) {
+        inner.splice(first.., staged.drain(..));
+    }
+    inner
 }
 
 /// What nobody has authenticated leaves no trace but in the counters.
