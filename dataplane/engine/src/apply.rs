@@ -9,8 +9,11 @@ use crate::engine::{Engine, Keys, Recent};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::peer_id::PeerId;
 use crate::sink::Sink;
-use crate::tunnel::{Gate, Identity, Tunnel};
+use crate::tunnel::{Gate, Identity, Tai64n, Tunnel};
 use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError};
+
+/// A peer's clock may be ahead of ours by so much; for as long at most it is refused if it is set back.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
@@ -106,6 +109,9 @@ impl Engine {
         if let Some(remote) = update.endpoint {
             self.set_endpoint(id, remote);
         }
+        if let Some(taken) = update.newest_initiation {
+            self.set_newest_initiation(id, taken);
+        }
         if update.replace_allowed_ips {
             self.clear_allowed_ips(id);
         }
@@ -138,6 +144,17 @@ impl Engine {
         let endpoint = &mut self.peers.get_mut(id).endpoint;
         if endpoint.is_none_or(|current| current.remote != remote) {
             *endpoint = Some(Endpoint::configured(remote));
+        }
+    }
+
+    /// A timestamp from further in the future is left out: a peer whose clock was wrong for a while would be refused
+    /// until then. What that lets in can move no endpoint, since it is unproven.
+    fn set_newest_initiation(&mut self, id: PeerId, taken: Tai64n) {
+        let latest = (self.sources.unix_time)().saturating_add(CLOCK_SKEW_MAX);
+        if let Some(tunnel) = &mut self.peers.get_mut(id).tunnel
+            && taken <= Tai64n::new(latest)
+        {
+            tunnel.set_newest_initiation(taken);
         }
     }
 

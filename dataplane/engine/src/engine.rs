@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::allowed_ips::AllowedIps;
 use crate::clock::{ReadClocks, StampClock};
 use crate::drops::{Drop, Drops};
-use crate::endpoint::LocalAddress;
+use crate::endpoint::{Endpoint, LocalAddress};
 use crate::handoff::Handoffs;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
@@ -275,15 +275,25 @@ impl Engine {
         message: &[u8],
         sink: &mut impl Sink,
     ) {
-        let peer = self.peers.get_mut(id);
-        let Some(endpoint) = peer.endpoint else {
-            self.drops.count(Drop::NoEndpoint);
-            return;
-        };
-        sink.datagram(message.len(), &endpoint, Departure::default(), |room| {
+        match self.peers.get(id).endpoint {
+            Some(endpoint) => self.send_message_to(now, id, &endpoint, message, sink),
+            None => self.drops.count(Drop::NoEndpoint),
+        }
+    }
+
+    /// The same, to where something came from.
+    pub(crate) fn send_message_to(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        endpoint: &Endpoint,
+        message: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        sink.datagram(message.len(), endpoint, Departure::default(), |room| {
             room.copy_from_slice(message)
         });
-        peer.sent(now, message.len());
+        self.peers.get_mut(id).sent(now, message.len());
     }
 
     /// The peer that may use this packet's source address.

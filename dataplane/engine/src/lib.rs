@@ -66,6 +66,7 @@ pub use sink::{Departure, SendMode, Sink};
 pub use sources::{Random, Sources, UnixTime};
 pub use stamp::Stamper;
 pub use steer::Steer;
+pub use tunnel::Tai64n;
 pub use update::{
     AllowedIpChange, Description, MAX_PEERS, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot,
     Update, UpdateError,

@@ -28,6 +28,7 @@ const STEPS_MAX: usize = 48;
 
 /// Lengths of the messages with a fixed one, by type.
 const LENGTHS: [usize; 3] = [148, 92, 64];
+const RESPONSE_LEN: usize = 92;
 const COOKIE_REPLY_LEN: usize = 64;
 
 /// A run of messages, most of them not what they seem.
@@ -185,11 +186,11 @@ impl World {
         self.victim
             .receive(from, payload, Ecn::from_bits(input.byte()), segment_len);
         let after = self.victim.snapshot();
-        let writes = self.answer(from, &before);
         let segments: Vec<&[u8]> = payload
             .chunks(segment_len.unwrap_or(payload.len()).max(1))
             .collect();
         let said = segments.iter().filter(|it| self.is_said(it)).count();
+        let writes = self.answer(from, &before, said > 0);
         let lost = drops(&after) - drops(&before);
         assert!(
             lost >= (segments.len() - said) as u64,
@@ -222,15 +223,17 @@ impl World {
         genuine.is_delivered = true;
     }
 
-    /// Ends the turn that began at `before`; what the victim wrote to its TUN. To a stranger it sends a cookie at most.
-    fn answer(&mut self, from: SocketAddr, before: &Snapshot) -> Vec<Vec<u8>> {
+    /// Ends the turn that began at `before`; what the victim wrote to its TUN. Where no peer is known to be it sends a
+    /// cookie at most, and a response if there was something genuine: the peer has to confirm that it is there.
+    fn answer(&mut self, from: SocketAddr, before: &Snapshot, is_said: bool) -> Vec<Vec<u8>> {
         let (datagrams, writes) = self.victim.end_turn();
         let after = self.victim.snapshot();
         let mut peers = before.peers.iter().chain(&after.peers);
         let is_known = peers.any(|peer| peer.endpoint == Some(from));
         for datagram in datagrams {
             if datagram.to == from && !is_known {
-                assert_eq!(datagram.bytes.len(), COOKIE_REPLY_LEN);
+                let len = datagram.bytes.len();
+                assert!(len == COOKIE_REPLY_LEN || is_said && len == RESPONSE_LEN);
             }
             self.hear(datagram.to, &datagram.bytes);
         }
