@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ployz_api::MachineId;
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_engine::{PeerUpdate, PublicKey, Tai64n};
 
 use crate::attempts::Attempts;
 use crate::credentials::CredentialRecord;
@@ -33,6 +33,10 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
 const OLDER_WAIT: Duration = Duration::from_secs(2);
 /// How often a machine says how it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a new initiation can go unsaved while the store answers; while it does, every listing saves the view. After
+/// a crash a recording of one that was not saved is answered, and moves no endpoint: the engine has no proof of it.
+const SAVE_INTERVAL: Duration = RESYNC_INTERVAL;
 
 /// How soon it is noticed that there is no session.
 const LISTEN_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,6 +61,8 @@ pub enum Input {
     Changed(Change),
     /// With whom there is a session, and where they are.
     Sessions(BTreeMap<PublicKey, SocketAddr>),
+    /// The newest initiation that was taken from each peer.
+    Initiations(BTreeMap<PublicKey, Tai64n>),
 }
 
 /// News from the store.
@@ -101,6 +107,9 @@ pub struct Control {
     resync_at: Instant,
     observe_at: Instant,
     listen_at: Instant,
+    saved_at: Instant,
+    /// Initiations have been taken since.
+    has_unsaved: bool,
     /// Whether the last listing was older than what is known.
     is_older: bool,
 }
@@ -118,6 +127,8 @@ impl Control {
             resync_at: now.instant,
             observe_at: now.instant,
             listen_at: now.instant + LISTEN_INTERVAL,
+            saved_at: now.instant,
+            has_unsaved: false,
             is_older: false,
         }
     }
@@ -134,7 +145,8 @@ impl Control {
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
                 self.record_machine(*record, revision, now);
-                self.reconcile(true);
+                self.reconcile();
+                self.save(now);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
@@ -142,7 +154,8 @@ impl Control {
                     self.view.newest = (revision, now.unix_secs);
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
-                    self.reconcile(true);
+                    self.reconcile();
+                    self.save(now);
                 }
             }
             Input::Sessions(sessions) => {
@@ -153,7 +166,14 @@ impl Control {
                     self.effects.push_back(Effect::Configure(updates));
                 }
                 if self.view.record_sessions(&sessions) {
-                    self.effects.push_back(Effect::Save);
+                    self.save(now);
+                }
+            }
+            Input::Initiations(taken) => {
+                self.has_unsaved |= self.view.record_initiations(&taken);
+                let age = now.instant.saturating_duration_since(self.saved_at);
+                if self.has_unsaved && age >= SAVE_INTERVAL {
+                    self.save(now);
                 }
             }
             Input::Changed(Change::Observed(record, at)) => {
@@ -162,7 +182,8 @@ impl Control {
             Input::Changed(Change::Credential(record)) => {
                 // What was taken back stays so, in whatever order news comes.
                 if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
-                    self.reconcile(true);
+                    self.reconcile();
+                    self.save(now);
                 }
             }
         }
@@ -202,13 +223,14 @@ impl Control {
         }
         self.peers = plan(self.own, saved.machines.iter());
         self.view.roamed.extend(saved.roamed);
+        self.view.initiations.extend(saved.initiations);
         // Revision 0 is older than every record in the store.
         for record in saved.machines {
             self.view.machines.entry(record.id).or_insert((record, 0));
         }
         self.view.revoked.extend(saved.revoked);
         self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
-        self.reconcile(false);
+        self.reconcile();
     }
 
     fn list(&mut self, machines: Vec<(MachineRecord, u64)>, now: Now) {
@@ -234,7 +256,8 @@ impl Control {
             self.record_machine(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
-        self.reconcile(true);
+        self.reconcile();
+        self.save(now);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
@@ -249,7 +272,7 @@ impl Control {
     }
 
     /// Draws the consequences of a new view.
-    fn reconcile(&mut self, save: bool) {
+    fn reconcile(&mut self) {
         let peers = plan(self.own, self.view.machines());
         let updates = changes(&self.peers, &peers);
         let moved = updates.iter().filter(|update| update.endpoint.is_some());
@@ -269,9 +292,12 @@ impl Control {
             self.nkeys.clone_from(&nkeys);
             self.effects.push_back(Effect::Admit(nkeys));
         }
-        if save {
-            self.effects.push_back(Effect::Save);
-        }
+    }
+
+    fn save(&mut self, now: Now) {
+        self.saved_at = now.instant;
+        self.has_unsaved = false;
+        self.effects.push_back(Effect::Save);
     }
 }
 

@@ -130,6 +130,7 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
         machines,
         revoked: BTreeSet::new(),
         roamed: BTreeMap::new(),
+        initiations: BTreeMap::new(),
     };
     here.overlay.add_addresses(&addresses).await?;
     let commit = || -> Result<(), HostError> {
