@@ -1,18 +1,19 @@
 //! One direction of a session.
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{Aad, Nonce};
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::WideKey;
 use crate::message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};
+use crate::ring_key::RingKey;
 
 /// From so many messages on, doing them side by side costs less than one after the other.
 #[cfg(target_arch = "x86_64")]
 const WIDE_LEN_MIN: usize = 4;
 
-/// A key, made ready for use.
+/// A key, made ready for use, and wiped when it is dropped.
 pub struct Key {
-    ring: LessSafeKey,
+    ring: RingKey,
     #[cfg(target_arch = "x86_64")]
     wide: Option<WideKey>,
 }
@@ -20,9 +21,8 @@ pub struct Key {
 impl Key {
     /// From its bytes.
     pub fn new(bytes: &[u8; KEY_LEN]) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).expect("the length is right");
         Self {
-            ring: LessSafeKey::new(key),
+            ring: RingKey::new(bytes),
             #[cfg(target_arch = "x86_64")]
             wide: WideKey::new(bytes),
         }
