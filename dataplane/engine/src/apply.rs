@@ -74,7 +74,7 @@ impl Engine {
             return;
         }
         self.keys = private_key.map(|key| {
-            let identity = Arc::new(Identity::new(PrivateKey::from_bytes(*key.expose())));
+            let identity = Arc::new(Identity::new(key.copy()));
             let gate = Gate::new(&identity, &mut self.sources);
             Keys { identity, gate }
         });
@@ -129,10 +129,9 @@ impl Engine {
     /// The preshared key is part of the handshake: a session that there is goes on until the next.
     fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<&PresharedKey>) {
         let peer = self.peers.get_mut(id);
-        let expose = |key: &PresharedKey| *key.expose();
-        if peer.preshared_key.as_ref().map(expose) != preshared_key.map(expose) {
-            peer.preshared_key =
-                preshared_key.and_then(|key| PresharedKey::from_bytes(expose(key)));
+        let former = peer.preshared_key.as_ref().map(PresharedKey::expose);
+        if former != preshared_key.map(PresharedKey::expose) {
+            peer.preshared_key = preshared_key.map(PresharedKey::copy);
             if let Some(tunnel) = &mut peer.tunnel {
                 tunnel.set_preshared_key(preshared_key);
             }

@@ -186,7 +186,7 @@ impl Engine {
         let now_ns = self.now_ns();
         let private_key = self.keys.as_ref().map(|keys| keys.identity.private_key());
         Description {
-            private_key: private_key.map(|key| PrivateKey::from_bytes(*key.expose())),
+            private_key: private_key.map(PrivateKey::copy),
             peers: self
                 .peers
                 .ids()
@@ -210,10 +210,7 @@ impl Engine {
         let peer = self.peers.get(id);
         PeerDescription {
             state: peer.snapshot(now_ns),
-            preshared_key: peer
-                .preshared_key
-                .as_ref()
-                .and_then(|key| PresharedKey::from_bytes(*key.expose())),
+            preshared_key: peer.preshared_key.as_ref().map(PresharedKey::copy),
             persistent_keepalive_secs: peer
                 .persistent_keepalive
                 .map_or(0, |interval| interval.as_secs() as u16),

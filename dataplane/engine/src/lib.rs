@@ -29,6 +29,7 @@ mod probing;
 mod reflection;
 mod rtt;
 mod sealing;
+mod secret;
 mod shard_map;
 mod sink;
 mod sources;

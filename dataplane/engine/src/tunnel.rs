@@ -26,6 +26,7 @@ use crate::drops::Drop;
 use crate::key::{PresharedKey, PublicKey};
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN};
 use crate::sealing::seal_messages;
+use crate::secret::on_wiped_stack;
 use crate::sources::Sources;
 use macs::Macs;
 use noise::{Agreed, Pending, Remote};
@@ -49,7 +50,8 @@ const LAST_MINUTE: Duration =
 /// The sessions with one peer.
 pub(crate) struct Tunnel {
     identity: Arc<Identity>,
-    remote: Remote,
+    /// Apart, like all that holds keys: the list of peers is moved when it grows.
+    remote: Box<Remote>,
     macs: Macs,
     /// 24 bits, which the receiver indices of all sessions begin with; the rest of the latest.
     index: u32,
@@ -92,7 +94,7 @@ impl Tunnel {
         debug_assert!(index < 1 << 24);
         Some(Self {
             identity: Arc::clone(identity),
-            remote: Remote::new(identity, peer)?,
+            remote: on_wiped_stack(|| Remote::new(identity, peer).map(Box::new))?,
             macs: Macs::new(peer),
             index,
             last_number: 0,
@@ -213,8 +215,8 @@ impl Tunnel {
         may_initiate
     }
 
-    /// Answers an initiation whose sender claims to be this peer. A recording that is unproven leads to nothing: only the
-    /// peer itself can confirm the session.
+    /// Answers an initiation whose sender claims to be this peer. A recording that is unproven leads to nothing: only
+    /// the peer itself can confirm the session.
     ///
     /// # Errors
     /// [`Drop::BadHandshake`] if it is not the peer's, or not newer than all that were answered.
@@ -226,17 +228,20 @@ impl Tunnel {
         datagram: &[u8],
         out: &mut [u8; HANDSHAKE_RESPONSE_LEN],
     ) -> Result<Freshness, Drop> {
-        let proven = claim.prove(&self.remote, datagram)?;
-        let stamp = Some(proven.timestamp);
-        if stamp <= self.newest_initiation {
-            return Err(Drop::BadHandshake);
-        }
-        let index = self.unused_index();
-        let agreed = proven.respond(&self.remote, index, &sources.draw_secret(), out)?;
+        on_wiped_stack(|| {
+            let proven = claim.prove(&self.remote, datagram)?;
+            let stamp = Some(proven.timestamp);
+            if stamp <= self.newest_initiation {
+                return Err(Drop::BadHandshake);
+            }
+            let index = self.unused_index();
+            let agreed = proven.respond(&self.remote, index, &sources.draw_secret(), out)?;
+            self.newest_initiation = stamp;
+            let session = Session::new(now, Role::Responder, index, &agreed);
+            self.sessions.add_answered(session);
+            Ok(())
+        })?;
         self.macs.write(now, out);
-        self.newest_initiation = stamp;
-        let session = Session::new(now, Role::Responder, index, &agreed);
-        self.sessions.add_answered(session);
         self.timers.authenticated_received();
         self.timers
             .response_sent(now, sources.draw_duration(JITTER_MAX));
@@ -254,9 +259,12 @@ impl Tunnel {
     pub(crate) fn complete(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
         let message = datagram.try_into().map_err(|_| Drop::MalformedMessage)?;
         let pending = self.pending.as_ref().ok_or(Drop::BadHandshake)?;
-        let agreed: Agreed = pending.complete(&self.identity, &self.remote, message)?;
-        let session = Session::new(now, Role::Initiator, pending.index, &agreed);
-        self.sessions.add_initiated(session);
+        on_wiped_stack(|| {
+            let agreed: Agreed = pending.complete(&self.identity, &self.remote, message)?;
+            let session = Session::new(now, Role::Initiator, pending.index, &agreed);
+            self.sessions.add_initiated(session);
+            Ok(())
+        })?;
         self.timers.authenticated_received();
         self.timers.session_derived(now);
         self.end_handshake();
@@ -309,15 +317,12 @@ impl Tunnel {
     ) {
         let stamp = self.stamps.next((sources.unix_time)());
         let index = self.unused_index();
-        let pending = Pending::initiate(
-            &self.identity,
-            &self.remote,
-            index,
-            sources.draw_secret(),
-            stamp,
-            out,
-        );
-        self.pending = Some(Box::new(pending));
+        self.pending = Some(on_wiped_stack(|| {
+            let ephemeral = sources.draw_secret();
+            let (identity, remote) = (&self.identity, &self.remote);
+            let pending = Pending::initiate(identity, remote, index, ephemeral, stamp, out);
+            Box::new(pending)
+        }));
         self.macs.write(now, out);
         self.timers
             .initiation_sent(now, sources.draw_duration(JITTER_MAX));

@@ -8,8 +8,8 @@ const GRAIN_NS: u32 = 1 << 24;
 /// The label of TAI64 at the Unix epoch, and the ten seconds that TAI was ahead then.
 const UNIX_EPOCH: u64 = (1 << 62) + 10;
 
-/// The timestamp of an initiation: seconds and nanoseconds in big endian (<https://cr.yp.to/libtai/tai64.html>), so that
-/// the order is that of the bytes.
+/// The timestamp of an initiation: seconds and nanoseconds in big endian (<https://cr.yp.to/libtai/tai64.html>), so
+/// that the order is that of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tai64n([u8; 12]);
 
