@@ -222,3 +222,6 @@ fn point(field: &[u8]) -> Point {
 fn sender<const LEN: usize>(message: &[u8; LEN]) -> u32 {
     u32::from_le_bytes([message[4], message[5], message[6], message[7]])
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -95,6 +95,12 @@ impl Transcript {
         derive(&self.chaining_key, &[])
     }
 
+    /// The chaining key.
+    #[cfg(test)]
+    pub(super) fn secret(&self) -> &Bytes32 {
+        &self.chaining_key
+    }
+
     fn mix_hash(&mut self, said: &[u8]) {
         self.hash = hash(&[&self.hash, said]);
     }
