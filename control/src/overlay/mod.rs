@@ -81,7 +81,7 @@ impl Overlay {
             listen_port: wg_port,
         };
         let update = Update {
-            private_key: Some(Some(PrivateKey::from_bytes(*key.expose()))),
+            private_key: Some(Some(key.copy())),
             peers,
             ..Update::default()
         };
