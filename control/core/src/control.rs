@@ -34,8 +34,8 @@ const OLDER_WAIT: Duration = Duration::from_secs(2);
 /// How often a machine says how it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a new initiation can go unsaved while the store answers; while it does, every listing saves the view. After
-/// a crash a recording of one that was not saved is answered, and moves no endpoint: the engine has no proof of it.
+/// How long a new initiation can go unsaved: a listing saves the view as often, while the store answers. After a crash
+/// a recording of one that was not saved is answered, and moves no endpoint: the engine has no proof of it.
 const SAVE_INTERVAL: Duration = RESYNC_INTERVAL;
 
 /// How soon it is noticed that there is no session.
