@@ -24,6 +24,10 @@ use connection::Connection;
 use outcome::Outcome;
 use printer::{Notes, Printer};
 
+/// Memory is wiped when it is freed: tokens, credentials and the secrets of workloads pass through it.
+#[global_allocator]
+static ALLOCATOR: ployz_memory::Wiping = ployz_memory::Wiping::new();
+
 fn main() -> ExitCode {
     CompleteEnv::with_factory(Arguments::command)
         .var(COMPLETE)

@@ -24,6 +24,17 @@ use host::logging;
 use overlay::standalone;
 use workloads::launch;
 
+/// Memory is wiped when it is freed: the libraries for JSON, certificates, TLS and the store have copies of keys too.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: ployz_memory::Wiping = ployz_memory::Wiping::new();
+
+/// The same, and below it one that looks at what is freed.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: ployz_memory::Wiping<ployz_memory::Watching> =
+    ployz_memory::Wiping::over(ployz_memory::Watching::new());
+
 /// A userspace WireGuard overlay on io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "ployzd", version = ployz_install::own_version())]

@@ -264,6 +264,7 @@ impl Offline {
             machines,
             revoked,
             roamed: BTreeMap::new(),
+            initiations: BTreeMap::new(),
         };
         Network::new(self.own.machine_id, membership, store, storage, Some(saved))
     }

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ployz_api::MachineId;
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_engine::{PeerUpdate, PublicKey, Tai64n};
 
 use crate::attempts::Attempts;
 use crate::credentials::CredentialRecord;
@@ -34,6 +34,10 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(20);
 const OLDER_WAIT: Duration = Duration::from_secs(2);
 /// How often a machine says how it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a new initiation can go unsaved: a listing saves the view as often, while the store answers. After a crash
+/// a recording of one that was not saved is answered, and moves no endpoint: the engine has no proof of it.
+const SAVE_INTERVAL: Duration = RESYNC_INTERVAL;
 
 /// How soon it is noticed that there is no session.
 const LISTEN_INTERVAL: Duration = Duration::from_secs(5);
@@ -58,6 +62,8 @@ pub enum Input {
     Changed(Change),
     /// With whom there is a session, and where they are.
     Sessions(BTreeMap<PublicKey, SocketAddr>),
+    /// The newest initiation that was taken from each peer.
+    Initiations(BTreeMap<PublicKey, Tai64n>),
 }
 
 /// News from the store.
@@ -104,6 +110,9 @@ pub struct Control {
     resync_at: Instant,
     observe_at: Instant,
     listen_at: Instant,
+    saved_at: Instant,
+    /// Initiations have been taken since.
+    has_unsaved: bool,
     /// Whether the last listing was older than what is known.
     is_older: bool,
 }
@@ -121,6 +130,8 @@ impl Control {
             resync_at: now.instant,
             observe_at: now.instant,
             listen_at: now.instant + LISTEN_INTERVAL,
+            saved_at: now.instant,
+            has_unsaved: false,
             is_older: false,
         }
     }
@@ -137,7 +148,8 @@ impl Control {
             Input::Listed(machines) => self.list(machines, now),
             Input::Changed(Change::Machine(record, revision)) => {
                 self.record_machine(*record, revision, now);
-                self.reconcile(true);
+                self.reconcile();
+                self.save(now);
             }
             Input::Changed(Change::MachineGone(id, revision)) => {
                 let known = self.view.machines.get(&id);
@@ -146,7 +158,8 @@ impl Control {
                     self.view.machines.remove(&id);
                     self.view.observed.remove(&id);
                     self.effects.push_back(Effect::Distrust);
-                    self.reconcile(true);
+                    self.reconcile();
+                    self.save(now);
                 }
             }
             Input::Sessions(sessions) => {
@@ -157,7 +170,14 @@ impl Control {
                     self.effects.push_back(Effect::Configure(updates));
                 }
                 if self.view.record_sessions(&sessions) {
-                    self.effects.push_back(Effect::Save);
+                    self.save(now);
+                }
+            }
+            Input::Initiations(taken) => {
+                self.has_unsaved |= self.view.record_initiations(&taken);
+                let age = now.instant.saturating_duration_since(self.saved_at);
+                if self.has_unsaved && age >= SAVE_INTERVAL {
+                    self.save(now);
                 }
             }
             Input::Changed(Change::Observed(record, at)) => {
@@ -167,7 +187,8 @@ impl Control {
                 // What was taken back stays so, in whatever order news comes.
                 if record.revoked_at.is_some() && self.view.revoked.insert(record.id) {
                     self.effects.push_back(Effect::Distrust);
-                    self.reconcile(true);
+                    self.reconcile();
+                    self.save(now);
                 }
             }
         }
@@ -207,13 +228,14 @@ impl Control {
         }
         self.peers = plan(self.own, saved.machines.iter());
         self.view.roamed.extend(saved.roamed);
+        self.view.initiations.extend(saved.initiations);
         // Revision 0 is older than every record in the store.
         for record in saved.machines {
             self.view.machines.entry(record.id).or_insert((record, 0));
         }
         self.view.revoked.extend(saved.revoked);
         self.view.confirmed_at = self.view.confirmed_at.max(saved.confirmed_at);
-        self.reconcile(false);
+        self.reconcile();
     }
 
     fn list(&mut self, machines: Vec<(MachineRecord, u64)>, now: Now) {
@@ -244,7 +266,8 @@ impl Control {
             self.record_machine(record, revision, now);
         }
         self.view.confirmed_at = now.unix_secs;
-        self.reconcile(true);
+        self.reconcile();
+        self.save(now);
     }
 
     /// A listing and a watch may overtake each other: only what is newer counts.
@@ -259,7 +282,7 @@ impl Control {
     }
 
     /// Draws the consequences of a new view.
-    fn reconcile(&mut self, save: bool) {
+    fn reconcile(&mut self) {
         let peers = plan(self.own, self.view.machines());
         let updates = changes(&self.peers, &peers);
         let moved = updates.iter().filter(|update| update.endpoint.is_some());
@@ -279,9 +302,12 @@ impl Control {
             self.nkeys.clone_from(&nkeys);
             self.effects.push_back(Effect::Admit(nkeys));
         }
-        if save {
-            self.effects.push_back(Effect::Save);
-        }
+    }
+
+    fn save(&mut self, now: Now) {
+        self.saved_at = now.instant;
+        self.has_unsaved = false;
+        self.effects.push_back(Effect::Save);
     }
 }
 

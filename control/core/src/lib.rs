@@ -10,6 +10,7 @@ mod addresses;
 mod attempts;
 mod control;
 mod credentials;
+mod initiations;
 mod invite;
 mod lease;
 mod lifecycle;
@@ -32,6 +33,7 @@ pub use addresses::{
 };
 pub use control::{Change, Control, Effect, Input, Now};
 pub use credentials::CredentialRecord;
+pub use initiations::{InitiationTime, InvalidInitiationTime};
 pub use invite::{InviteRecord, InviteRefusal, Redeemer, Redemption, secret_digest};
 pub use lease::{HolderState, Lease, NAME_REST_SECS, SUBNET_REST_SECS};
 pub use lifecycle::{Transition, TransitionRefusal, may_place};

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ployz_api::{Authority, CertificateName, Code, CredentialId, Failure, MachineId, Role};
-use ployz_engine::{PeerUpdate, PublicKey};
+use ployz_engine::{PeerUpdate, PublicKey, Tai64n};
 use serde::{Deserialize, Serialize};
 
+use crate::initiations::InitiationTime;
 use crate::machines::{MachineRecord, ObservedRecord};
 use crate::peers::{changes, plan};
 
@@ -22,6 +23,8 @@ pub struct View {
     pub(crate) revoked: BTreeSet<CredentialId>,
     /// The endpoints of machines that were last heard from elsewhere than their records say.
     pub(crate) roamed: BTreeMap<MachineId, SocketAddr>,
+    /// The newest initiation that the data plane took from each machine.
+    pub(crate) initiations: BTreeMap<MachineId, InitiationTime>,
     /// When the store last said that this is how it is; seconds since 1970.
     pub(crate) confirmed_at: u64,
     /// The newest revision of a machine's record, and when it was heard of; seconds since 1970.
@@ -41,21 +44,25 @@ pub struct SavedView {
     /// The endpoints of machines that were last heard from elsewhere than their records have first.
     #[serde(default)]
     pub roamed: BTreeMap<MachineId, SocketAddr>,
+    /// The newest initiation that was taken from each machine.
+    #[serde(default)]
+    pub initiations: BTreeMap<MachineId, InitiationTime>,
 }
 
 impl SavedView {
-    /// The peers of one of the machines, each to be looked for where it was last.
+    /// The peers of one of the machines, each to be looked for where it was last, and no initiation of theirs to be
+    /// taken again.
     pub fn peers(&self, own: MachineId) -> Vec<PeerUpdate> {
         let plan = plan(own, self.machines.iter());
         let mut updates = changes(&BTreeMap::new(), &plan);
-        let roamed = self.machines.iter().filter_map(|machine| {
-            let key = PublicKey::from_base64(&machine.wireguard_key).ok()?;
-            Some((key, *self.roamed.get(&machine.id)?))
-        });
-        let roamed: BTreeMap<PublicKey, SocketAddr> = roamed.collect();
+        let ids = self.machines.iter().map(|it| Some((it.key()?, it.id)));
+        let ids: BTreeMap<PublicKey, MachineId> = ids.flatten().collect();
         for update in &mut updates {
-            let last = roamed.get(&update.public_key).copied();
-            update.endpoint = last.or(update.endpoint);
+            let Some(id) = ids.get(&update.public_key) else {
+                continue;
+            };
+            update.endpoint = self.roamed.get(id).copied().or(update.endpoint);
+            update.newest_initiation = self.initiations.get(id).map(|it| it.0);
         }
         updates
     }
@@ -174,6 +181,20 @@ impl View {
         self.roamed != before
     }
 
+    /// Notes the newest initiations that were taken; true if there are new ones.
+    pub(crate) fn record_initiations(&mut self, taken: &BTreeMap<PublicKey, Tai64n>) -> bool {
+        let before = self.initiations.clone();
+        self.initiations
+            .retain(|id, _| self.machines.contains_key(id));
+        let machines = self.machines.values();
+        let newest = machines.filter_map(|(machine, _)| {
+            let time = taken.get(&machine.key()?)?;
+            Some((machine.id, InitiationTime(*time)))
+        });
+        self.initiations.extend(newest);
+        self.initiations != before
+    }
+
     /// How long ago the store confirmed the view.
     pub const fn age_secs(&self, unix_secs: u64) -> u64 {
         unix_secs.saturating_sub(self.confirmed_at)
@@ -186,6 +207,7 @@ impl View {
             machines: self.machines().cloned().collect(),
             revoked: self.revoked.clone(),
             roamed: self.roamed.clone(),
+            initiations: self.initiations.clone(),
         }
     }
 

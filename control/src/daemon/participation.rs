@@ -112,6 +112,18 @@ impl Networks {
         self.running.borrow().as_ref().map(|it| it.server.clone())
     }
 
+    /// Saves the view of the network for the next process.
+    pub(super) async fn save_view(&self) {
+        let network = self
+            .running
+            .borrow()
+            .as_ref()
+            .map(|it| Rc::clone(&it.network));
+        if let Some(network) = network {
+            network.save_last(&*self.machine).await;
+        }
+    }
+
     /// Ends everything that runs for the network as the end of the process would: nothing is cleaned up.
     #[cfg(test)]
     pub(super) async fn abandon(&self) {

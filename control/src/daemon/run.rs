@@ -88,6 +88,7 @@ async fn run_daemon(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let servers = std::iter::once(local).chain(networks.server());
     stop(&under_way, servers.collect()).await;
+    networks.save_view().await;
     // Without it the next process measures a shorter gap than there was.
     if let Err(error) = machine.files.write(ENDED_FILE, &clock::unix_ms()) {
         tracing::debug!(%error, "end of the process not recorded");

@@ -21,3 +21,6 @@ pub(crate) mod supervisor;
 pub(crate) mod systemd;
 pub(crate) mod tasks;
 pub(crate) mod tls;
+
+#[cfg(test)]
+mod tests;

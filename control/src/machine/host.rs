@@ -11,7 +11,8 @@ use crate::host::clock;
 use crate::host::local_addresses;
 use crate::host::membership::VIEW_FILE;
 use crate::machine::Machine;
-use crate::network::{Host, NetworkError, is_session};
+use crate::network::{Contacts, Host, NetworkError, is_session};
+use crate::overlay::PeerTraffic;
 
 impl Host for Machine {
     fn backend(&self) -> &'static str {
@@ -22,14 +23,18 @@ impl Host for Machine {
         Ok(self.overlay.change_peers(peers).await?)
     }
 
-    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
+    async fn contacts(&self) -> Result<Contacts, NetworkError> {
         let traffic = self.overlay.traffic(clock::now().instant).await?;
         let sessions = traffic
-            .into_iter()
+            .iter()
             .filter(|(_, peer)| is_session(peer.handshake_age_secs));
-        Ok(sessions
-            .filter_map(|(key, peer)| Some((key, peer.endpoint?)))
-            .collect())
+        let taken = |(key, peer): (&PublicKey, &PeerTraffic)| Some((*key, peer.newest_initiation?));
+        Ok(Contacts {
+            sessions: sessions
+                .filter_map(|(key, peer)| Some((*key, peer.endpoint?)))
+                .collect(),
+            initiations: traffic.iter().filter_map(taken).collect(),
+        })
     }
 
     fn runtime(&self) -> &'static str {

@@ -15,7 +15,7 @@ use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 use crate::host::clock;
 use crate::host::identity::Identity;
 use crate::host::tasks::TaskGroup;
-use crate::network::{Host, Network, NetworkError};
+use crate::network::{Contacts, Host, Network, NetworkError};
 use crate::store::{CREDENTIALS, MACHINES, OBSERVED, OPERATIONS, RTT, Revised, Store};
 use crate::testkit::{Ground, Offline, PATIENCE, key, record, run, wait_until, write};
 
@@ -44,10 +44,13 @@ impl Host for Recorder {
         Ok(())
     }
 
-    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
+    async fn contacts(&self) -> Result<Contacts, NetworkError> {
         let somewhere = SocketAddr::from(([192, 0, 2, 1], 1));
         let peers = self.peers.borrow();
-        Ok(peers.iter().map(|key| (*key, somewhere)).collect())
+        Ok(Contacts {
+            sessions: peers.iter().map(|key| (*key, somewhere)).collect(),
+            ..Contacts::default()
+        })
     }
 
     fn runtime(&self) -> &'static str {

@@ -82,20 +82,29 @@ impl Network {
             }
             Effect::Resync => self.resync.notify_one(),
             Effect::Observe => self.observe.notify_one(),
-            Effect::Listen => self.read_sessions(host).await,
+            Effect::Listen => self.read_contacts(host).await,
         }
         Ok(())
     }
 
-    /// Passes the peers that have a session to the control task.
-    async fn read_sessions(&self, host: &impl Host) {
-        match host.sessions().await {
-            Ok(sessions) => {
+    /// Passes what the data plane knows of its peers to the control task.
+    async fn read_contacts(&self, host: &impl Host) {
+        match host.contacts().await {
+            Ok(contacts) => {
                 let mut control = self.control.borrow_mut();
-                control.handle(Input::Sessions(sessions), clock::now());
+                control.handle(Input::Initiations(contacts.initiations), clock::now());
+                control.handle(Input::Sessions(contacts.sessions), clock::now());
             }
             // The control task asks again; the end of the data plane ends the daemon elsewhere.
             Err(error) => tracing::debug!(%error, "cannot read the sessions"),
+        }
+    }
+
+    /// Saves the view as it is when the daemon stops: the next one begins with it.
+    pub(crate) async fn save_last(&self, host: &impl Host) {
+        self.read_contacts(host).await;
+        if let Err(error) = host.save(&self.view()) {
+            tracing::warn!(%error, "cannot save the view");
         }
     }
 

@@ -5,9 +5,18 @@ use std::net::SocketAddr;
 
 use ployz_api::{InstanceId, WorkloadState};
 use ployz_core::View;
-use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
+use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot, Tai64n};
 
 use crate::network::error::NetworkError;
+
+/// The data plane's knowledge of its peers.
+#[derive(Debug, Default)]
+pub(crate) struct Contacts {
+    /// The peers that have a session, and their endpoints.
+    pub(crate) sessions: BTreeMap<PublicKey, SocketAddr>,
+    /// The timestamp of the newest initiation that was taken from each peer.
+    pub(crate) initiations: BTreeMap<PublicKey, Tai64n>,
+}
 
 /// The machine that a network runs on.
 pub(crate) trait Host {
@@ -17,8 +26,12 @@ pub(crate) trait Host {
     async fn change_peers(&self, peers: Vec<PeerUpdate>) -> Result<(), NetworkError>;
     /// The round trips to peers.
     async fn round_trips(&self) -> Result<BTreeMap<PublicKey, RttSnapshot>, NetworkError>;
+    /// The peers that have a session, and the newest initiations that were taken.
+    async fn contacts(&self) -> Result<Contacts, NetworkError>;
     /// The peers that have a session, and their endpoints.
-    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError>;
+    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
+        Ok(self.contacts().await?.sessions)
+    }
     /// The endpoints of its management server.
     fn management(&self) -> Vec<SocketAddr>;
     /// The runtime of its workloads.

@@ -23,5 +23,5 @@ mod tests;
 
 pub(crate) use client::{Client, ask_once};
 pub(crate) use error::NetworkError;
-pub(crate) use host::Host;
+pub(crate) use host::{Contacts, Host};
 pub(crate) use state::{Network, Storage, is_session};

@@ -16,7 +16,7 @@ use ployz_engine::{PeerUpdate, PublicKey, RttSnapshot};
 
 use crate::host::clock;
 use crate::host::identity::Identity;
-use crate::network::{Host, Network, NetworkError};
+use crate::network::{Contacts, Host, Network, NetworkError};
 use crate::store::{MACHINES, OBSERVED, Revised, Store};
 use crate::testkit::{Ground, PATIENCE, key, program, record, run, wait_until};
 
@@ -57,10 +57,13 @@ impl Host for Stub {
         Ok(())
     }
 
-    async fn sessions(&self) -> Result<BTreeMap<PublicKey, SocketAddr>, NetworkError> {
+    async fn contacts(&self) -> Result<Contacts, NetworkError> {
         let somewhere = SocketAddr::from(([192, 0, 2, 1], 1));
         let peers = self.peers.borrow();
-        Ok(peers.iter().map(|key| (*key, somewhere)).collect())
+        Ok(Contacts {
+            sessions: peers.iter().map(|key| (*key, somewhere)).collect(),
+            ..Contacts::default()
+        })
     }
 
     fn runtime(&self) -> &'static str {

@@ -15,7 +15,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ployz_dataplane::netlink::{HostWatch, Link, Netlink};
 use ployz_dataplane::uapi::{Interface as _, SOCKET_DIRECTORY, Server};
 use ployz_dataplane::{Device, DeviceOptions};
-use ployz_engine::{Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Update};
+use ployz_engine::{
+    Drop, PeerSnapshot, PeerUpdate, PrivateKey, PublicKey, Snapshot, Tai64n, Update,
+};
 
 use crate::host::config::Config;
 use crate::metrics;
@@ -57,6 +59,7 @@ pub(crate) struct PeerTraffic {
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) path_mtu: Option<u64>,
+    pub(crate) newest_initiation: Option<Tai64n>,
 }
 
 impl Overlay {
@@ -78,7 +81,7 @@ impl Overlay {
             listen_port: wg_port,
         };
         let update = Update {
-            private_key: Some(Some(PrivateKey::from_bytes(*key.expose()))),
+            private_key: Some(Some(key.copy())),
             peers,
             ..Update::default()
         };
@@ -214,6 +217,7 @@ impl Overlay {
             rx_bytes: peer.rx_bytes,
             tx_bytes: peer.tx_bytes,
             path_mtu: peer.path_mtu.map(|mtu| mtu as u64),
+            newest_initiation: peer.newest_initiation,
         };
         Ok(snapshot
             .peers

@@ -181,6 +181,7 @@ async fn enter_network(here: &Machine, redeemed: Redeemed) -> Result<Membership,
         machines,
         revoked: BTreeSet::new(),
         roamed: BTreeMap::new(),
+        initiations: BTreeMap::new(),
     };
     here.overlay.add_addresses(&addresses).await?;
     if let Err(error) = commit(here, &view, &membership) {

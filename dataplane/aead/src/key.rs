@@ -5,13 +5,16 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::WideKey;
 use crate::message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};
+use crate::wiped::Wiped;
 
 /// From so many messages on, doing them side by side costs less than one after the other.
 #[cfg(target_arch = "x86_64")]
 const WIDE_LEN_MIN: usize = 4;
 
-/// A key, made ready for use.
-pub struct Key {
+/// A key, made ready for use, and wiped when it is dropped.
+pub struct Key(Wiped<Parts>);
+
+struct Parts {
     ring: LessSafeKey,
     #[cfg(target_arch = "x86_64")]
     wide: Option<WideKey>,
@@ -21,11 +24,11 @@ impl Key {
     /// From its bytes.
     pub fn new(bytes: &[u8; KEY_LEN]) -> Self {
         let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).expect("the length is right");
-        Self {
+        Self(Wiped::new(Parts {
             ring: LessSafeKey::new(key),
             #[cfg(target_arch = "x86_64")]
             wide: WideKey::new(bytes),
-        }
+        }))
     }
 
     /// Encrypts up to [`GROUP_LEN_MAX`] messages in place and writes their tags.
@@ -65,14 +68,14 @@ impl Key {
 
     #[cfg(target_arch = "x86_64")]
     fn wide_for(&self, messages: &[Message<'_>]) -> Option<&WideKey> {
-        self.wide
-            .as_ref()
-            .filter(|_| messages.len() >= WIDE_LEN_MIN)
+        let wide = self.0.wide.as_ref();
+        wide.filter(|_| messages.len() >= WIDE_LEN_MIN)
     }
 
     fn seal_one(&self, message: &mut Message<'_>) {
         let (text, tag) = message.bytes.split_at_mut(message.bytes.len() - TAG_LEN);
         let sealed = self
+            .0
             .ring
             .seal_in_place_separate_tag(nonce(message.counter), Aad::empty(), text)
             .expect("no text is too long for its nonce");
@@ -80,7 +83,8 @@ impl Key {
     }
 
     fn open_one(&self, message: &mut Message<'_>) -> bool {
-        self.ring
+        self.0
+            .ring
             .open_in_place(nonce(message.counter), Aad::empty(), message.bytes)
             .is_ok()
     }

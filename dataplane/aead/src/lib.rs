@@ -5,6 +5,7 @@
 mod avx512;
 mod key;
 mod message;
+mod wiped;
 
 pub use key::Key;
 pub use message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};

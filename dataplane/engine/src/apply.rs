@@ -9,8 +9,11 @@ use crate::engine::{Engine, Keys, Recent};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::peer_id::PeerId;
 use crate::sink::Sink;
-use crate::tunnel::{Gate, Identity, Tunnel};
+use crate::tunnel::{Gate, Identity, Tai64n, Tunnel};
 use crate::update::{AllowedIpChange, MAX_PEERS, PeerUpdate, Update, UpdateError};
+
+/// A peer's clock may be ahead of ours by so much; for as long at most it is refused if it is set back.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Applies `update`. Listen port and mark are the driver's business and are not looked at. Whether it can be
@@ -71,7 +74,7 @@ impl Engine {
             return;
         }
         self.keys = private_key.map(|key| {
-            let identity = Arc::new(Identity::new(PrivateKey::from_bytes(*key.expose())));
+            let identity = Arc::new(Identity::new(key.copy()));
             let gate = Gate::new(&identity, &mut self.sources);
             Keys { identity, gate }
         });
@@ -106,6 +109,9 @@ impl Engine {
         if let Some(remote) = update.endpoint {
             self.set_endpoint(id, remote);
         }
+        if let Some(taken) = update.newest_initiation {
+            self.set_newest_initiation(id, taken);
+        }
         if update.replace_allowed_ips {
             self.clear_allowed_ips(id);
         }
@@ -123,10 +129,9 @@ impl Engine {
     /// The preshared key is part of the handshake: a session that there is goes on until the next.
     fn set_preshared_key(&mut self, id: PeerId, preshared_key: Option<&PresharedKey>) {
         let peer = self.peers.get_mut(id);
-        let expose = |key: &PresharedKey| *key.expose();
-        if peer.preshared_key.as_ref().map(expose) != preshared_key.map(expose) {
-            peer.preshared_key =
-                preshared_key.and_then(|key| PresharedKey::from_bytes(expose(key)));
+        let former = peer.preshared_key.as_ref().map(PresharedKey::expose);
+        if former != preshared_key.map(PresharedKey::expose) {
+            peer.preshared_key = preshared_key.map(PresharedKey::copy);
             if let Some(tunnel) = &mut peer.tunnel {
                 tunnel.set_preshared_key(preshared_key);
             }
@@ -138,6 +143,17 @@ impl Engine {
         let endpoint = &mut self.peers.get_mut(id).endpoint;
         if endpoint.is_none_or(|current| current.remote != remote) {
             *endpoint = Some(Endpoint::configured(remote));
+        }
+    }
+
+    /// A timestamp from further in the future is left out: a peer whose clock was wrong for a while would be refused
+    /// until then. What that lets in can move no endpoint, since it is unproven.
+    fn set_newest_initiation(&mut self, id: PeerId, taken: Tai64n) {
+        let latest = (self.sources.unix_time)().saturating_add(CLOCK_SKEW_MAX);
+        if let Some(tunnel) = &mut self.peers.get_mut(id).tunnel
+            && taken <= Tai64n::new(latest)
+        {
+            tunnel.set_newest_initiation(taken);
         }
     }
 

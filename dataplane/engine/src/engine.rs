@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::allowed_ips::AllowedIps;
 use crate::clock::{ReadClocks, StampClock};
 use crate::drops::{Drop, Drops};
-use crate::endpoint::LocalAddress;
+use crate::endpoint::{Endpoint, LocalAddress};
 use crate::handoff::Handoffs;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::HANDSHAKE_INITIATION_LEN;
@@ -186,7 +186,7 @@ impl Engine {
         let now_ns = self.now_ns();
         let private_key = self.keys.as_ref().map(|keys| keys.identity.private_key());
         Description {
-            private_key: private_key.map(|key| PrivateKey::from_bytes(*key.expose())),
+            private_key: private_key.map(PrivateKey::copy),
             peers: self
                 .peers
                 .ids()
@@ -210,10 +210,7 @@ impl Engine {
         let peer = self.peers.get(id);
         PeerDescription {
             state: peer.snapshot(now_ns),
-            preshared_key: peer
-                .preshared_key
-                .as_ref()
-                .and_then(|key| PresharedKey::from_bytes(*key.expose())),
+            preshared_key: peer.preshared_key.as_ref().map(PresharedKey::copy),
             persistent_keepalive_secs: peer
                 .persistent_keepalive
                 .map_or(0, |interval| interval.as_secs() as u16),
@@ -275,15 +272,25 @@ impl Engine {
         message: &[u8],
         sink: &mut impl Sink,
     ) {
-        let peer = self.peers.get_mut(id);
-        let Some(endpoint) = peer.endpoint else {
-            self.drops.count(Drop::NoEndpoint);
-            return;
-        };
-        sink.datagram(message.len(), &endpoint, Departure::default(), |room| {
+        match self.peers.get(id).endpoint {
+            Some(endpoint) => self.send_message_to(now, id, &endpoint, message, sink),
+            None => self.drops.count(Drop::NoEndpoint),
+        }
+    }
+
+    /// The same, to where something came from.
+    pub(crate) fn send_message_to(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        endpoint: &Endpoint,
+        message: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        sink.datagram(message.len(), endpoint, Departure::default(), |room| {
             room.copy_from_slice(message)
         });
-        peer.sent(now, message.len());
+        self.peers.get_mut(id).sent(now, message.len());
     }
 
     /// The peer that may use this packet's source address.

@@ -19,7 +19,7 @@ use crate::peer_id::PeerId;
 use crate::probe::Probe;
 use crate::sealing::in_place;
 use crate::sink::{Departure, Sink};
-use crate::tunnel::{Admission, Claim};
+use crate::tunnel::{Admission, Claim, Freshness};
 
 /// An initiation costs us four scalar multiplications: from one peer, at most this often (the kernel's
 /// `INITIATIONS_PER_SECOND` is 50).
@@ -240,11 +240,17 @@ impl Engine {
         }
         let tunnel = peer.tunnel.as_mut().ok_or(Drop::NoKey)?;
         let mut response = [0; HANDSHAKE_RESPONSE_LEN];
-        tunnel.respond(now, &mut self.sources, claim, datagram, &mut response)?;
+        let freshness = tunnel.respond(now, &mut self.sources, claim, datagram, &mut response)?;
         peer.last_initiation = Some(now);
-        peer.received(now, from, datagram.len());
+        // Until a session is confirmed nothing can be sent on it anyway, and what confirms it moves the endpoint.
+        match (freshness, peer.endpoint) {
+            (Freshness::Unproven, Some(_)) => peer.count_received(now, datagram.len()),
+            (Freshness::New, _) | (Freshness::Unproven, None) => {
+                peer.received(now, from, datagram.len());
+            }
+        }
         self.wake(now, id);
-        self.send_message(now, id, &response, sink);
+        self.send_message_to(now, id, from, &response, sink);
         Ok(())
     }
 

@@ -1,17 +1,17 @@
 //! The three kinds of 32-byte keys, which must not be confused.
 //!
-//! Secret keys are zeroized on drop, are not `Clone`, and never show themselves in `Debug`; whoever copies one does so
-//! knowingly, through `expose`.
+//! Secret keys are wiped on drop, are not `Clone`, and never show themselves in `Debug`. They stay in one place however
+//! they are moved; a copy is made knowingly, with `copy`.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use x25519_dalek as x25519;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
-/// Length of every key in bytes.
-pub const KEY_LEN: usize = 32;
+pub use crate::secret::KEY_LEN;
+use crate::secret::{SecretBytes, on_wiped_stack};
 
 /// A key that could not be read from text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,9 @@ impl PublicKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_hex(text: &str) -> Result<Self, InvalidKey> {
-        decode_hex(text).map(Self)
+        let mut bytes = [0; KEY_LEN];
+        decode_hex(text, &mut bytes)?;
+        Ok(Self(bytes))
     }
 
     /// Reads base64, the form of `wg` and its files.
@@ -41,7 +43,9 @@ impl PublicKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_base64(text: &str) -> Result<Self, InvalidKey> {
-        decode_base64(text).map(Self)
+        let mut bytes = [0; KEY_LEN];
+        decode_base64(text, &mut bytes)?;
+        Ok(Self(bytes))
     }
 
     /// The 32 bytes, little-endian u-coordinate (RFC 7748).
@@ -77,15 +81,12 @@ impl fmt::Debug for PublicKey {
 }
 
 /// Our own Curve25519 private key.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey([u8; KEY_LEN]);
+pub struct PrivateKey(SecretBytes);
 
 impl PrivateKey {
     /// Takes 32 random bytes and clamps them (RFC 7748, section 5), so that what is read back is what is used.
     pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
-        bytes[0] &= 248;
-        bytes[31] = (bytes[31] & 127) | 64;
-        let key = Self(bytes);
+        let key = Self::clamped(SecretBytes::copy_of(&bytes));
         bytes.zeroize();
         key
     }
@@ -95,7 +96,9 @@ impl PrivateKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_hex(text: &str) -> Result<Option<Self>, InvalidKey> {
-        decode_hex(text).map(|bytes| (bytes != [0; KEY_LEN]).then(|| Self::from_bytes(bytes)))
+        let mut bytes = SecretBytes::zero();
+        decode_hex(text, &mut bytes)?;
+        Ok((*bytes != [0; KEY_LEN]).then(|| Self::clamped(bytes)))
     }
 
     /// Reads base64.
@@ -103,27 +106,44 @@ impl PrivateKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_base64(text: &str) -> Result<Option<Self>, InvalidKey> {
-        decode_base64(text).map(|bytes| (bytes != [0; KEY_LEN]).then(|| Self::from_bytes(bytes)))
+        let mut bytes = SecretBytes::zero();
+        decode_base64(text, &mut bytes)?;
+        Ok((*bytes != [0; KEY_LEN]).then(|| Self::clamped(bytes)))
+    }
+
+    /// Another one of the same.
+    pub fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// The public half.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(x25519::PublicKey::from(&x25519::StaticSecret::from(self.0)).to_bytes())
+        on_wiped_stack(|| {
+            PublicKey(x25519::PublicKey::from(&x25519::StaticSecret::from(*self.0)).to_bytes())
+        })
     }
 
     /// The secret that this key and another one's public half share (RFC 7748, section 6.1); none if that is of low
     /// order, for then everybody knows it.
     pub fn agree(&self, other: &PublicKey) -> Option<Zeroizing<[u8; KEY_LEN]>> {
-        let secret = x25519::StaticSecret::from(self.0);
-        let shared = secret.diffie_hellman(&x25519::PublicKey::from(other.0));
-        shared
-            .was_contributory()
-            .then(|| Zeroizing::new(shared.to_bytes()))
+        on_wiped_stack(|| {
+            let secret = x25519::StaticSecret::from(*self.0);
+            let shared = secret.diffie_hellman(&x25519::PublicKey::from(other.0));
+            shared
+                .was_contributory()
+                .then(|| Zeroizing::new(shared.to_bytes()))
+        })
     }
 
     /// The secret itself.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
+    }
+
+    fn clamped(mut bytes: SecretBytes) -> Self {
+        bytes[0] &= 248;
+        bytes[31] = (bytes[31] & 127) | 64;
+        Self(bytes)
     }
 }
 
@@ -134,13 +154,14 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// The optional symmetric key mixed into the handshake.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct PresharedKey([u8; KEY_LEN]);
+pub struct PresharedKey(SecretBytes);
 
 impl PresharedKey {
     /// Takes the 32 bytes; all zero means "no key" and is `None`.
-    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Option<Self> {
-        (bytes != [0; KEY_LEN]).then_some(Self(bytes))
+    pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Option<Self> {
+        let key = Self::unless_zero(SecretBytes::copy_of(&bytes));
+        bytes.zeroize();
+        key
     }
 
     /// Reads 64 hexadecimal digits; all zero means "no key".
@@ -148,7 +169,9 @@ impl PresharedKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_hex(text: &str) -> Result<Option<Self>, InvalidKey> {
-        decode_hex(text).map(Self::from_bytes)
+        let mut bytes = SecretBytes::zero();
+        decode_hex(text, &mut bytes)?;
+        Ok(Self::unless_zero(bytes))
     }
 
     /// Reads base64; all zero means "no key".
@@ -156,12 +179,23 @@ impl PresharedKey {
     /// # Errors
     /// [`InvalidKey`] for any other text.
     pub fn from_base64(text: &str) -> Result<Option<Self>, InvalidKey> {
-        decode_base64(text).map(Self::from_bytes)
+        let mut bytes = SecretBytes::zero();
+        decode_base64(text, &mut bytes)?;
+        Ok(Self::unless_zero(bytes))
+    }
+
+    /// Another one of the same.
+    pub fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// The secret itself.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
+    }
+
+    fn unless_zero(bytes: SecretBytes) -> Option<Self> {
+        (*bytes != [0; KEY_LEN]).then_some(Self(bytes))
     }
 }
 
@@ -171,17 +205,20 @@ impl fmt::Debug for PresharedKey {
     }
 }
 
-fn decode_hex(text: &str) -> Result<[u8; KEY_LEN], InvalidKey> {
-    let mut bytes = [0; KEY_LEN];
-    hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidKey)?;
-    Ok(bytes)
+fn decode_hex(text: &str, bytes: &mut [u8; KEY_LEN]) -> Result<(), InvalidKey> {
+    hex::decode_to_slice(text, bytes).map_err(|_| InvalidKey)
 }
 
-fn decode_base64(text: &str) -> Result<[u8; KEY_LEN], InvalidKey> {
-    let mut decoded = BASE64.decode(text).map_err(|_| InvalidKey)?;
-    let bytes = <[u8; KEY_LEN]>::try_from(decoded.as_slice()).map_err(|_| InvalidKey);
-    decoded.zeroize();
-    bytes
+fn decode_base64(text: &str, bytes: &mut [u8; KEY_LEN]) -> Result<(), InvalidKey> {
+    // 44 characters without padding could be a byte more, for which there has to be room.
+    let mut decoded = Zeroizing::new([0; KEY_LEN + 1]);
+    match BASE64.decode_slice(text, &mut *decoded) {
+        Ok(KEY_LEN) => {
+            bytes.copy_from_slice(&decoded[..KEY_LEN]);
+            Ok(())
+        }
+        Ok(_) | Err(_) => Err(InvalidKey),
+    }
 }
 
 /// The points of small order and their non-canonical spellings (<https://cr.yp.to/ecdh.html#validate>).

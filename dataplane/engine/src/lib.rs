@@ -29,6 +29,7 @@ mod probing;
 mod reflection;
 mod rtt;
 mod sealing;
+mod secret;
 mod shard_map;
 mod sink;
 mod sources;
@@ -66,6 +67,7 @@ pub use sink::{Departure, SendMode, Sink};
 pub use sources::{Random, Sources, UnixTime};
 pub use stamp::Stamper;
 pub use steer::Steer;
+pub use tunnel::Tai64n;
 pub use update::{
     AllowedIpChange, Description, MAX_PEERS, PeerDescription, PeerSnapshot, PeerUpdate, Snapshot,
     Update, UpdateError,

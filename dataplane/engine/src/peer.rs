@@ -92,11 +92,16 @@ impl Peer {
 
     /// An authenticated message came from `from`: count it, and go there from now on.
     pub(crate) fn received(&mut self, now: Instant, from: &Endpoint, datagram_len: usize) {
-        self.rx_bytes += datagram_len as u64;
-        self.last_traversal = now;
+        self.count_received(now, datagram_len);
         if self.endpoint.as_ref() != Some(from) {
             self.endpoint = Some(*from);
         }
+    }
+
+    /// An authenticated message came, and does not prove that the peer is where it came from.
+    pub(crate) fn count_received(&mut self, now: Instant, datagram_len: usize) {
+        self.rx_bytes += datagram_len as u64;
+        self.last_traversal = now;
     }
 
     /// A message was sent.
@@ -113,6 +118,7 @@ impl Peer {
             rx_bytes: self.rx_bytes,
             tx_bytes: self.tx_bytes,
             last_handshake: self.last_handshake,
+            newest_initiation: self.tunnel.as_ref().and_then(Tunnel::newest_initiation),
             staged_packets: self.staged.len(),
             path_mtu: self.path.as_ref().and_then(|path| path.mtu()),
             batches: self

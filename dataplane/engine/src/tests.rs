@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use crate::message::HANDSHAKE_INITIATION_LEN;
 use crate::{
     AllowedIpChange, Departure, Drop, Ecn, Endpoint, Engine, PeerSnapshot, PeerUpdate,
-    PresharedKey, PrivateKey, PublicKey, ShardMap, Sink, Sources, Update,
+    PresharedKey, PrivateKey, PublicKey, ShardMap, Sink, Sources, Tai64n, Update,
 };
 
 /// What an engine put out.
@@ -294,6 +295,99 @@ fn an_endpoint_roams_with_every_authenticated_message_and_with_no_other() {
         "a replay moves nothing"
     );
     assert_eq!(b.dropped(Drop::Replay), 1);
+}
+
+/// The first datagram that a host has put out; the others are lost.
+fn first(host: &mut Host) -> Vec<u8> {
+    let (datagram, ..) = std::mem::take(&mut host.out.datagrams).swap_remove(0);
+    datagram
+}
+
+/// An initiation to its only peer.
+fn initiation(host: &mut Host, now: Instant) -> [u8; HANDSHAKE_INITIATION_LEN] {
+    let mut message = [0; HANDSHAKE_INITIATION_LEN];
+    let Engine { peers, sources, .. } = &mut host.engine;
+    let peer = peers.get_mut(peers.ids()[0]);
+    let tunnel = peer.tunnel.as_mut().unwrap();
+    assert!(tunnel.initiate(now, sources, &mut message));
+    message
+}
+
+/// An attacker on the path records an initiation, the peer's host is started again, and the recording comes from
+/// somewhere else.
+#[test]
+fn a_recorded_initiation_moves_no_endpoint_after_a_restart() {
+    let (mut a, mut b) = pair();
+    let elsewhere: SocketAddr = "198.51.100.66:66".parse().unwrap();
+    a.send(&packet(1, 2, 84));
+    let recorded = first(&mut a);
+    b.receive(a.at, Ecn::NotEct, &recorded);
+    b.out.datagrams.clear();
+    let taken = b.peer(a.public_key).newest_initiation;
+    assert!(taken.is_some());
+
+    // The timestamp was not saved before a crash: it is answered, which leads to nothing.
+    let mut b = Host::new(2);
+    b.add(&a, &["10.0.0.1/32"]);
+    b.receive(elsewhere, Ecn::NotEct, &recorded);
+    assert_eq!(b.out.datagrams.len(), 1);
+    assert_eq!(b.peer(a.public_key).endpoint, Some(a.at));
+
+    // It was: nothing is answered, and the engine goes on to say so.
+    let mut b = Host::new(2);
+    b.add(&a, &["10.0.0.1/32"]);
+    b.set_peer(PeerUpdate {
+        newest_initiation: taken,
+        ..PeerUpdate::new(a.public_key)
+    });
+    b.receive(elsewhere, Ecn::NotEct, &recorded);
+    assert!(b.out.datagrams.is_empty());
+    assert_eq!(b.dropped(Drop::BadHandshake), 1);
+    assert_eq!(b.peer(a.public_key).endpoint, Some(a.at));
+    assert_eq!(b.peer(a.public_key).newest_initiation, taken);
+}
+
+/// The proof is a session that the peer has confirmed; before it, what confirms one moves the endpoint.
+#[test]
+fn a_peer_that_has_moved_is_answered_where_it_is_and_found_there_once_it_confirms() {
+    let (mut a, mut b) = pair();
+    let mut now = clock();
+    let ports: [SocketAddr; 2] = ["198.51.100.1:1", "198.51.100.1:2"].map(|it| it.parse().unwrap());
+    let key = a.public_key;
+    let endpoint = |b: &Host| b.peer(key).endpoint;
+    b.receive_at(now, ports[0], Ecn::NotEct, &initiation(&mut a, now));
+    let (response, to, _) = b.out.datagrams.pop().unwrap();
+    assert_eq!((to.remote, endpoint(&b)), (ports[0], Some(a.at)));
+    a.receive_at(now, b.at, Ecn::NotEct, &response);
+    b.receive_at(now, ports[0], Ecn::NotEct, &first(&mut a));
+    assert_eq!(endpoint(&b), Some(ports[0]));
+
+    now += Duration::from_secs(10);
+    b.receive_at(now, ports[1], Ecn::NotEct, &initiation(&mut a, now));
+    assert_eq!(endpoint(&b), Some(ports[1]), "as in the kernel");
+}
+
+/// A peer whose clock was far ahead when it was last heard from is not locked out.
+#[test]
+fn a_timestamp_from_the_future_is_not_taken_over() {
+    let (mut a, mut b) = pair();
+    for (ahead_secs, is_answered) in [(601, true), (600, false)] {
+        let future = Tai64n::new(Duration::from_secs(ahead_secs));
+        b.set_peer(PeerUpdate {
+            newest_initiation: Some(future),
+            ..PeerUpdate::new(a.public_key)
+        });
+        let forget = PeerUpdate {
+            remove: true,
+            ..PeerUpdate::new(b.public_key)
+        };
+        a.set_peer(forget);
+        a.add(&b, &["10.0.0.2/32"]);
+        a.send(&packet(1, 2, 84));
+        let initiation = first(&mut a);
+        b.receive(a.at, Ecn::NotEct, &initiation);
+        assert_eq!(b.out.datagrams.pop().is_some(), is_answered, "{ahead_secs}");
+    }
 }
 
 #[test]

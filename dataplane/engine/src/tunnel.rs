@@ -26,16 +26,18 @@ use crate::drops::Drop;
 use crate::key::{PresharedKey, PublicKey};
 use crate::message::{DATA_OVERHEAD_LEN, HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN};
 use crate::sealing::seal_messages;
+use crate::secret::on_wiped_stack;
 use crate::sources::Sources;
 use macs::Macs;
 use noise::{Agreed, Pending, Remote};
 use session::{REJECT_AFTER_TIME, Role, Session, Sessions};
-use tai64n::{Stamps, Tai64n};
+use tai64n::Stamps;
 use timers::{Due, JITTER_MAX, KEEPALIVE_TIMEOUT, REKEY_TIMEOUT, Timers};
 
 pub(crate) use gate::{Admission, Gate};
 pub(crate) use identity::Identity;
 pub(crate) use noise::Claim;
+pub use tai64n::Tai64n;
 
 /// The interval at which a tunnel that is awake wants [`Tunnel::tick`]: timers are late by so much at most.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -48,7 +50,8 @@ const LAST_MINUTE: Duration =
 /// The sessions with one peer.
 pub(crate) struct Tunnel {
     identity: Arc<Identity>,
-    remote: Remote,
+    /// Apart, like all that holds keys: the list of peers is moved when it grows.
+    remote: Box<Remote>,
     macs: Macs,
     /// 24 bits, which the receiver indices of all sessions begin with; the rest of the latest.
     index: u32,
@@ -57,8 +60,19 @@ pub(crate) struct Tunnel {
     sessions: Sessions,
     timers: Timers,
     stamps: Stamps,
-    /// The timestamp of the last initiation that was taken.
-    last_stamp: Option<Tai64n>,
+    /// The newest initiation that was taken, by this tunnel or by an earlier process.
+    newest_initiation: Option<Tai64n>,
+    /// The peer has sent data on a session that it had begun: it made that initiation while this tunnel existed.
+    is_confirmed: bool,
+}
+
+/// The age of an initiation that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Newer than one that the peer has confirmed: made since then, and no recording from before.
+    New,
+    /// Newer than all that were taken, but this tunnel did not exist yet when an earlier one may have been recorded.
+    Unproven,
 }
 
 /// The result of a tick.
@@ -80,7 +94,7 @@ impl Tunnel {
         debug_assert!(index < 1 << 24);
         Some(Self {
             identity: Arc::clone(identity),
-            remote: Remote::new(identity, peer)?,
+            remote: on_wiped_stack(|| Remote::new(identity, peer).map(Box::new))?,
             macs: Macs::new(peer),
             index,
             last_number: 0,
@@ -88,8 +102,19 @@ impl Tunnel {
             sessions: Sessions::default(),
             timers: Timers::default(),
             stamps: Stamps::default(),
-            last_stamp: None,
+            newest_initiation: None,
+            is_confirmed: false,
         })
+    }
+
+    /// The newest initiation that was taken.
+    pub(crate) fn newest_initiation(&self) -> Option<Tai64n> {
+        self.newest_initiation
+    }
+
+    /// Takes no initiation from now on that is not newer than `taken`.
+    pub(crate) fn set_newest_initiation(&mut self, taken: Tai64n) {
+        self.newest_initiation = self.newest_initiation.max(Some(taken));
     }
 
     /// The key of the handshakes from now on. The session goes on.
@@ -161,6 +186,7 @@ impl Tunnel {
         session.ok_or(Drop::UnknownSession)?.note(counter)?;
         let completed = self.sessions.confirm(receiver_index);
         if completed {
+            self.is_confirmed = true;
             self.end_handshake();
         }
         self.timers.authenticated_received();
@@ -189,7 +215,8 @@ impl Tunnel {
         may_initiate
     }
 
-    /// Answers an initiation whose sender claims to be this peer.
+    /// Answers an initiation whose sender claims to be this peer. A recording that is unproven leads to nothing: only
+    /// the peer itself can confirm the session.
     ///
     /// # Errors
     /// [`Drop::BadHandshake`] if it is not the peer's, or not newer than all that were answered.
@@ -200,23 +227,29 @@ impl Tunnel {
         claim: &Claim,
         datagram: &[u8],
         out: &mut [u8; HANDSHAKE_RESPONSE_LEN],
-    ) -> Result<(), Drop> {
-        let proven = claim.prove(&self.remote, datagram)?;
-        let stamp = Some(proven.timestamp);
-        if stamp <= self.last_stamp {
-            return Err(Drop::BadHandshake);
-        }
-        let index = self.unused_index();
-        let agreed = proven.respond(&self.remote, index, &sources.draw_secret(), out)?;
+    ) -> Result<Freshness, Drop> {
+        on_wiped_stack(|| {
+            let proven = claim.prove(&self.remote, datagram)?;
+            let stamp = Some(proven.timestamp);
+            if stamp <= self.newest_initiation {
+                return Err(Drop::BadHandshake);
+            }
+            let index = self.unused_index();
+            let agreed = proven.respond(&self.remote, index, &sources.draw_secret(), out)?;
+            self.newest_initiation = stamp;
+            let session = Session::new(now, Role::Responder, index, &agreed);
+            self.sessions.add_answered(session);
+            Ok(())
+        })?;
         self.macs.write(now, out);
-        self.last_stamp = stamp;
-        let session = Session::new(now, Role::Responder, index, &agreed);
-        self.sessions.add_answered(session);
         self.timers.authenticated_received();
         self.timers
             .response_sent(now, sources.draw_duration(JITTER_MAX));
         self.timers.session_derived(now);
-        Ok(())
+        Ok(match self.is_confirmed {
+            true => Freshness::New,
+            false => Freshness::Unproven,
+        })
     }
 
     /// Takes a response that was admitted: there is a session now, and the peer waits for the first message on it.
@@ -226,9 +259,12 @@ impl Tunnel {
     pub(crate) fn complete(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
         let message = datagram.try_into().map_err(|_| Drop::MalformedMessage)?;
         let pending = self.pending.as_ref().ok_or(Drop::BadHandshake)?;
-        let agreed: Agreed = pending.complete(&self.identity, &self.remote, message)?;
-        let session = Session::new(now, Role::Initiator, pending.index, &agreed);
-        self.sessions.add_initiated(session);
+        on_wiped_stack(|| {
+            let agreed: Agreed = pending.complete(&self.identity, &self.remote, message)?;
+            let session = Session::new(now, Role::Initiator, pending.index, &agreed);
+            self.sessions.add_initiated(session);
+            Ok(())
+        })?;
         self.timers.authenticated_received();
         self.timers.session_derived(now);
         self.end_handshake();
@@ -281,15 +317,12 @@ impl Tunnel {
     ) {
         let stamp = self.stamps.next((sources.unix_time)());
         let index = self.unused_index();
-        let pending = Pending::initiate(
-            &self.identity,
-            &self.remote,
-            index,
-            sources.draw_secret(),
-            stamp,
-            out,
-        );
-        self.pending = Some(Box::new(pending));
+        self.pending = Some(on_wiped_stack(|| {
+            let ephemeral = sources.draw_secret();
+            let (identity, remote) = (&self.identity, &self.remote);
+            let pending = Pending::initiate(identity, remote, index, ephemeral, stamp, out);
+            Box::new(pending)
+        }));
         self.macs.write(now, out);
         self.timers
             .initiation_sent(now, sources.draw_duration(JITTER_MAX));

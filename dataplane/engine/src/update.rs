@@ -12,6 +12,7 @@ use crate::drops::Drops;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::path::batches::Batches;
 use crate::rtt::RttSnapshot;
+use crate::tunnel::Tai64n;
 
 /// Peers per engine: a two-hundred-and-fiftieth of the 2^24 indices, so that a random one is nearly always free.
 pub const MAX_PEERS: usize = 1 << 16;
@@ -44,6 +45,8 @@ pub struct PeerUpdate {
     pub preshared_key: Option<Option<PresharedKey>>,
     /// The endpoint until the peer is heard from elsewhere.
     pub endpoint: Option<SocketAddr>,
+    /// The newest initiation that an earlier process took from the peer: no older one is taken.
+    pub newest_initiation: Option<Tai64n>,
     /// Seconds of silence after which a keepalive is sent; 0 for never.
     pub persistent_keepalive_secs: Option<u16>,
     /// Takes all allowed IPs away before `allowed_ips` is read.
@@ -61,6 +64,7 @@ impl PeerUpdate {
             update_only: false,
             preshared_key: None,
             endpoint: None,
+            newest_initiation: None,
             persistent_keepalive_secs: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
@@ -121,6 +125,8 @@ pub struct PeerSnapshot {
     pub tx_bytes: u64,
     /// The time at which the last handshake was completed, on the engine's clock.
     pub last_handshake: Option<Instant>,
+    /// The timestamp of the newest initiation that was taken from it.
+    pub newest_initiation: Option<Tai64n>,
     /// Packets that wait for a handshake.
     pub staged_packets: usize,
     /// The longest IP packet that reaches it, outside the tunnel, in bytes; none before it was measured.
@@ -140,6 +146,7 @@ impl PeerSnapshot {
             rx_bytes: 0,
             tx_bytes: 0,
             last_handshake: None,
+            newest_initiation: None,
             staged_packets: 0,
             path_mtu: None,
             batches: Batches::Untested,

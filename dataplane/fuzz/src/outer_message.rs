@@ -13,7 +13,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{Digest, KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac};
 use ployz_dataplane::offload::VnetHeader;
-use ployz_engine::{Ecn, Snapshot};
+use ployz_engine::{DATA_OVERHEAD_LEN, Ecn, Snapshot};
 
 use super::hosts::{Speaker, Victim, address, connect, drops, peer, private_key};
 use super::input::Input;
@@ -21,12 +21,14 @@ use super::input::Input;
 const VICTIM: u8 = 1;
 const PEERS: [u8; 2] = [2, 3];
 const STRANGER: u8 = 4;
+const SPEAKERS: usize = PEERS.len() + 1;
 
 /// Enough to replay, alter and replay again; few enough for many runs a second.
 const STEPS_MAX: usize = 48;
 
 /// Lengths of the messages with a fixed one, by type.
 const LENGTHS: [usize; 3] = [148, 92, 64];
+const RESPONSE_LEN: usize = 92;
 const COOKIE_REPLY_LEN: usize = 64;
 
 /// A run of messages, most of them not what they seem.
@@ -44,6 +46,8 @@ pub fn outer_message(data: &[u8]) {
 struct World {
     victim: Victim,
     speakers: Vec<Speaker>,
+    /// The packets that wait for a session at each speaker, the oldest first.
+    staged: [Vec<Vec<u8>>; SPEAKERS],
     genuine: Vec<Genuine>,
 }
 
@@ -74,6 +78,7 @@ impl World {
             victim,
             genuine: genuine.collect(),
             speakers,
+            staged: Default::default(),
         }
     }
 
@@ -112,6 +117,9 @@ impl World {
     fn say(&mut self, speaker: usize, input: &mut Input<'_>) {
         let inner = inner(2 + speaker as u8, 1, input.below(1400));
         let said = self.speakers[speaker].say(self.victim.now, &inner);
+        if !said.iter().any(|bytes| bytes[0] == 4) {
+            self.staged[speaker].push(inner.clone());
+        }
         self.genuine.extend(said.into_iter().map(|bytes| Genuine {
             inner: if bytes[0] == 4 {
                 inner.clone()
@@ -178,11 +186,11 @@ impl World {
         self.victim
             .receive(from, payload, Ecn::from_bits(input.byte()), segment_len);
         let after = self.victim.snapshot();
-        let writes = self.answer(from, &before);
         let segments: Vec<&[u8]> = payload
             .chunks(segment_len.unwrap_or(payload.len()).max(1))
             .collect();
         let said = segments.iter().filter(|it| self.is_said(it)).count();
+        let writes = self.answer(from, &before, said > 0);
         let lost = drops(&after) - drops(&before);
         assert!(
             lost >= (segments.len() - said) as u64,
@@ -215,15 +223,17 @@ impl World {
         genuine.is_delivered = true;
     }
 
-    /// Ends the turn that began at `before`; what the victim wrote to its TUN. To a stranger it sends a cookie at most.
-    fn answer(&mut self, from: SocketAddr, before: &Snapshot) -> Vec<Vec<u8>> {
+    /// Ends the turn that began at `before`; what the victim wrote to its TUN. Where no peer is known to be it sends a
+    /// cookie at most, and a response if there was something genuine: the peer has to confirm that it is there.
+    fn answer(&mut self, from: SocketAddr, before: &Snapshot, is_said: bool) -> Vec<Vec<u8>> {
         let (datagrams, writes) = self.victim.end_turn();
         let after = self.victim.snapshot();
         let mut peers = before.peers.iter().chain(&after.peers);
         let is_known = peers.any(|peer| peer.endpoint == Some(from));
         for datagram in datagrams {
             if datagram.to == from && !is_known {
-                assert_eq!(datagram.bytes.len(), COOKIE_REPLY_LEN);
+                let len = datagram.bytes.len();
+                assert!(len == COOKIE_REPLY_LEN || is_said && len == RESPONSE_LEN);
             }
             self.hear(datagram.to, &datagram.bytes);
         }
@@ -240,16 +250,34 @@ impl World {
 
     /// Whoever is at `to` answers, and the answer is delivered when the input says so.
     fn hear(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let Some(speaker) = self.speakers.iter_mut().find(|it| it.at == to) else {
+        let Some(index) = self.speakers.iter().position(|it| it.at == to) else {
             return;
         };
-        let (said, _) = speaker.hear(self.victim.now, VICTIM, datagram);
-        self.genuine.extend(said.into_iter().map(|bytes| Genuine {
+        let (said, _) = self.speakers[index].hear(self.victim.now, VICTIM, datagram);
+        let inner = take_flushed(&mut self.staged[index], &said);
+        let genuine = said.into_iter().zip(inner).map(|(bytes, inner)| Genuine {
             bytes,
-            inner: Vec::new(),
+            inner,
             is_delivered: false,
-        }));
+        });
+        self.genuine.extend(genuine);
     }
+}
+
+/// The packets in `said`, empty where there is none. Once a speaker has a session all that waited for it leaves, in
+/// order and behind everything else; no answer of another kind is as long as the last packet that waited.
+fn take_flushed(staged: &mut Vec<Vec<u8>>, said: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut inner = vec![Vec::new(); said.len()];
+    let Some(first) = said.len().checked_sub(staged.len()) else {
+        return inner;
+    };
+    let holds = |(message, packet): (&Vec<u8>, &Vec<u8>)| {
+        message[0] == 4 && message.len() == packet.len() + DATA_OVERHEAD_LEN
+    };
+    if said[first..].iter().zip(&*staged).all(holds) {
+        inner.splice(first.., staged.drain(..));
+    }
+    inner
 }
 
 /// What nobody has authenticated leaves no trace but in the counters.

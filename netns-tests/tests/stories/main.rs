@@ -53,6 +53,7 @@ mod path_mtu;
 mod reflector;
 mod release;
 mod reordering;
+mod replay;
 mod restore;
 mod roaming;
 mod routing_loop;

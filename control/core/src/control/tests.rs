@@ -49,6 +49,7 @@ fn a_start_from_disk_configures_peers_and_the_store_then_changes_nothing() {
             machines: vec![machine(0, 1), machine(1, 1), machine(2, 1)],
             revoked: BTreeSet::new(),
             roamed: BTreeMap::new(),
+            initiations: BTreeMap::new(),
         }),
         now,
     );
@@ -106,6 +107,43 @@ fn a_machine_that_had_roamed_is_looked_for_where_it_was_last() {
         "and the store leads nobody astray"
     );
     assert_eq!(after.view().saved().roamed, saved.roamed);
+}
+
+#[test]
+fn the_newest_initiations_outlive_the_process() {
+    let begin = now();
+    let after = |secs| Now {
+        instant: begin.instant + Duration::from_secs(secs),
+        ..begin
+    };
+    let known = machine(1, 1);
+    let key = known.key().unwrap();
+    let time = |byte| Tai64n::from_bytes([byte; 12]);
+    let mut before = Control::new(OWN, begin);
+    before.handle(Input::Listed(vec![(known, 1)]), begin);
+    drain(&mut before);
+    let mut saves = |byte, secs| {
+        let taken = BTreeMap::from([(key, time(byte)), (stranger(), time(9))]);
+        before.handle(Input::Initiations(taken), after(secs));
+        !drain(&mut before).is_empty()
+    };
+    assert!(!saves(1, 5), "soon, by itself or with something else");
+    assert!(saves(1, 20));
+    assert!(!saves(1, 60), "it is saved");
+    assert!(saves(2, 65), "nothing was saved for long");
+    assert!(!saves(3, 70));
+    let json = serde_json::to_string(&before.view().saved()).unwrap();
+    let saved: SavedView = serde_json::from_str(&json).unwrap();
+    assert_eq!(saved.initiations.len(), 1, "of machines of the network");
+    let peers = saved.peers(OWN);
+    assert_eq!(peers[0].newest_initiation, Some(time(3)));
+    let mut next = Control::new(OWN, begin);
+    next.handle(Input::Restored(saved.clone()), begin);
+    assert_eq!(next.view().saved().initiations, saved.initiations);
+}
+
+fn stranger() -> PublicKey {
+    PublicKey::from_bytes([9; 32])
 }
 
 #[test]

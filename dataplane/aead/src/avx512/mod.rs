@@ -15,13 +15,11 @@ mod memory;
 mod poly;
 mod transpose;
 
-use zeroize::Zeroize;
-
 use self::chacha::{BLOCK_LEN, Blocks};
 use self::poly::{MESSAGES, Tag};
 use crate::message::{Authentic, GROUP_LEN_MAX, KEY_LEN, Message, TAG_LEN};
 
-/// A key for code that this processor can run.
+/// A key for code that this processor can run. Its owner wipes it.
 pub(crate) struct WideKey {
     words: [u32; 8],
 }
@@ -48,12 +46,6 @@ impl WideKey {
     pub(crate) fn open(&self, messages: &mut [Message<'_>]) -> Authentic {
         // SAFETY: as above.
         unsafe { open(&self.words, messages) }
-    }
-}
-
-impl Drop for WideKey {
-    fn drop(&mut self) {
-        self.words.zeroize();
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Macs {
     cookie_key: Bytes32,
     /// Index and first MAC of the last message: a cookie is for these, once.
     sent: Option<(u32, MacBytes)>,
-    cookie: Option<Cookie>,
+    cookie: Option<Box<Cookie>>,
 }
 
 struct Cookie {
@@ -65,17 +65,20 @@ impl Macs {
         if message[4..8] != index.to_le_bytes() {
             return Err(Drop::BadHandshake);
         }
-        let mut bytes = Zeroizing::new([0; MAC_LEN]);
-        bytes.copy_from_slice(&message[32..48]);
+        let mut cookie = Box::new(Cookie {
+            bytes: Zeroizing::default(),
+            since: now,
+        });
+        cookie.bytes.copy_from_slice(&message[32..48]);
         XChaCha20Poly1305::new((&self.cookie_key).into())
             .decrypt_in_place_detached(
                 XNonce::from_slice(&message[8..32]),
                 &mac1,
-                &mut *bytes,
+                &mut *cookie.bytes,
                 message[48..].into(),
             )
             .map_err(|_| Drop::BadHandshake)?;
-        self.cookie = Some(Cookie { bytes, since: now });
+        self.cookie = Some(cookie);
         self.sent = None;
         Ok(())
     }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::drops::Drop;
 use crate::key::{KEY_LEN, PresharedKey, PublicKey};
 use crate::message::{HANDSHAKE_INITIATION_LEN, HANDSHAKE_RESPONSE_LEN};
+use crate::secret::{SecretBytes, on_wiped_stack};
 use crate::tunnel::identity::Identity;
 use crate::tunnel::tai64n::Tai64n;
 use crate::tunnel::transcript::{Bytes32, Transcript, agree};
@@ -30,7 +31,7 @@ pub(super) struct Remote {
     point: Point,
     /// Of our static key and the peer's: part of every handshake.
     static_secret: SharedSecret,
-    preshared_key: Zeroizing<Bytes32>,
+    preshared_key: SecretBytes,
 }
 
 impl Remote {
@@ -39,14 +40,14 @@ impl Remote {
         let point = Point::from(*peer.as_bytes());
         Some(Self {
             static_secret: agree(identity.secret(), &point).ok()?,
-            preshared_key: Zeroizing::default(),
+            preshared_key: SecretBytes::zero(),
             point,
         })
     }
 
     /// The key of the next handshake; without one it is zeros.
     pub(super) fn set_preshared_key(&mut self, key: Option<&PresharedKey>) {
-        self.preshared_key = Zeroizing::new(key.map_or([0; KEY_LEN], |key| *key.expose()));
+        *self.preshared_key = *key.map_or(&[0; KEY_LEN], PresharedKey::expose);
     }
 }
 
@@ -130,6 +131,10 @@ pub(crate) struct Claim {
 impl Claim {
     /// Reads whose the initiation is, which costs one scalar multiplication.
     pub(crate) fn read(identity: &Identity, datagram: &[u8]) -> Result<Self, Drop> {
+        on_wiped_stack(|| Self::read_in_place(identity, datagram))
+    }
+
+    fn read_in_place(identity: &Identity, datagram: &[u8]) -> Result<Self, Drop> {
         let message = initiation_message(datagram)?;
         let ephemeral = point(&message[initiation::EPHEMERAL]);
         let mut transcript = Transcript::new(identity.public_key().as_bytes());
@@ -217,3 +222,6 @@ fn point(field: &[u8]) -> Point {
 fn sender<const LEN: usize>(message: &[u8; LEN]) -> u32 {
     u32::from_le_bytes([message[4], message[5], message[6], message[7]])
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -8,22 +8,36 @@ const GRAIN_NS: u32 = 1 << 24;
 /// The label of TAI64 at the Unix epoch, and the ten seconds that TAI was ahead then.
 const UNIX_EPOCH: u64 = (1 << 62) + 10;
 
-/// Seconds and nanoseconds in big endian (<https://cr.yp.to/libtai/tai64.html>), so that the order is that of the
-/// bytes.
+/// The timestamp of an initiation: seconds and nanoseconds in big endian (<https://cr.yp.to/libtai/tai64.html>), so
+/// that the order is that of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tai64n([u8; 12]);
+pub struct Tai64n([u8; 12]);
 
 impl Tai64n {
-    pub(super) const fn from_bytes(bytes: [u8; 12]) -> Self {
+    /// The timestamp with these bytes; every 12 bytes are one.
+    pub const fn from_bytes(bytes: [u8; 12]) -> Self {
         Self(bytes)
     }
 
-    pub(super) const fn as_bytes(&self) -> &[u8; 12] {
+    /// The bytes as they are in an initiation.
+    pub const fn as_bytes(&self) -> &[u8; 12] {
         &self.0
     }
 
+    /// Reads 24 hexadecimal digits; None for any other text.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 12];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// 24 lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
     /// The time since the Unix epoch, rounded down.
-    fn new(unix_time: Duration) -> Self {
+    pub(crate) fn new(unix_time: Duration) -> Self {
         let seconds = UNIX_EPOCH.saturating_add(unix_time.as_secs());
         let nanoseconds = unix_time.subsec_nanos() / GRAIN_NS * GRAIN_NS;
         let mut bytes = [0; 12];
@@ -58,6 +72,9 @@ mod tests {
         let stamp = Tai64n::new(Duration::new(1, (3 << 24) + 5));
         let bytes = [0x40, 0, 0, 0, 0, 0, 0, 0x0b, 3, 0, 0, 0];
         assert_eq!(*stamp.as_bytes(), bytes);
+        assert_eq!(stamp.to_hex(), "400000000000000b03000000");
+        assert_eq!(Tai64n::from_hex(&stamp.to_hex()), Some(stamp));
+        assert_eq!(Tai64n::from_hex("40"), None);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Tunnels against each other, against boringtun's, and against bad weather.
 
+mod secrets;
 mod twin;
 mod weather;
 

@@ -9,6 +9,7 @@ use x25519_dalek::{PublicKey as Point, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::drops::Drop;
+use crate::secret::SecretBytes;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
@@ -20,7 +21,7 @@ pub(super) type Bytes32 = [u8; 32];
 /// One handshake as far as it has come.
 #[derive(Clone)]
 pub(super) struct Transcript {
-    chaining_key: Zeroizing<Bytes32>,
+    chaining_key: SecretBytes,
     hash: Bytes32,
 }
 
@@ -31,7 +32,7 @@ impl Transcript {
         let prologue = hash(&[&chaining_key, IDENTIFIER]);
         Self {
             hash: hash(&[&prologue, responder]),
-            chaining_key: Zeroizing::new(chaining_key),
+            chaining_key: SecretBytes::copy_of(&chaining_key),
         }
     }
 
@@ -92,6 +93,12 @@ impl Transcript {
     /// The keys of the session: what the initiator seals with, then what the responder seals with.
     pub(super) fn split(&self) -> Zeroizing<[Bytes32; 2]> {
         derive(&self.chaining_key, &[])
+    }
+
+    /// The chaining key.
+    #[cfg(test)]
+    pub(super) fn secret(&self) -> &Bytes32 {
+        &self.chaining_key
     }
 
     fn mix_hash(&mut self, said: &[u8]) {

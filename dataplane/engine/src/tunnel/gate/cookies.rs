@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::key::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, COOKIE_REPLY_TYPE, sender_index};
+use crate::secret::SecretBytes;
 use crate::sources::Sources;
 use crate::tunnel::mac::{MAC_LEN, MacBytes, cookie_key, is_mac, mac, mac1_key};
 use crate::tunnel::transcript::Bytes32;
@@ -48,7 +49,7 @@ pub(super) struct Cookies {
 }
 
 struct Secret {
-    bytes: Zeroizing<Bytes32>,
+    bytes: SecretBytes,
     since: Instant,
 }
 
@@ -74,7 +75,7 @@ impl Cookies {
             .as_ref()
             .is_none_or(|secret| age(secret) >= SECRET_AGE_MAX);
         if is_due {
-            let mut bytes = Zeroizing::new([0; 32]);
+            let mut bytes = SecretBytes::zero();
             (sources.random)(&mut *bytes);
             self.secret = Some(Secret { bytes, since: now });
         }

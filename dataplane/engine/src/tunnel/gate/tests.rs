@@ -173,6 +173,27 @@ fn what_was_admitted_is_not_admitted_again_and_is_no_load() {
     assert_eq!(another, Admission::Admitted, "there is no load");
 }
 
+/// One address with one cookie repeats one message 20,000 times a second, with its own second MAC or another.
+#[test]
+fn one_message_behind_a_cookie_is_computed_once_however_often_it_comes() {
+    let mut siege = Siege::laid();
+    let (mut attacker, from) = (siege.forger(2), at("192.0.2.66:66"));
+    siege.tries(&mut attacker, from);
+    let mut message = attacker.message();
+    let mut computed = 0;
+    for n in 0..40_000u32 {
+        // Strangers without whom there would be no load.
+        siege.flood(u32::from(n % 20 == 0));
+        message[147] ^= u8::from(n % 1_000 == 999);
+        let admission = siege.admit(from, &message);
+        computed += u32::from(admission == Admission::Admitted);
+        siege.now += Duration::from_micros(50);
+    }
+    assert_eq!(computed, 1, "in two seconds");
+    let next = siege.try_in(&mut attacker, from);
+    assert_eq!(next, Admission::Admitted, "its tokens are not used up");
+}
+
 #[test]
 fn a_wrong_first_mac_is_no_load_either() {
     let mut siege = Siege::new();
