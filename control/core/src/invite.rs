@@ -76,8 +76,8 @@ pub struct Redeemer<'a> {
     pub keys: &'a str,
     /// Whether it has proven that it holds their private halves.
     pub has_proven_keys: bool,
-    /// Whether the network has a machine of this id.
-    pub is_member: bool,
+    /// Whether the network has a machine of this id, and it has not proven to be that one.
+    pub claims_member: bool,
     /// The revision in `machines` by which a machine of this id was removed, if one was: only a removal that the invite
     /// has not seen makes it of no more use.
     pub removed: Option<u64>,
@@ -101,8 +101,8 @@ pub enum InviteRefusal {
     /// The keys are not proven, or not all of them.
     #[error("the machine has not proven that it holds the private halves of its keys")]
     Unproven,
-    /// The machine is in the network already, by another invite.
-    #[error("the network has a machine of this id already")]
+    /// The network has a machine of this id, and this is another one.
+    #[error("the network has a machine of this id with other keys")]
     Member,
 }
 
@@ -118,9 +118,7 @@ impl From<InviteRefusal> for Failure {
         };
         let hint = match refusal {
             InviteRefusal::Unproven => "update ployzd on the joining machine",
-            InviteRefusal::Member => {
-                "join with the token that it joined with, or remove it first: ployzctl machine rm <machine>"
-            }
+            InviteRefusal::Member => "restore identity.json, or join with a new data directory",
             InviteRefusal::Invalid
             | InviteRefusal::Expired
             | InviteRefusal::Consumed
@@ -191,8 +189,8 @@ impl InviteRecord {
             {
                 Err(InviteRefusal::Unproven)
             }
-            // An invite makes a new machine, and never another certificate of one that there is.
-            InviteStatus::Active if by.is_member => Err(InviteRefusal::Member),
+            // An invite makes a new machine, or lets in one whose keys are proven, and never another in its name.
+            InviteStatus::Active if by.claims_member => Err(InviteRefusal::Member),
             InviteStatus::Active => Ok(Redemption::Consume(Box::new(Self {
                 consumed_by: Some(by.machine),
                 consumed_keys: Some(by.keys.to_owned()),
@@ -308,7 +306,7 @@ mod tests {
             machine: id,
             keys: "its own",
             has_proven_keys: true,
-            is_member: false,
+            claims_member: false,
             removed: None,
         }
     }
@@ -391,12 +389,12 @@ mod tests {
             ..own
         };
         let member = Redeemer {
-            is_member: true,
+            claims_member: true,
             ..own
         };
         let other_keys = Redeemer {
             keys: "of an attacker",
-            is_member: true,
+            claims_member: true,
             ..own
         };
         let mut former = fresh();

@@ -44,11 +44,14 @@ pub(crate) async fn redeem(here: &Machine, request: RedeemRequest) -> Outcome {
     let slot: Slot<MachineRecord> = network.store.slot(MACHINES, &key).await?;
     let proof_key = storage.authority.proof_key(request.invite_id);
     let id = network.membership.network_id;
+    let has_proven_keys = possession::is_proven(&request, id, &proof_key);
     let redeemer = Redeemer {
         machine: request.machine_id,
         keys: &keys.digest(),
-        has_proven_keys: possession::is_proven(&request, id, &proof_key),
-        is_member: matches!(slot, Slot::Record(_)),
+        has_proven_keys,
+        // One that joined and did not hear the answer may come with another invite.
+        claims_member: matches!(&slot, Slot::Record(found)
+            if !(has_proven_keys && keys.are_those_of(&found.value))),
         removed: match &slot {
             Slot::Deleted { revision, .. } => Some(*revision),
             Slot::Nothing | Slot::Record(_) => None,
