@@ -66,9 +66,9 @@ pub use request::{
 pub use request_table::{Answerer, Answers, Circle, Effect, Operation, REQUESTS, Row};
 pub use response::{
     Control, CredentialList, CredentialRow, DataPlane, Failure, Invite, InviteList, InviteRow,
-    MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown, MachineRow,
-    MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome, Payload, Response,
-    Status, StorageState, Success,
+    KeyExchanges, MachineInspect, MachineJoin, MachineLifecycle, MachineList, MachineRecordShown,
+    MachineRow, MeshInit, MeshList, MeshReady, MeshRow, MeshStatus, NewCredential, Outcome,
+    Payload, Response, Status, StorageState, Success,
 };
 pub use rtt::{MachineRtt, PeerRtt, RTT_COUNT_MAX, RttRecord, RttRow};
 pub use secret::Secret;

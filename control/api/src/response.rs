@@ -229,6 +229,18 @@ pub struct Status {
     /// for.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// The key exchanges of TLS sessions since the daemon started.
+    #[serde(default)]
+    pub key_exchanges: KeyExchanges,
+}
+
+/// Key exchanges that were completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyExchanges {
+    /// By X25519 and ML-KEM: what was recorded of these sessions stays closed to a quantum computer.
+    pub post_quantum: u64,
+    /// By X25519 alone, since the other side has nothing else.
+    pub classical: u64,
 }
 
 /// A data plane: what the shard says of itself.

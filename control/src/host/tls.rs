@@ -4,11 +4,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ployz_api::client::Facts;
+use ployz_api::client::{Facts, provider};
 use ployz_api::{ALPN, CertificateName, Role};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -41,7 +40,7 @@ pub(crate) fn relayed(presence: Presence<'_>) -> Result<rustls::ServerConfig, Ho
 }
 
 fn serving(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(HostError::tls)?
@@ -54,7 +53,7 @@ fn serving(presence: Presence<'_>) -> Result<rustls::ServerConfig, HostError> {
 
 /// TLS for a client of the store: it shows its certificate, and trusts the network's authority only.
 pub(crate) fn store_client(presence: Presence<'_>) -> Result<rustls::ClientConfig, HostError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let mut chain = chain(presence)?;
     // Both sides have the authority's certificate already.
     chain.truncate(1);
@@ -200,7 +199,7 @@ pub(crate) fn verified(pem: &str, authority: &CertificateDer<'_>) -> Option<Fact
     let certificate = certificate(pem).ok()?;
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone().into_owned()).ok()?;
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = WithoutEnd(verifier.build().ok()?);
     verifier

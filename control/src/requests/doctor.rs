@@ -1,6 +1,9 @@
 //! What is wrong here.
 
-use ployz_api::{Authority, Check, Doctor, Failure, MachineId, Outcome, Payload, StorageState};
+use ployz_api::client::key_exchanges;
+use ployz_api::{
+    Authority, Check, Doctor, Failure, KeyExchanges, MachineId, Outcome, Payload, StorageState,
+};
 use ployz_core::{STALE_SECS, View};
 use ployz_engine::PublicKey;
 use ployz_install::Version;
@@ -54,6 +57,7 @@ async fn own(here: &Machine) -> Result<Vec<Check>, Failure> {
     ));
     checks.extend(storage(&network).await);
     checks.push(store(&network));
+    checks.push(key_exchange());
     let now = clock::now();
     let sessions = here.traffic(now.instant).await?;
     let view = network.view();
@@ -119,6 +123,22 @@ async fn storage(network: &Network) -> Option<Check> {
             "read nats/log in the data directory",
         ),
     })
+}
+
+/// Sessions by X25519 alone can be recorded today and opened by a quantum computer later.
+fn key_exchange() -> Check {
+    let KeyExchanges {
+        post_quantum,
+        classical,
+    } = key_exchanges();
+    if classical == 0 {
+        let cause = format!("all {post_quantum} with ML-KEM since the daemon started");
+        return Check::ok("key exchange", cause);
+    }
+    let all = post_quantum + classical;
+    let cause = format!("{classical} of {all} without ML-KEM since the daemon started");
+    let mend = "update ployzctl, ployzd and nats-server (2.11 or later) wherever they connect from";
+    Check::warn("key exchange", cause, mend)
 }
 
 fn store(network: &Network) -> Check {

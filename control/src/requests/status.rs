@@ -1,5 +1,6 @@
 //! What this daemon is and how it is.
 
+use ployz_api::client::key_exchanges;
 use ployz_api::{Control, DataPlane, Installation, Outcome, Payload, Status, StorageState};
 
 use ployz_install::{Layout, Version};
@@ -62,6 +63,7 @@ pub(super) async fn status(here: &Machine) -> Outcome {
         storage,
         control,
         refused: here.refusals.counts(),
+        key_exchanges: key_exchanges(),
     }))
     .into())
 }

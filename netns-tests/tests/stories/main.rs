@@ -50,6 +50,7 @@ mod padding;
 mod page;
 mod partition;
 mod path_mtu;
+mod post_quantum;
 mod reflector;
 mod release;
 mod reordering;

@@ -4,6 +4,7 @@ mod answers;
 mod dial;
 mod error;
 mod facts;
+mod key_exchange;
 mod trust;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use answers::Answers;
 pub use dial::{Between, Relayed, Session, connect, connect_to};
 pub use error::ClientError;
 pub use facts::{CERTIFICATE_SECS, Facts};
+pub use key_exchange::{key_exchanges, provider};
 pub use trust::Peer;
 
 /// How long to leave a busy daemon alone, at first and at most. A full house of strangers is through within a second.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::error::ClientError;
+use super::key_exchange::provider;
 use crate::ALPN;
 use crate::certificate::CertificateName;
 use crate::credential::Credential;
@@ -133,7 +134,7 @@ fn tls(
     trust: Trust,
     expected: Expected,
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = provider();
     let verifier = Pinned {
         trust,
         expected,
