@@ -1,5 +1,5 @@
-//! What is recorded today is not opened by a quantum computer later: every TLS session between our own is agreed on with
-//! ML-KEM, the store's included, and whoever lacks that is served all the same, and seen.
+//! What is recorded today is not opened by a quantum computer later: every TLS session between our own is agreed on
+//! with ML-KEM, the store's included, and whoever lacks that is served all the same, and seen.
 //!
 //! ```text
 //!   m1 founds ──┬── switch
