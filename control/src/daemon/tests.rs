@@ -9,6 +9,7 @@
 //!
 //! They take the servers of `scripts/setup quick`; `scripts/test` asks for them.
 
+mod certificates;
 mod cluster;
 mod credentials;
 mod crowd;

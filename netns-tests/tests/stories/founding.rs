@@ -70,7 +70,7 @@ fn found(machine: &Machine) -> Result<()> {
         "{document}"
     );
     ensure!(
-        text(&document, "/payload/invite/token").starts_with("ployz1."),
+        text(&document, "/payload/invite/token").starts_with("ployz2."),
         "{document}"
     );
     let again = machine.json("mesh init acme")?;

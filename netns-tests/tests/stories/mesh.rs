@@ -57,7 +57,7 @@ fn create_and_start(stage: &Stage, founder: &mut Machine) -> Result<()> {
     says(founder, "mesh stop", "OK")?;
     let started = founder.json("mesh start")?;
     let token = text(&started, "/payload/invite/token");
-    ensure!(token.starts_with("ployz1."), "{started}");
+    ensure!(token.starts_with("ployz2."), "{started}");
     let again = founder.json("mesh init acme")?;
     ensure!(text(&again, "/message").contains("already"), "{again}");
     says(founder, "mesh status acme", "OK")?;

@@ -139,7 +139,7 @@ fn a_reader_changes_nothing(from: &Machine, reader: &Credential) -> Result<()> {
             invite_id: InviteId::new(1, 1),
         },
         Request::InviteImport {
-            token: Secret::new("ployz1.x".to_owned()),
+            token: Secret::new("ployz2.x".to_owned()),
         },
     ];
     for request in mutations {

@@ -61,7 +61,10 @@ pub fn token(data: &[u8]) {
     }
     let mut content = data.to_vec();
     content.extend_from_slice(&Sha256::digest(data)[..8]);
-    check_token(&format!("ployz1.{}", BASE64.encode(content)));
+    let content = BASE64.encode(content);
+    for prefix in ["ployz1", "ployz2"] {
+        check_token(&format!("{prefix}.{content}"));
+    }
 }
 
 fn check_token(text: &str) {

@@ -146,7 +146,7 @@ fn a_secret_that_was_guessed_lets_nobody_in_and_uses_nothing_up() {
             refused(answer, Code::InviteInvalid, words);
             assert!(host.machine.membership().unwrap().is_none());
         }
-        let garbage = Secret::new("ployz1.garbage".to_owned());
+        let garbage = Secret::new("ployz2.garbage".to_owned());
         assert_eq!(
             import(host, &garbage).await.unwrap_err().code,
             Code::InviteInvalid
