@@ -7,9 +7,10 @@ use crate::text::clean;
 
 /// The kinds of payload whose strings are content, not text: keys, scripts, lines of output and names of files. They
 /// are used as they are, and shown by the printer's rules.
-const CONTENT: [&str; 6] = [
+const CONTENT: [&str; 7] = [
     "credential",
     "redeemed",
+    "renewed",
     "volume-bytes",
     "volume-entries",
     "workload-inspect",

@@ -21,6 +21,9 @@ use crate::nats::NatsServer;
 use crate::network::error::NetworkError;
 use crate::store::Store;
 
+/// 1 January 2026: no certificate was signed earlier, and a machine that has seen none that ends knows that much.
+const EARLIEST_UNIX_SECS: u64 = 1_767_225_600;
+
 /// A network, its control task and its store.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -124,7 +127,8 @@ impl Network {
     /// seen, for with nobody left who signs, membership would end by a clock; and not later than this host's clock, for
     /// a signer's may be wrong.
     pub(crate) fn certificate_time(&self) -> u64 {
-        self.evidence.get().min(clock::now().unix_secs)
+        let seen = self.evidence.get().min(clock::now().unix_secs);
+        seen.max(EARLIEST_UNIX_SECS)
     }
 
     /// The id of this machine.
