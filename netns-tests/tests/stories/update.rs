@@ -44,6 +44,7 @@ fn machines_are_updated_under_traffic_and_go_back_by_themselves() -> Outcome {
         found(&lab, &published)?;
         let transfer = Transfer::start(&lab, 3, 2)?;
         update_all_with_the_coordinator_killed(&lab, &next)?;
+        certificates_are_renewed(&lab)?;
         transfer.is_going_on()?;
 
         published.add(&broken_programs(stage)?)?;
@@ -101,6 +102,21 @@ fn update_all_with_the_coordinator_killed(lab: &Lab, next: &str) -> Outcome {
             .is_some_and(|it| it.len() == 3),
         "{again}"
     );
+    Ok(())
+}
+
+/// Whatever version they were founded and let in by: every machine has certificates of this one by now.
+fn certificates_are_renewed(lab: &Lab) -> Outcome {
+    for machine in 1..=3 {
+        wait_until(
+            format!("certificates of machine {machine}"),
+            PATIENCE,
+            || {
+                let renewed = "grep -q machine_pem /var/lib/ployz/certificates.json";
+                root(lab, machine, renewed).is_ok_and(|it| it.success().is_ok())
+            },
+        )?;
+    }
     Ok(())
 }
 
