@@ -19,8 +19,12 @@ use ployz_netns_tests::{Backend, Outcome, Stage, tell};
 /// its place, flush the directory. With each, how many of them joining has at least.
 const STEPS: [(&str, &[u32], usize); 3] = [
     ("sendmsg", &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89], 4),
-    ("fsync", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 4),
-    ("rename", &[1, 2, 3, 4, 5, 6], 2),
+    (
+        "fsync",
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24],
+        4,
+    ),
+    ("rename", &[1, 2, 3, 4, 5, 6, 7, 8, 10, 12], 2),
 ];
 
 #[test]
