@@ -18,7 +18,7 @@ use rcgen::PublicKeyData as _;
 
 use crate::host::clock;
 use crate::host::error::HostError;
-use crate::host::identity::hex;
+use crate::host::identity::{Identity, hex};
 use crate::host::membership::{CERTIFICATES_FILE, FILE, Membership, OwnCertificates, VIEW_FILE};
 use crate::host::{possession, tls};
 use crate::machine::{Command, Entry, Machine};
@@ -58,7 +58,7 @@ pub(crate) async fn import(here: &Machine, token: &Secret) -> Outcome {
             "the coordinator sent an unexpected answer; its ployzd may be of another version";
         return Err(Failure::new(Code::Internal, message));
     };
-    check(here, &token, &redeemed)?;
+    check(&here.identity, &token, &redeemed)?;
     let membership = enter_network(here, *redeemed).await?;
     let network = here.running_network()?;
     // It is a member by now; a store that answers late is no reason to say otherwise.
@@ -100,7 +100,7 @@ fn introduction(here: &Machine, token: &Token) -> Result<RedeemRequest, Failure>
 
 /// Nothing that comes back is taken on the word of who sent it: the network and its authority are those of the token,
 /// and both certificates are that authority's and for this machine's own key.
-fn check(here: &Machine, token: &Token, redeemed: &Redeemed) -> Result<(), Failure> {
+fn check(identity: &Identity, token: &Token, redeemed: &Redeemed) -> Result<(), Failure> {
     let refused = |what: &str| {
         let message = format!("the answer is not from the network of the token: {what}");
         Failure::new(Code::NetworkMismatch, message)
@@ -114,8 +114,8 @@ fn check(here: &Machine, token: &Token, redeemed: &Redeemed) -> Result<(), Failu
         return Err(refused("it has another CA"));
     }
     let label = redeemed.network_id.to_string();
-    let own = CertificateName::machine(here.identity.machine_id, &label).to_string();
-    let key = here.identity.certificate_fingerprint()?;
+    let own = CertificateName::machine(identity.machine_id, &label).to_string();
+    let key = identity.certificate_fingerprint()?;
     let store = redeemed.store_certificate_pem.as_ref();
     for pem in std::iter::once(&redeemed.certificate_pem).chain(store) {
         let facts = tls::verified(pem, &authority)
@@ -234,4 +234,89 @@ fn unredeemed(error: ClientError) -> Failure {
     Failure::new(code, format!("the network's coordinator: {error}")).hint(
         "open the management port of the coordinator (UDP 51821, or that of --listen), then run the same command again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use ployz_api::{InviteId, Name, NetworkId};
+    use rcgen::KeyPair;
+
+    use super::*;
+    use crate::host::ca::{CertificateAuthority, Subject};
+
+    const NETWORK: NetworkId = NetworkId::new(1, 1);
+
+    /// What a coordinator with this authority gives to the holder of a key.
+    fn redeemed(authority: &CertificateAuthority, own: &Identity, key: &KeyPair) -> Redeemed {
+        let name = Name::nearest("m");
+        let subject = Subject {
+            id: own.machine_id,
+            name: &name,
+            holds_store: false,
+        };
+        Redeemed {
+            network_id: NETWORK,
+            network: Name::nearest("n"),
+            cluster_cidr: "10.0.0.0/8".parse().unwrap(),
+            ca_pem: authority.certificate_pem().to_owned(),
+            certificate_pem: authority
+                .certify_machine(&subject, 1_800_000_000, key)
+                .unwrap(),
+            store: Vec::new(),
+            store_epoch: 0,
+            machines: Vec::new(),
+            store_certificate_pem: Some(authority.certify_store(own.machine_id, &[], key).unwrap()),
+        }
+    }
+
+    #[test]
+    fn nothing_that_comes_back_is_taken_but_what_the_token_and_the_own_key_say() {
+        let generate = || CertificateAuthority::generate(&NETWORK.to_string()).unwrap();
+        let (authority, other) = (generate(), generate());
+        let (own, another) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let key = own.certificate_key().unwrap();
+        let ca = tls::certificate(authority.certificate_pem()).unwrap();
+        let token = Token {
+            network_id: NETWORK,
+            ca_fingerprint: fingerprint(&ca),
+            endpoints: Vec::new(),
+            invite_id: InviteId::new(1, 1),
+            secret: Secret::new("s".to_owned()),
+            expires_at: 0,
+            coordinators: None,
+        };
+        let honest = || redeemed(&authority, &own, &key);
+        check(&own, &token, &honest()).unwrap();
+        let stolen = another.certificate_key().unwrap();
+        for (answer, words) in [
+            (redeemed(&other, &own, &key), "another CA"),
+            (
+                Redeemed {
+                    network_id: NetworkId::new(1, 2),
+                    ..honest()
+                },
+                "another id",
+            ),
+            (redeemed(&authority, &own, &stolen), "another key"),
+            (redeemed(&authority, &another, &key), "another machine"),
+            (
+                Redeemed {
+                    certificate_pem: redeemed(&other, &own, &key).certificate_pem,
+                    ..honest()
+                },
+                "not signed",
+            ),
+            (
+                Redeemed {
+                    store_certificate_pem: redeemed(&other, &own, &key).store_certificate_pem,
+                    ..honest()
+                },
+                "not signed",
+            ),
+        ] {
+            let refused = check(&own, &token, &answer).unwrap_err();
+            assert_eq!(refused.code, Code::NetworkMismatch);
+            assert!(refused.message.contains(words), "{words}: {refused:?}");
+        }
+    }
 }
