@@ -10,7 +10,7 @@ use std::time::Duration;
 use ployz_api::client::{Between, ClientError, Following, Relayed, ask, ask_through, follow};
 use ployz_api::{
     Answerer, Code, Credential, Destination, Failure, LOCAL_CREDENTIAL_FILE,
-    MEMBER_CREDENTIAL_FILE, MachineId, MachineRow, Name, Outcome, Payload, Request, Response,
+    MEMBER_CREDENTIAL_FILE, MachineId, Name, Outcome, Payload, Request, Response,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -161,15 +161,17 @@ impl Connection {
             destination: Some(Destination::Coordinator),
             ..route.clone()
         };
-        let listed = self.asked_once(&to_holder, &Request::MachineList).await;
-        let listed = listed.map_err(|error| self.unanswered(&error))?;
-        let Some(Payload::MachineList(list)) = Outcome::from(listed)?.payload else {
+        let inspect = Request::MachineInspect {
+            machine: wanted.clone(),
+        };
+        let answer = self.asked_once(&to_holder, &inspect).await;
+        let answer = answer.map_err(|error| self.unanswered(&error))?;
+        let Some(Payload::MachineInspect(found)) = Outcome::from(answer)?.payload else {
             let message = "the machine that holds the store sent an unexpected answer";
             return Err(Failure::new(Code::Internal, message));
         };
-        let id = select(wanted, &list.rows)?;
         Ok(Route {
-            destination: Some(Destination::Machine(id.to_string())),
+            destination: Some(Destination::Machine(found.machine.id.to_string())),
             ..route.clone()
         })
     }
@@ -371,32 +373,6 @@ async fn until_the_end(
             None => return Ok(Ok(End::Complete)),
         }
     }
-}
-
-/// The machine of this id or name, or the only one of which either begins like that.
-fn select(wanted: &str, machines: &[MachineRow]) -> Result<MachineId, Failure> {
-    let lower = wanted.to_lowercase();
-    let id = |machine: &MachineRow| machine.id.to_string().to_lowercase();
-    if let Some(machine) = machines.iter().find(|it| it.name.as_str() == wanted) {
-        return Ok(machine.id);
-    }
-    let begins =
-        |it: &&MachineRow| id(it).starts_with(&lower) || it.name.as_str().starts_with(wanted);
-    let candidates: Vec<_> = machines.iter().filter(begins).collect();
-    let (code, message) = match candidates[..] {
-        [machine] if !wanted.is_empty() => return Ok(machine.id),
-        [] | [_] => (
-            Code::MachineNotFound,
-            format!("there is no machine '{wanted}'"),
-        ),
-        [..] => {
-            let names: Vec<_> = candidates.iter().map(|it| it.name.as_str()).collect();
-            let names = names.join(", ");
-            let message = format!("'{wanted}' is ambiguous: it could be {names}");
-            (Code::MachineAmbiguous, message)
-        }
-    };
-    Err(Failure::new(code, message).hint("ployzctl machine ls"))
 }
 
 fn read(path: &Path) -> Result<Credential, Failure> {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use ployz_api::{Name, NetworkId, NetworkState, StoreLocation};
+use ployz_api::{Name, NetworkId, NetworkState, Renewed, StoreLocation};
 use ployz_core::AddressPlan;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,17 @@ pub(crate) struct OwnCertificates {
     pub(crate) machine_pem: String,
     /// For the store.
     pub(crate) store_pem: String,
+}
+
+impl OwnCertificates {
+    /// Those that were just signed.
+    pub(crate) fn of(network_id: NetworkId, signed: Renewed) -> Self {
+        Self {
+            network_id,
+            machine_pem: signed.certificate_pem,
+            store_pem: signed.store_certificate_pem,
+        }
+    }
 }
 
 impl Membership {

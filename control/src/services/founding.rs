@@ -77,11 +77,7 @@ fn certificates(
 ) -> Result<OwnCertificates, Failure> {
     let key = here.identity.certificate_key()?;
     let signed = certify(authority, record, clock::now().unix_secs, &key)?;
-    Ok(OwnCertificates {
-        network_id: membership.network_id,
-        machine_pem: signed.certificate_pem,
-        store_pem: signed.store_certificate_pem,
-    })
+    Ok(OwnCertificates::of(membership.network_id, signed))
 }
 
 fn first_record(here: &Machine, membership: &Membership) -> Result<MachineRecord, Failure> {

@@ -118,11 +118,7 @@ async fn renew(
         Some(storage) => certify(&storage.authority, record, network.unix_secs(), &key)?,
         None => ask(here, network).await?,
     };
-    let own = OwnCertificates {
-        network_id: network.membership.network_id,
-        machine_pem: renewed.certificate_pem,
-        store_pem: renewed.store_certificate_pem,
-    };
+    let own = OwnCertificates::of(network.membership.network_id, renewed);
     // One that does not fit the key is not used.
     let presence = here.presence(&network.membership, &own.machine_pem);
     let configuration = listener::configuration(presence)?;

@@ -182,7 +182,7 @@ pub(super) mod tests {
     const NAME: &str = "workloads::launch::tests::as_a_launcher";
     const OUTPUT: &str = "/proc/self/fd/3";
 
-    pub(in crate::workloads) fn command_line() -> Vec<OsString> {
+    pub(crate) fn command_line() -> Vec<OsString> {
         let ourselves = std::env::current_exe().unwrap();
         let words = ["/bin/sh", "-c", LAUNCHER].map(OsString::from);
         [&words[..], &[ourselves.into(), NAME.into()]].concat()
