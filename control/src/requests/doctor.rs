@@ -137,7 +137,7 @@ fn key_exchange() -> Check {
     }
     let all = post_quantum + classical;
     let cause = format!("{classical} of {all} without ML-KEM since the daemon started");
-    let mend = "update ployzctl, ployzd and nats-server (2.11 or later) wherever they connect from";
+    let mend = "update ployzctl, ployzd and nats-server wherever they connect from";
     Check::warn("key exchange", cause, mend)
 }
 
